@@ -1,0 +1,21 @@
+"""Registries of scope ``mmcondetr``, children of mmdet's: ``type='mmcondetr.X'`` finds X here and nowhere else."""
+
+from mmdet import registry as mmdet_registry
+from mmengine.registry import Registry
+
+SCOPE = 'mmcondetr'
+
+
+def _child(name: str, location: str) -> Registry:
+    parent = getattr(mmdet_registry, name)
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[f'mmcondetr.{location}'])
+
+
+MODELS = _child('MODELS', 'models')
+TASK_UTILS = _child('TASK_UTILS', 'models')
+DATASETS = _child('DATASETS', 'datasets')
+DATA_SAMPLERS = _child('DATA_SAMPLERS', 'datasets')
+TRANSFORMS = _child('TRANSFORMS', 'datasets')
+HOOKS = _child('HOOKS', 'engine')
+LOOPS = _child('LOOPS', 'engine')
+METRICS = _child('METRICS', 'engine')
