@@ -1,0 +1,230 @@
+"""Draws the 'shapes' data set: coloured shapes over textured backgrounds, as COCO JSON and PNG, with nothing to download.
+
+An image depends on (seed, split, index) and on the image size only, so a larger set begins with the images of a
+smaller one. Boxes are tight on what can be seen of a shape: after clipping at the border and behind later shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mmcondetr.engine.errors import UserError
+
+SHAPES_CLASSES = ('circle', 'triangle', 'square', 'star', 'cross', 'ring')
+SHAPES_PALETTE = ((220, 20, 60), (0, 160, 80), (30, 90, 230), (250, 170, 30), (150, 60, 200), (0, 170, 190))
+VERSION = 1  # of the drawing code: another version's images are drawn again
+MARKER = 'shapes.json'  # written last and renamed with the folder, so a folder that has it is complete
+
+_SPLITS = ('train', 'val')
+_MAX_OBJECTS = 6
+_SIDE = (0.10, 0.50)  # a shape's diameter as a fraction of the image's side, log-uniform between these
+_MIN_VISIBLE = 0.4  # of a shape's full area, after borders and later shapes; less is not placed
+_MIN_CONTRAST = 70.0  # distance in BGR (0-255) between a shape's colour and the mean of what lies under it
+_SUBPIXEL_BITS = 4
+
+
+class DrawnImage(NamedTuple):
+    """One drawn image and what is in it.
+
+    Attributes:
+        pixels: (size, size, 3) uint8, BGR as OpenCV has it.
+        boxes: (n, 4) xywh in pixels, tight on the visible part.
+        labels: (n,) indices into :data:`SHAPES_CLASSES`.
+        areas: (n,) visible pixels.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+
+
+def _star(points: int, inner: float) -> np.ndarray:
+    angles = np.arange(2 * points) * np.pi / points
+    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
+    return np.stack([np.sin(angles), -np.cos(angles)], axis=1) * radii[:, None]
+
+
+def _cross(width: float) -> np.ndarray:
+    quarter = np.array([[width, -1.0], [width, -width], [1.0, -width]])
+    turns = [np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) for a in np.arange(4) * np.pi / 2]
+    return np.concatenate([quarter @ turn.T for turn in turns])
+
+
+# Outlines with radius about 1 around the origin; circle and ring are drawn by OpenCV's circle.
+_OUTLINES = {
+    'triangle': _star(3, 0.5),  # inner radius 0.5 lies on the edges of an equilateral triangle
+    'square': np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * 0.8,
+    'star': _star(5, 0.42),
+    'cross': _cross(0.33),
+}
+
+
+def _draw_mask(name: str, center: np.ndarray, radius: float, angle: float, canvas: int) -> np.ndarray:
+    """Anti-aliased coverage (canvas, canvas) uint8 of one shape."""
+    mask = np.zeros((canvas, canvas), np.uint8)
+    scale = 1 << _SUBPIXEL_BITS
+    if name in _OUTLINES:
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        points = (_OUTLINES[name] @ turn.T) * radius + center
+        cv2.fillPoly(mask, [np.round(points * scale).astype(np.int32)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        return mask
+    middle = tuple(int(v) for v in np.round(center * scale))
+    cv2.circle(mask, middle, int(round(radius * scale)), 255, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    if name == 'ring':
+        cv2.circle(mask, middle, int(round(0.55 * radius * scale)), 0, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return mask
+
+
+def _texture(rng: np.random.Generator, size: int, color: np.ndarray, blotches: float, grain: float) -> np.ndarray:
+    """A (size, size, 3) float32 texture around one colour: smooth blotches, sometimes stripes, and grain."""
+    cells = int(rng.integers(3, 9))
+    coarse = rng.normal(0.0, blotches, (cells, cells, 3)).astype(np.float32)
+    texture = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC) + color.astype(np.float32)
+    if rng.random() < 0.4:
+        angle, period = rng.uniform(0, np.pi), rng.uniform(4, 20)
+        ramp = np.arange(size, dtype=np.float32) * np.float32(2 * np.pi / period)
+        phase = ramp[None, :] * np.float32(np.cos(angle)) + ramp[:, None] * np.float32(np.sin(angle))
+        texture += np.float32(blotches) * np.sin(phase)[..., None]
+    texture += rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(grain)
+    return texture
+
+
+def _contrasting_color(rng: np.random.Generator, under: np.ndarray) -> np.ndarray:
+    color = rng.uniform(0, 255, 3)
+    for _ in range(20):
+        if np.linalg.norm(color - under) >= _MIN_CONTRAST:
+            break
+        color = rng.uniform(0, 255, 3)
+    return color
+
+
+def _place(rng: np.random.Generator, owner: np.ndarray, full_areas: list[int], size: int):
+    """Find a place for one more shape that hides nothing too much: (label, coverage) or None.
+
+    Args:
+        owner: (size, size) int, the shape that is on top at each pixel, -1 for the background.
+        full_areas: each placed shape's area in pixels before clipping and hiding.
+    """
+    label = int(rng.integers(len(SHAPES_CLASSES)))
+    radius = 0.5 * size * float(np.exp(rng.uniform(*np.log(_SIDE))))
+    margin = int(np.ceil(radius)) + 2  # of canvas around the image: the full area counts what the border cuts off
+    for _ in range(8):
+        center = rng.uniform(0.25 * radius, size - 0.25 * radius, 2)
+        canvas = _draw_mask(SHAPES_CLASSES[label], center + margin, radius, rng.uniform(0, 2 * np.pi), size + 2 * margin)
+        coverage = canvas[margin:margin + size, margin:margin + size]
+        inside, full_area = coverage > 127, int(np.count_nonzero(canvas > 127))
+        if np.count_nonzero(inside) < _MIN_VISIBLE * full_area:
+            continue
+        left = np.bincount(owner[~inside] + 1, minlength=len(full_areas) + 1)[1:]
+        if all(visible >= _MIN_VISIBLE * area for visible, area in zip(left, full_areas)):
+            full_areas.append(full_area)
+            return label, coverage
+    return None
+
+
+def draw_image(rng: np.random.Generator, size: int) -> DrawnImage:
+    """Draw one image of size x size pixels with 1 to 6 shapes."""
+    pixels = _texture(rng, size, rng.uniform(30, 225, 3), blotches=22.0, grain=rng.uniform(2, 12))
+    owner = np.full((size, size), -1, np.int64)
+    full_areas: list[int] = []
+    labels: list[int] = []
+    for _ in range(int(rng.integers(1, _MAX_OBJECTS + 1))):
+        placed = _place(rng, owner, full_areas, size)
+        if placed is None:
+            continue
+        label, coverage = placed
+        inside = coverage > 127
+        color = _contrasting_color(rng, pixels[inside].mean(axis=0))
+        alpha = coverage[..., None].astype(np.float32) / 255
+        pixels = pixels * (1 - alpha) + _texture(rng, size, color, blotches=9.0, grain=rng.uniform(0, 8)) * alpha
+        owner[inside] = len(labels)
+        labels.append(label)
+    boxes, areas = [], []
+    for index in range(len(labels)):
+        rows, columns = np.nonzero(owner == index)
+        boxes.append((columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1))
+        areas.append(len(rows))
+    return DrawnImage(np.clip(pixels, 0, 255).astype(np.uint8), np.array(boxes, np.int64).reshape(-1, 4),
+                      np.array(labels, np.int64), np.array(areas, np.int64))
+
+
+def _write_split(root: Path, split: str, number: int, image_size: int, seed: int) -> None:
+    folder = root / split
+    folder.mkdir()
+    images, annotations = [], []
+    for index in range(number):
+        drawn = draw_image(np.random.default_rng([seed, _SPLITS.index(split), index]), image_size)
+        name = f'{index:06d}.png'
+        if not cv2.imwrite(str(folder / name), drawn.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+            raise UserError(f'Could not write the image {folder / name} of the shapes data set.')
+        images.append(dict(id=index + 1, file_name=name, width=image_size, height=image_size))
+        for box, label, area in zip(drawn.boxes.tolist(), drawn.labels.tolist(), drawn.areas.tolist()):
+            annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1, bbox=box,
+                                    area=area, iscrowd=0))
+    categories = [dict(id=label + 1, name=name) for label, name in enumerate(SHAPES_CLASSES)]
+    target = root / 'annotations' / f'{split}.json'
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+
+
+def _read_marker(root: Path) -> dict | None:
+    try:
+        return json.loads((root / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def generate_shapes(root: str | os.PathLike, num_train: int = 2000, num_val: int = 200, image_size: int = 128,
+                    seed: int = 0) -> bool:
+    """Write the data set to root/{train,val}/*.png and root/annotations/{train,val}.json.
+
+    The set is written to a folder beside ``root`` and renamed, so that ``root`` is complete or absent. A complete set
+    of the same parameters is kept as it is.
+
+    Returns:
+        Whether anything was drawn.
+
+    Raises:
+        UserError: A number is out of range, or ``root`` holds files that this function did not write.
+    """
+    parameters = dict(num_train=num_train, num_val=num_val, image_size=image_size, seed=seed)
+    for name, least in (('num_train', 1), ('num_val', 1), ('image_size', 32), ('seed', 0)):
+        if parameters[name] < least:
+            raise UserError(f'Shapes data set: {name}={parameters[name]} is too small, the least is {least}.')
+    root = Path(os.path.abspath(root))
+    wanted = dict(parameters, version=VERSION)
+    if _read_marker(root) == wanted:
+        return False
+    if root.exists() and _read_marker(root) is None and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f'{root} is not empty and holds no {MARKER}, so it is no shapes data set: name another folder, '
+                        f'or remove this one.')
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as temporary:
+        new = Path(temporary) / 'new'
+        new.mkdir()
+        _write_split(new, 'train', num_train, image_size, seed)
+        _write_split(new, 'val', num_val, image_size, seed)
+        (new / MARKER).write_text(json.dumps(wanted))
+        _replace_folder(new, root, Path(temporary) / 'old', wanted)
+    return True
+
+
+def _replace_folder(new: Path, root: Path, old: Path, wanted: dict) -> None:
+    """Put ``new`` at ``root``; another process that drew the same set at the same time may have been faster."""
+    if root.is_dir():
+        os.rename(root, old)
+    try:
+        os.rename(new, root)
+    except OSError:
+        if _read_marker(root) != wanted:
+            raise
+    shutil.rmtree(old, ignore_errors=True)
