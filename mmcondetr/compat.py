@@ -3,12 +3,29 @@
 * mmdet imports ``mmcv._ext``, the compiled half of mmcv, which mmcv-lite lacks. :func:`install_mmcv_ext` puts a
   stand-in there whose ops raise a clear error when they are called, and steps aside where the real one exists.
 * mmengine refuses ``_base_ = 'mmcondetr::...'`` unless its ``MODULE2PACKAGE`` table names the package.
+* mmengine calls ``torch.load`` without ``weights_only``. Where that defaults to True (torch >= 2.6) it cannot read back its
+  own checkpoints, and where it does not, a checkpoint can run code. :data:`SAFE_GLOBALS` is what a checkpoint may hold
+  besides tensors; :func:`torch_load` keeps to it on every torch.
 """
 
+from __future__ import annotations
+
 import importlib.machinery
+import importlib.metadata
 import importlib.util
+import os
+import pickle
+import re
 import sys
 import types
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
 
 
 class MissingMMCVOpError(RuntimeError):
@@ -16,19 +33,21 @@ class MissingMMCVOpError(RuntimeError):
 
 
 class _MMCVExtStandIn(types.ModuleType):
-    """Has every op that is asked for; each raises :class:`MissingMMCVOpError` when it is called."""
+    """Has every op that is asked for; those without a PyTorch version raise :class:`MissingMMCVOpError` when called."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Callable:
         if name.startswith('__'):
             raise AttributeError(name)
+        from mmcondetr.mmcv_ops import OPS
 
-        def missing_op(*args, **kwargs):
+        def missing_op(*args: Any, **kwargs: Any) -> None:
             raise MissingMMCVOpError(
                 f"mmcv op '{name}' is compiled, and mmcv-lite does not have it: install the full mmcv "
-                f'("pip uninstall mmcv-lite; pip install mmcondetr[full]") to use it.')
+                '(pip uninstall mmcv-lite; pip install "mmcondetr[full]") to use it.'
+            )
 
         missing_op.__name__ = name
-        return missing_op
+        return OPS.get(name, missing_op)
 
 
 def install_mmcv_ext() -> bool:
@@ -39,10 +58,26 @@ def install_mmcv_ext() -> bool:
     if importlib.util.find_spec(name) is not None:
         return False
     module = _MMCVExtStandIn(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, origin='mmcondetr.compat')
-    module.__spec__.loader = importlib.machinery.BuiltinImporter
+    # mmcv asks pkgutil.find_loader for this module: without a spec that names some loader it gets a ValueError.
+    module.__spec__ = importlib.machinery.ModuleSpec(
+        name, loader=importlib.machinery.BuiltinImporter, origin='mmcondetr.compat'
+    )
     sys.modules[name] = module
     return True
+
+
+def check_one_mmcv() -> None:
+    """Warn where mmcv and mmcv-lite are both installed: they share one folder, and removing one breaks the other."""
+    try:
+        versions = [f'{name} {importlib.metadata.version(name)}' for name in ('mmcv', 'mmcv-lite')]
+    except importlib.metadata.PackageNotFoundError:
+        return
+    warnings.warn(
+        f'{versions[0]} and {versions[1]} are both installed and overwrite each other in one folder (mmcv/). '
+        'Keep one: "pip uninstall mmcv mmcv-lite", then "pip install mmcondetr[lite]" (no compiled ops) or '
+        '"pip install mmcondetr[full]".',
+        stacklevel=3,
+    )
 
 
 def name_package() -> None:
@@ -52,7 +87,89 @@ def name_package() -> None:
     MODULE2PACKAGE['mmcondetr'] = 'mmcondetr'
 
 
+def _history_statistic(owner: type, name: str) -> Callable:
+    """Stand for ``getattr`` in checkpoints, where HistoryBuffer names its four statistics with it, and do only that."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f"a checkpoint may not ask for the attribute '{name}' of {owner!r}")
+    return getattr(owner, name)
+
+
+def _safe_globals() -> dict[str, Any]:
+    multiarray = getattr(np, '_core', None) or np.core
+    found: dict[str, Any] = {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        'builtins.getattr': _history_statistic,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+    }
+    for package in ('numpy.core', 'numpy._core'):  # numpy 1 writes the first, numpy 2 the second: either reads both
+        found[f'{package}.multiarray._reconstruct'] = multiarray.multiarray._reconstruct
+        found[f'{package}.multiarray.scalar'] = multiarray.multiarray.scalar
+    for name in ('bool', 'uint8', 'int32', 'uint32', 'int64', 'float32', 'float64'):
+        kind = type(np.dtype(name))
+        found[f'{kind.__module__}.{kind.__qualname__}'] = kind
+    return found
+
+
+SAFE_GLOBALS: dict[str, Any] = _safe_globals()
+"""What a checkpoint may name besides torch's own list: full path in the file -> what stands for it."""
+
+# From 2.6 on torch.load defaults to weights_only=True and can be told that a path in the file stands for another object.
+_TORCH_CHECKS_GLOBALS = tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) >= (2, 6)
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Finds what torch's own weights-only loader and :data:`SAFE_GLOBALS` allow, and refuses the rest."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        from torch._weights_only_unpickler import _get_allowed_globals
+
+        path = f'builtins.{name}' if module == '__builtin__' else f'{module}.{name}'  # pickle protocol 2's name for it
+        allowed = {**_get_allowed_globals(), **SAFE_GLOBALS, '_codecs.encode': _codecs_encode}
+        if path not in allowed:
+            raise pickle.UnpicklingError(f'Unsupported global: {path} is not allowed in a checkpoint')
+        return allowed[path]
+
+
+def _codecs_encode(text: str, encoding: str) -> bytes:
+    """How pickle protocol 2 writes bytes; codecs other than latin1 are not needed for that."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f"a checkpoint may not ask for the codec '{encoding}'")
+    return text.encode('latin1')
+
+
+def _restricted_pickle() -> types.ModuleType:
+    module = types.ModuleType('mmcondetr_restricted_pickle')
+    module.Unpickler = _RestrictedUnpickler
+    module.load = lambda file, **options: _RestrictedUnpickler(file, **options).load()
+    return module
+
+
+def torch_load(path: str | os.PathLike, map_location: Any = None) -> Any:
+    """``torch.load`` that never runs code from the file: it reads tensors, plain Python values and :data:`SAFE_GLOBALS`.
+
+    Raises:
+        pickle.UnpicklingError: the file names anything else, or is a TorchScript archive.
+    """
+    if _TORCH_CHECKS_GLOBALS:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    # Before 2.6 weights_only=True knows no allow-list, and HistoryBuffer would be refused.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                raise pickle.UnpicklingError(f'{path} is a TorchScript archive, which holds code, and not a checkpoint')
+    return torch.load(path, map_location=map_location, pickle_module=_restricted_pickle(), weights_only=False)
+
+
+def register_safe_globals() -> None:
+    """Let mmengine's own calls of ``torch.load`` read its checkpoints where torch refuses what it does not know."""
+    if _TORCH_CHECKS_GLOBALS:
+        torch.serialization.add_safe_globals([(value, path) for path, value in SAFE_GLOBALS.items()])
+
+
 def prepare() -> None:
     """Run once, by ``import mmcondetr``, before anything of mmdet is imported."""
+    check_one_mmcv()
     install_mmcv_ext()
     name_package()
+    register_safe_globals()
