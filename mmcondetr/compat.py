@@ -20,6 +20,7 @@ import sys
 import types
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,17 @@ SAFE_GLOBALS: dict[str, Any] = _safe_globals()
 _TORCH_CHECKS_GLOBALS = tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) >= (2, 6)
 
 
+def _codecs_encode(text: str, encoding: str) -> bytes:
+    """How pickle protocol 2 writes bytes; codecs other than latin1 are not needed for that."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f"a checkpoint may not ask for the codec '{encoding}'")
+    return text.encode('latin1')
+
+
+# What torch >= 2.6 allows on its own and an older one does not: learning rate schedules and bytes need it.
+_ALLOWED_BY_NEWER_TORCH = {'collections.Counter': Counter, 'builtins.set': set, '_codecs.encode': _codecs_encode}
+
+
 class _RestrictedUnpickler(pickle.Unpickler):
     """Finds what torch's own weights-only loader and :data:`SAFE_GLOBALS` allow, and refuses the rest."""
 
@@ -125,17 +137,10 @@ class _RestrictedUnpickler(pickle.Unpickler):
         from torch._weights_only_unpickler import _get_allowed_globals
 
         path = f'builtins.{name}' if module == '__builtin__' else f'{module}.{name}'  # pickle protocol 2's name for it
-        allowed = {**_get_allowed_globals(), **SAFE_GLOBALS, '_codecs.encode': _codecs_encode}
+        allowed = {**_get_allowed_globals(), **_ALLOWED_BY_NEWER_TORCH, **SAFE_GLOBALS}
         if path not in allowed:
             raise pickle.UnpicklingError(f'Unsupported global: {path} is not allowed in a checkpoint')
         return allowed[path]
-
-
-def _codecs_encode(text: str, encoding: str) -> bytes:
-    """How pickle protocol 2 writes bytes; codecs other than latin1 are not needed for that."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f"a checkpoint may not ask for the codec '{encoding}'")
-    return text.encode('latin1')
 
 
 def _restricted_pickle() -> types.ModuleType:
