@@ -1,0 +1,41 @@
+"""Conditional DETR in one concept a file: image -> backbone -> neck -> encoder -> decoder -> head -> boxes.
+
+The idea of the paper is in decoder.py (the loop of §3.3), attention.py (eq. 3), spatial_query.py (eq. 4-6) and
+reference.py (§3.3, the reference point).
+
+Shapes, everywhere in this package:
+
+====  =======================================================================================
+B     images in the batch
+N     object queries (300)
+S     memory tokens: the h * w positions of the backbone's last feature map
+D     channels of the transformer, ``embed_dims`` (256)
+H     attention heads, ``num_heads`` (8)
+L     decoder layers (6)
+====  =======================================================================================
+
+Everything is batch-first. Boxes are (cx, cy, w, h) in fractions of the unpadded image unless a docstring says
+otherwise. Reference points travel as logits; the sigmoid is taken where they are used. A mask is True where a memory
+token lies in the padding.
+"""
+
+from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
+from mmcondetr.models.backbone import ResNetDC5
+from mmcondetr.models.decoder import ConditionalDecoder, ConditionalDecoderLayer
+from mmcondetr.models.detector import ConditionalDETR
+from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
+from mmcondetr.models.head import ConditionalDETRHead
+from mmcondetr.models.matching import HungarianMatcher
+from mmcondetr.models.reference import LearnedReferencePoint, ReferencePoint, ZeroReferencePoint
+from mmcondetr.models.spatial_query import (
+    BlockTransform, ConditionalSpatialQueryHead, ContentSpatialQuery, DiagonalTransform, FullTransform,
+    IdentityTransform, PositionSpatialQuery, SelfAttentionSpatialQueryHead, SingleTransform, TransformSpatialQuery)
+
+__all__ = [
+    'BlockTransform', 'ConditionalCrossAttention', 'ConditionalDETR', 'ConditionalDETRHead', 'ConditionalDecoder',
+    'ConditionalDecoderLayer', 'ConditionalSpatialQueryHead', 'ContentSpatialQuery', 'DiagonalTransform',
+    'FirstConditionalCrossAttention', 'FullTransform', 'HungarianMatcher', 'IdentityTransform',
+    'LearnedReferencePoint', 'PositionSpatialQuery', 'ReferencePoint', 'ResNetDC5', 'SelfAttention',
+    'SelfAttentionSpatialQueryHead', 'SingleTransform', 'TransformSpatialQuery', 'TransformerEncoder',
+    'TransformerEncoderLayer', 'ZeroReferencePoint'
+]

@@ -1,0 +1,206 @@
+"""Attention: the encoder's, and the decoder's self-attention and conditional cross-attention (§3.2, eq. 3).
+
+A query and a key may come in several parts, content and spatial, that are projected apart and concatenated in every
+head, so that the attention logit is the sum of a content and a spatial inner product:
+
+    [c_q; p_q] . [c_k; p_k]  =  c_q . c_k  +  p_q . p_k                                    (eq. 3)
+
+:class:`DotProductAttention` is the only place where that happens and where softmax is taken; whoever wants to look at
+the parts puts a forward pre-hook on it (see mmcondetr/visualization).
+"""
+
+from typing import Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcondetr.registry import MODELS
+
+
+class DotProductAttention(nn.Module):
+    """softmax(q k^T / sqrt(width of q per head)) v in H heads, with dropout on the attention weights.
+
+    Args:
+        num_heads: H.
+        dropout: probability with which an attention weight is zeroed in training.
+    """
+
+    def __init__(self, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+
+    def forward(self, queries: Sequence[Tensor], keys: Sequence[Tensor], value: Tensor,
+                mask: Optional[Tensor] = None) -> Tensor:
+        """Attend.
+
+        Args:
+            queries: parts of the queries, each (B, N, D) or (1, N, D); concatenated in every head.
+            keys: as many parts of the keys, each (B, S, D) or (1, S, D).
+            value: (B, S, D).
+            mask: (B, S), True where a key is padding; None where nothing is padded.
+
+        Returns:
+            (B, N, D).
+        """
+        batch = value.shape[0]
+        q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value, ), batch)
+        # torch's fused kernels want q, k and v of one width: zero channels cost less than the unfused form.
+        width = v.shape[-1]
+        v = F.pad(v, (0, q.shape[-1] - width))
+        attended = F.scaled_dot_product_attention(
+            q, k, v,
+            attn_mask=None if mask is None else ~mask[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.)  # (B, H, N, width of q per head)
+        return attended[..., :width].transpose(1, 2).flatten(2)
+
+    def _heads(self, parts: Sequence[Tensor], batch: int) -> Tensor:
+        """Split every part into heads and concatenate the parts: (B, H, tokens, parts * D / H)."""
+        heads = [part.unflatten(-1, (self.num_heads, -1)).expand(batch, -1, -1, -1) for part in parts]
+        joined = heads[0] if len(heads) == 1 else torch.cat(heads, dim=-1)
+        return joined.transpose(1, 2)
+
+
+def check_heads(embed_dims: int, num_heads: int) -> None:
+    """Raise ValueError unless the channels can be divided among the heads."""
+    if num_heads < 1 or embed_dims % num_heads:
+        raise ValueError(f'embed_dims must be a multiple of num_heads, got embed_dims={embed_dims} and '
+                         f'num_heads={num_heads}')
+
+
+def _output_projection(embed_dims: int) -> nn.Linear:
+    projection = nn.Linear(embed_dims, embed_dims)
+    nn.init.zeros_(projection.bias)
+    return projection
+
+
+@MODELS.register_module()
+class EncoderSelfAttention(nn.Module):
+    """Self-attention of the memory tokens: positions are added to queries and keys, not to values (DETR's).
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        dropout: of the attention weights.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+        super().__init__()
+        check_heads(embed_dims, num_heads)
+        self.embed_dims = embed_dims
+        # One weight for q, k and v, as in nn.MultiheadAttention: Xavier then gives all three its bound for (3D, D).
+        self.in_proj = nn.Linear(embed_dims, 3 * embed_dims)
+        nn.init.zeros_(self.in_proj.bias)
+        self.attention = DotProductAttention(num_heads, dropout)
+        self.out_proj = _output_projection(embed_dims)
+
+    def forward(self, tokens: Tensor, position: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Attend from every token to every token: tokens (B, S, D), position (B or 1, S, D) -> (B, S, D)."""
+        both = 2 * self.embed_dims
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        q, k = F.linear(tokens + position, weight[:both], bias[:both]).chunk(2, dim=-1)
+        v = F.linear(tokens, weight[both:], bias[both:])
+        return self.out_proj(self.attention((q, ), (k, ), v, mask))
+
+
+@MODELS.register_module()
+class SelfAttention(nn.Module):
+    """Self-attention of the decoder: content and position are projected apart, then added.
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        dropout: of the attention weights.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+        super().__init__()
+        check_heads(embed_dims, num_heads)
+        self.query_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.query_position_proj = nn.Linear(embed_dims, embed_dims)
+        self.key_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.key_position_proj = nn.Linear(embed_dims, embed_dims)
+        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.attention = DotProductAttention(num_heads, dropout)
+        self.out_proj = _output_projection(embed_dims)
+
+    def forward(self, f: Tensor, object_query: Tensor) -> Tensor:
+        """Attend from every query to every query: f (B, N, D), object_query (B or 1, N, D) -> (B, N, D)."""
+        q = self.query_content_proj(f) + self.query_position_proj(object_query)
+        k = self.key_content_proj(f) + self.key_position_proj(object_query)
+        return self.out_proj(self.attention((q, ), (k, ), self.value_proj(f)))
+
+
+@MODELS.register_module()
+class ConditionalCrossAttention(nn.Module):
+    """Conditional cross-attention: [c_q; p_q] . [c_k; p_k], with the value from the content alone.
+
+    Content and spatial queries and keys have projections of their own; the softmax scale is 1 / sqrt(2 D / H).
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        dropout: of the attention weights.
+
+    Paper: §3.2, eq. 3.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+        super().__init__()
+        check_heads(embed_dims, num_heads)
+        self.query_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.query_spatial_proj = nn.Linear(embed_dims, embed_dims)
+        self.key_content_proj = nn.Linear(embed_dims, embed_dims)
+        self.key_position_proj = nn.Linear(embed_dims, embed_dims)
+        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.attention = DotProductAttention(num_heads, dropout)
+        self.out_proj = _output_projection(embed_dims)
+
+    def forward(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
+                mask: Optional[Tensor] = None) -> Tensor:
+        """Attend from every query to the memory.
+
+        Args:
+            c_q: (B, N, D), the self-attention's output.
+            p_q: (B, N, D), the conditional spatial query.
+            object_query: (B or 1, N, D); only the first layer uses it.
+            memory: (B, S, D), the encoder's output.
+            memory_position: (B or 1, S, D), the sinusoidal embedding of the memory's positions.
+            mask: (B, S), True where a token is padding; None where nothing is padded.
+
+        Returns:
+            (B, N, D).
+        """
+        p_k = self.key_position_proj(memory_position)
+        content_query, content_key = self.content(c_q, object_query, self.key_content_proj(memory), p_k)
+        spatial_query = self.query_spatial_proj(p_q)
+        return self.out_proj(
+            self.attention((content_query, spatial_query), (content_key, p_k), self.value_proj(memory), mask))
+
+    def content(self, c_q: Tensor, object_query: Tensor, c_k: Tensor, p_k: Tensor):
+        """The content query (B, N, D) and the content key (B, S, D)."""
+        return self.query_content_proj(c_q), c_k
+
+
+@MODELS.register_module()
+class FirstConditionalCrossAttention(ConditionalCrossAttention):
+    """The first layer's: the object query is added to the content query, the key position to the content key.
+
+    The decoder embedding is zero before the first layer, so that its content alone says nothing about where to look.
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        dropout: of the attention weights.
+
+    Paper: §3.5 (implementation of the first decoder layer).
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+        super().__init__(embed_dims, num_heads, dropout)
+        self.query_position_proj = nn.Linear(embed_dims, embed_dims)
+
+    def content(self, c_q: Tensor, object_query: Tensor, c_k: Tensor, p_k: Tensor):
+        """The content query and key with their positions added."""
+        return self.query_content_proj(c_q) + self.query_position_proj(object_query), c_k + p_k

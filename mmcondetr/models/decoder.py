@@ -1,0 +1,108 @@
+"""The decoder of Conditional DETR: the loop of §3.3 over layers of self-attention and conditional cross-attention."""
+
+from typing import Optional, Tuple
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
+from mmcondetr.models.feed_forward import FeedForward, xavier_linear
+from mmcondetr.models.positional import sine_embed
+from mmcondetr.registry import MODELS
+
+
+@MODELS.register_module()
+class ConditionalDecoderLayer(nn.Module):
+    """One layer, in two steps, for a spatial query may be predicted from the first step's output (CSQ-I).
+
+    Self-attention gives c_q; conditional cross-attention with [c_q; p_q] and a feed-forward network give the new f.
+    Each has dropout, residual and LayerNorm.
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        feedforward_channels: width of the feed-forward network.
+        dropout: of attention weights, feed-forward and the three residual branches.
+        index: place in the decoder; at 0 the cross-attention is the first layer's (§3.5).
+
+    Paper: §3.1-3.2, eq. 3.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
+                 index: int = 0) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
+        cross_attention = FirstConditionalCrossAttention if index == 0 else ConditionalCrossAttention
+        self.cross_attn = cross_attention(embed_dims, num_heads, dropout)
+        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.norm3 = nn.LayerNorm(embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def self_attend(self, f: Tensor, object_query: Tensor) -> Tensor:
+        """First step: f (B, N, D), object_query (B or 1, N, D) -> c_q (B, N, D)."""
+        return self.norm1(f + self.dropout(self.self_attn(f, object_query)))
+
+    def cross_attend(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
+                     mask: Optional[Tensor] = None) -> Tensor:
+        """Second step: the next f (B, N, D); arguments as :meth:`ConditionalCrossAttention.forward`."""
+        attended = self.cross_attn(c_q, p_q, object_query, memory, memory_position, mask)
+        f = self.norm2(c_q + self.dropout(attended))
+        return self.norm3(f + self.dropout(self.ffn(f)))
+
+
+@MODELS.register_module()
+class ConditionalDecoder(BaseModule):
+    """A stack of conditional decoder layers that share one reference point module and one spatial query head.
+
+    Args:
+        num_layers: L.
+        layer: config of one layer; its ``index`` is filled in here.
+        reference_point: config of the reference point module.
+        spatial_query: config of the spatial query head.
+        init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
+
+    Paper: §3.3.
+    """
+
+    def __init__(self, num_layers: int, layer: dict, reference_point: dict, spatial_query: dict,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.layers = nn.ModuleList(MODELS.build(dict(layer, index=index)) for index in range(num_layers))
+        self.embed_dims = self.layers[0].embed_dims
+        self.reference_point = MODELS.build(reference_point)
+        self.spatial_query = MODELS.build(spatial_query)
+        self.norm = nn.LayerNorm(self.embed_dims)
+
+    def init_weights(self) -> None:
+        """Xavier for every linear weight (DETR's)."""
+        xavier_linear(self)
+        super().init_weights()
+
+    def forward(self, object_query: Tensor, memory: Tensor, memory_position: Tensor,
+                mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Decode every object query.
+
+        Args:
+            object_query: (B or 1, N, D), DETR's learned query position o_q; 1 where all images share it.
+            memory: (B, S, D), the encoder's output.
+            memory_position: (B or 1, S, D).
+            mask: (B, S), True where a token is padding; None where nothing is padded.
+
+        Returns:
+            - hidden states (L, B, N, D), normalised;
+            - reference points (B or 1, N, 2), logits (x, y).
+        """
+        reference = self.reference_point(object_query)  # (B or 1, N, 2)
+        p_s = sine_embed(reference.sigmoid(), self.embed_dims).to(memory.dtype)  # (B or 1, N, D), eq. 5
+        f = memory.new_zeros(memory.shape[0], *object_query.shape[1:])  # (B, N, D)
+        hidden_states = []
+        for i, layer in enumerate(self.layers):
+            c_q = layer.self_attend(f, object_query)
+            p_q = self.spatial_query(f, c_q, p_s, layer=i)  # eq. 6
+            f = layer.cross_attend(c_q, p_q, object_query, memory, memory_position, mask)  # eq. 3
+            hidden_states.append(self.norm(f))
+        return torch.stack(hidden_states), reference

@@ -1,0 +1,119 @@
+"""The detector: backbone -> neck -> encoder -> decoder -> head, as one module for mmdet's training and testing."""
+
+from typing import Dict, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.detectors import BaseDetector
+from mmdet.structures import OptSampleList, SampleList
+from torch import Tensor, nn
+
+from mmcondetr.registry import MODELS
+
+
+@MODELS.register_module()
+class ConditionalDETR(BaseDetector):
+    """Conditional DETR: DETR whose cross-attention looks where a conditional spatial query tells it to.
+
+    Args:
+        backbone: config; its last feature map is used.
+        neck: config; gives one feature map of D channels.
+        encoder: config of the transformer encoder.
+        decoder: config of the conditional decoder.
+        bbox_head: config of the prediction head.
+        positional_encoding: config of the memory's positional encoding; D / 2 features a coordinate.
+        num_queries: N.
+        train_cfg: handed to the head.
+        test_cfg: handed to the head.
+        data_preprocessor: config of normalisation and padding.
+        init_cfg: mmengine's initialisation.
+
+    Paper: §3.1.
+    """
+
+    def __init__(self,
+                 backbone: dict,
+                 neck: dict,
+                 encoder: dict,
+                 decoder: dict,
+                 bbox_head: dict,
+                 positional_encoding: dict,
+                 num_queries: int = 300,
+                 train_cfg: Optional[dict] = None,
+                 test_cfg: Optional[dict] = None,
+                 data_preprocessor: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+        self.positional_encoding = MODELS.build(positional_encoding)
+        self.encoder = MODELS.build(encoder)
+        self.decoder = MODELS.build(decoder)
+        self.query_embedding = nn.Embedding(num_queries, self.decoder.embed_dims)
+        self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> Dict[str, Tensor]:
+        """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head."""
+        return self.bbox_head.loss(*self.decode(batch_inputs, batch_data_samples), batch_data_samples)
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """Detections in a batch of images (B, 3, height, width), put into the samples' ``pred_instances``."""
+        results = self.bbox_head.predict(*self.decode(batch_inputs, batch_data_samples), batch_data_samples, rescale)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Tuple[Tensor, Tensor]:
+        """Raw outputs of all decoder layers (mode 'tensor').
+
+        Returns:
+            - class logits (L, B, N, classes);
+            - boxes (L, B, N, 4), cxcywh in fractions of the unpadded image.
+        """
+        return self.bbox_head(*self.decode(batch_inputs, batch_data_samples))
+
+    def extract_feat(self, batch_inputs: Tensor) -> Tensor:
+        """The feature map (B, D, h, w) of the images (B, 3, height, width)."""
+        return self.neck(self.backbone(batch_inputs))[-1]
+
+    def decode(self, batch_inputs: Tensor, samples: OptSampleList) -> Tuple[Tensor, Tensor]:
+        """Everything but the head: images -> hidden states (L, B, N, D) and reference points (B or 1, N, 2)."""
+        return self.forward_transformer(self.extract_feat(batch_inputs), padding_mask(batch_inputs, samples))
+
+    def forward_transformer(self, features: Tensor, padding: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+        """The transformer.
+
+        Args:
+            features: (B, D, h, w).
+            padding: (B, height, width) of the images, True where they are padded; None where nothing is.
+
+        Returns:
+            - hidden states (L, B, N, D);
+            - reference points (B or 1, N, 2), logits.
+        """
+        height, width = features.shape[-2:]
+        if padding is None:
+            mask = None
+            position = self.positional_encoding(features.new_zeros((1, height, width), dtype=torch.bool))
+        else:
+            grid = F.interpolate(padding[:, None].float(), size=(height, width))[:, 0].bool()  # (B, h, w)
+            mask = grid.flatten(1)
+            position = self.positional_encoding(grid)
+        position = position.to(features.dtype).flatten(2).transpose(1, 2)  # (B or 1, S, D)
+        memory = self.encoder(features.flatten(2).transpose(1, 2), position, mask)  # (B, S, D)
+        object_query = self.query_embedding.weight[None]  # (1, N, D), shared by all images
+        return self.decoder(object_query, memory, position, mask)
+
+
+def padding_mask(images: Tensor, samples: OptSampleList) -> Optional[Tensor]:
+    """Where the images (B, 3, height, width) are padded.
+
+    Returns:
+        (B, height, width), True in the padding; None where no image is padded, which is decided from the sizes on
+        the host, without looking at a tensor.
+    """
+    height, width = images.shape[-2:]
+    if samples is None or all(tuple(sample.img_shape[:2]) == (height, width) for sample in samples):
+        return None
+    mask = images.new_ones((len(samples), height, width), dtype=torch.bool)
+    for image, sample in zip(mask, samples):
+        image[:sample.img_shape[0], :sample.img_shape[1]] = False
+    return mask

@@ -1,0 +1,70 @@
+"""DETR's transformer encoder: the memory tokens attend to each other, in post-norm layers."""
+
+from typing import Optional
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmcondetr.models.attention import EncoderSelfAttention
+from mmcondetr.models.feed_forward import FeedForward, xavier_linear
+from mmcondetr.registry import MODELS
+
+
+@MODELS.register_module()
+class TransformerEncoderLayer(nn.Module):
+    """Self-attention and feed-forward network, each with dropout, residual and LayerNorm.
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        feedforward_channels: width of the feed-forward network.
+        dropout: of attention weights, feed-forward and both residual branches.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.self_attn = EncoderSelfAttention(embed_dims, num_heads, dropout)
+        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, position: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Refine the tokens: (B, S, D) with position (B or 1, S, D) and mask (B, S) -> (B, S, D)."""
+        tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, position, mask)))
+        return self.norm2(tokens + self.dropout(self.ffn(tokens)))
+
+
+@MODELS.register_module()
+class TransformerEncoder(BaseModule):
+    """A stack of encoder layers without a final norm.
+
+    Args:
+        num_layers: how many.
+        layer: config of one layer.
+        init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
+    """
+
+    def __init__(self, num_layers: int, layer: dict, init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.layers = nn.ModuleList(MODELS.build(layer) for _ in range(num_layers))
+
+    def init_weights(self) -> None:
+        """Xavier for every linear weight (DETR's)."""
+        xavier_linear(self)
+        super().init_weights()
+
+    def forward(self, tokens: Tensor, position: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Encode the flattened feature map into the memory.
+
+        Args:
+            tokens: (B, S, D), the neck's feature map, flattened row by row.
+            position: (B or 1, S, D), added to queries and keys of every layer.
+            mask: (B, S), True where a token is padding; None where nothing is padded.
+
+        Returns:
+            (B, S, D).
+        """
+        for layer in self.layers:
+            tokens = layer(tokens, position, mask)
+        return tokens

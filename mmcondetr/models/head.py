@@ -1,0 +1,186 @@
+"""The prediction head, shared by all decoder layers: class logits, boxes (eq. 1), losses and post-processing."""
+
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.layers import MLP
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+from mmdet.utils import reduce_mean
+from mmengine.model import BaseModule, bias_init_with_prob
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmcondetr.engine.errors import NonFiniteLossError
+from mmcondetr.models.matching import Matches
+from mmcondetr.registry import MODELS, TASK_UTILS
+
+#: Loss terms by name, each (L, B): what one layer loses on one image.
+LossTable = Dict[str, Tensor]
+
+
+@MODELS.register_module()
+class ConditionalDETRHead(BaseModule):
+    """Classes by a linear layer, boxes by a three-layer MLP relative to the reference point.
+
+    b = sigmoid(FFN(f) + [s, 0, 0]): the MLP's last layer starts at zero, so that training starts with boxes of half
+    the image's size around the reference points.
+
+    Args:
+        num_classes: classes without background.
+        embed_dims: D.
+        loss_cls: config of the classification loss, on one-hot targets.
+        loss_bbox: config of the L1 loss of cxcywh boxes in fractions of the unpadded image.
+        loss_iou: config of the GIoU loss of xyxy boxes in pixels of the resized image.
+        train_cfg: ``assigner``: config of the matcher.
+        test_cfg: ``max_per_img``: detections per image; ``clip_boxes``: cut them at the image's border. The
+            authors do not clip, nor is it the default here.
+        init_cfg: mmengine's initialisation.
+
+    Paper: §3.1, eq. 1 (boxes); §3.5 (loss).
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 embed_dims: int,
+                 loss_cls: dict,
+                 loss_bbox: dict,
+                 loss_iou: dict,
+                 train_cfg: Optional[dict] = None,
+                 test_cfg: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.num_classes = num_classes
+        self.class_embed = nn.Linear(embed_dims, num_classes)
+        self.box_embed = MLP(embed_dims, embed_dims, 4, 3)
+        self.loss_cls = MODELS.build(loss_cls)
+        self.loss_bbox = MODELS.build(loss_bbox)
+        self.loss_iou = MODELS.build(loss_iou)
+        self.matcher = TASK_UTILS.build(train_cfg['assigner']) if train_cfg else None
+        test_cfg = test_cfg or {}
+        self.max_per_img = test_cfg.get('max_per_img', 100)
+        self.clip_boxes = test_cfg.get('clip_boxes', False)
+
+    def init_weights(self) -> None:
+        """Class bias -log(99), so that every class starts at probability 0.01; last box layer zero."""
+        super().init_weights()
+        nn.init.constant_(self.class_embed.bias, bias_init_with_prob(0.01))
+        nn.init.zeros_(self.box_embed.layers[-1].weight)
+        nn.init.zeros_(self.box_embed.layers[-1].bias)
+
+    def forward(self, hidden_states: Tensor, references: Tensor) -> Tuple[Tensor, Tensor]:
+        """Predict from the decoder's output.
+
+        Args:
+            hidden_states: (L, B, N, D).
+            references: logits of the reference points, ending in (N, 2) or (N, 4).
+
+        Returns:
+            - class logits (L, B, N, classes);
+            - boxes (L, B, N, 4), cxcywh in fractions of the unpadded image, float32.
+        """
+        offsets = self.box_embed(hidden_states).float()
+        origin = F.pad(references.float(), (0, 4 - references.shape[-1]))  # [s, 0, 0]
+        return self.class_embed(hidden_states), (offsets + origin).sigmoid()
+
+    def loss(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> Dict[str, Tensor]:
+        """Match and compute the losses of all layers at once.
+
+        Args:
+            hidden_states: (L, B, N, D).
+            references: as in :meth:`forward`.
+            samples: the images' sizes and ground truth (xyxy boxes in pixels of the resized image).
+
+        Returns:
+            Scalars named as mmdet names them: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer and
+            ``d0.loss_cls`` ... of the layers before.
+
+        Raises:
+            NonFiniteLossError: naming image, layer and term.
+        """
+        logits, boxes = self(hidden_states, references)
+        table = self.loss_table(logits.float(), boxes, samples)
+        check_finite(table, samples)
+        num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples)])
+        num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]  # averaged over ranks, as the authors do
+        losses = {}
+        for name, values in table.items():
+            *auxiliary, last = (values.sum(dim=1) / num_boxes).unbind()
+            losses[name] = last
+            losses.update({f'd{layer}.{name}': value for layer, value in enumerate(auxiliary)})
+        return losses
+
+    def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList) -> LossTable:
+        """Every term summed per layer and image: logits (L, B, N, classes), boxes (L, B, N, 4) -> (L, B) each."""
+        sizes = boxes.new_tensor([sample.img_shape[1::-1] * 2 for sample in samples])  # (B, 4): w, h, w, h
+        labels = [sample.gt_instances.labels for sample in samples]
+        targets = [bbox_xyxy_to_cxcywh(sample.gt_instances.bboxes / size) for sample, size in zip(samples, sizes)]
+        matches = self.matcher.match(logits, boxes, labels, targets)
+        # Ground truth by (image, target), flattened: the images have different numbers of it.
+        first = torch.tensor([0] + [len(label) for label in labels[:-1]], device=boxes.device).cumsum(0)
+        wanted = first[matches.image] + matches.target
+        matched, target = boxes[matches.predictions], torch.cat(targets)[wanted]
+        size = sizes[matches.image]
+
+        one_hot = torch.zeros_like(logits)  # one-hot spares mmdet's focal loss the compiled op
+        one_hot[(*matches.predictions, torch.cat(labels)[wanted])] = 1
+        classification = self.loss_cls(logits.flatten(0, 2), one_hot.flatten(0, 2), reduction_override='none')
+        distance = self.loss_bbox(matched, target, reduction_override='none').sum(-1)
+        giou = self.loss_iou(
+            bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none')
+        return dict(
+            loss_cls=classification.view_as(logits).sum(dim=(2, 3)),
+            loss_bbox=_sum_matches(distance, matches, logits.shape),
+            loss_iou=_sum_matches(giou, matches, logits.shape))
+
+    def predict(self, hidden_states: Tensor, references: Tensor, samples: SampleList,
+                rescale: bool = True) -> List[InstanceData]:
+        """Detections of the last layer: the ``max_per_img`` best pairs of query and class of every image.
+
+        Args:
+            hidden_states: (L, B, N, D).
+            references: as in :meth:`forward`.
+            samples: the images' sizes.
+            rescale: give boxes in pixels of the original image, not of the resized one.
+
+        Returns:
+            Per image ``bboxes`` (K, 4) xyxy in pixels, ``scores`` (K, ) and ``labels`` (K, ), best first.
+        """
+        logits, boxes = self(hidden_states[-1:], references)
+        return [
+            self._predict_image(logit, box, sample, rescale)
+            for logit, box, sample in zip(logits[0].float(), boxes[0], samples)
+        ]
+
+    def _predict_image(self, logits: Tensor, boxes: Tensor, sample, rescale: bool) -> InstanceData:
+        count = min(self.max_per_img, logits.numel())
+        scores, indices = logits.sigmoid().flatten().topk(count)
+        height, width = sample.img_shape
+        query = torch.div(indices, self.num_classes, rounding_mode='floor')
+        boxes = bbox_cxcywh_to_xyxy(boxes[query]).clone()
+        if self.clip_boxes:
+            boxes = boxes.clamp(0, 1)
+        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        if rescale:
+            boxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
+        return InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
+
+
+def _sum_matches(values: Tensor, matches: Matches, shape: Sequence[int]) -> Tensor:
+    """Sum one value a pair (M, ) into (L, B)."""
+    table = values.new_zeros(shape[0] * shape[1])
+    return table.index_add(0, matches.layer * shape[1] + matches.image, values).view(shape[0], shape[1])
+
+
+def check_finite(table: LossTable, samples: SampleList) -> None:
+    """Raise NonFiniteLossError that names image, layer and term, unless every loss is finite. One synchronisation."""
+    losses = torch.stack(list(table.values())).detach()  # (terms, L, B)
+    if losses.isfinite().all():
+        return
+    term, layer, image = (~losses.isfinite()).nonzero()[0].tolist()
+    name = list(table)[term]
+    path = samples[image].metainfo.get('img_path', f'number {image} of the batch')
+    raise NonFiniteLossError(
+        f'non-finite loss: {name} of decoder layer {layer} is {losses[term, layer, image].item()} on image {path}; '
+        'nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, the precision.')
