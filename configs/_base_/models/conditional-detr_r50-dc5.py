@@ -1,0 +1,10 @@
+# DC5: stage 5 keeps stride 16 and is dilated as torchvision's replace_stride_with_dilation does it, which mmdet's
+# ResNet(dilations=...) does not. One image a GPU with the learning rate unchanged, and one image a batch when testing:
+# padding costs DC5 models AP, as the authors' README says.
+_base_ = './conditional-detr_r50.py'
+
+model = dict(backbone=dict(type='mmcondetr.ResNetDC5'))
+train_dataloader = dict(batch_size=1)
+val_dataloader = dict(batch_size=1)
+test_dataloader = dict(batch_size=1)
+auto_scale_lr = dict(base_batch_size=8)
