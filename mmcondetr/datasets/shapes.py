@@ -1,4 +1,4 @@
-"""Draws the 'shapes' data set: coloured shapes over textured backgrounds, as COCO JSON and PNG, with nothing to download.
+"""Draws the 'shapes' data set: coloured shapes over textured backgrounds, as COCO JSON and PNG.
 
 An image depends on (seed, split, index) and on the image size only, so a larger set begins with the images of a
 smaller one. Boxes are tight on what can be seen of a shape: after clipping at the border and behind later shapes.
@@ -119,7 +119,8 @@ def _place(rng: np.random.Generator, owner: np.ndarray, full_areas: list[int], s
     margin = int(np.ceil(radius)) + 2  # of canvas around the image: the full area counts what the border cuts off
     for _ in range(8):
         center = rng.uniform(0.25 * radius, size - 0.25 * radius, 2)
-        canvas = _draw_mask(SHAPES_CLASSES[label], center + margin, radius, rng.uniform(0, 2 * np.pi), size + 2 * margin)
+        angle = rng.uniform(0, 2 * np.pi)
+        canvas = _draw_mask(SHAPES_CLASSES[label], center + margin, radius, angle, size + 2 * margin)
         coverage = canvas[margin:margin + size, margin:margin + size]
         inside, full_area = coverage > 127, int(np.count_nonzero(canvas > 127))
         if np.count_nonzero(inside) < _MIN_VISIBLE * full_area:
