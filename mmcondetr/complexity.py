@@ -2,7 +2,7 @@
 
 The papers give the mean over the first 100 images of COCO val2017, each resized for testing and alone in its batch,
 and write FLOPs for multiply-adds. Here matrix products, convolutions and attention's two inner products are counted and
-nothing else. Table 1's numbers come from DETR's counter on fvcore, which counts more: see configs/conditional_detr/README.md.
+nothing else. Table 1 counts more, mostly attention's softmax: see configs/conditional_detr/README.md.
 """
 
 import json
@@ -121,7 +121,8 @@ def count_multiply_adds(model: nn.Module, size: Size) -> int:
 def measure(config: Config, sizes: Iterable[Size]) -> Complexity:
     """Count a config's parameters and its mean multiply-adds over images of these (width, height) before resizing."""
     model = build_on_meta(config)
-    occurrences = Counter(resized(size) for size in sizes)
+    # An image costs what it costs turned by 90 degrees: every kernel and stride is square.
+    occurrences = Counter(tuple(sorted(resized(size))) for size in sizes)
     total = sum(count_multiply_adds(model, size) * times for size, times in occurrences.items())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(parameters=parameters, multiply_adds=total / sum(occurrences.values()))

@@ -1,7 +1,5 @@
-# Conditional DETR-R50 on COCO as its authors train it, said as the difference from mmdet's DETR-R50. What stays mmdet's:
-# the data preprocessor, ResNet-50, AdamW (1e-4, backbone 1e-5, weight decay 1e-4), gradient clip 0.1, the test pipeline.
-_base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
-custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
+# Conditional DETR-R50, said as the difference from the model in mmdet::detr/detr_r50_8xb2-150e_coco.py.
+_base_ = '../datasets/coco_detr.py'
 
 model = dict(
     type='mmcondetr.ConditionalDETR',
@@ -39,37 +37,3 @@ model = dict(
     train_cfg=dict(
         assigner=dict(
             _delete_=True, type='mmcondetr.HungarianMatcher', class_cost=2.0, bbox_cost=5.0, giou_cost=2.0)))
-
-# The authors' augmentation. mmdet's differs in one place: it caps the longer side at 1333 in the resize before the crop,
-# which the authors do not, so panoramas could be thinner than the crop's least side of 384. No cap is so long an edge
-# that it never binds. What is left (docs/fidelity.md): pixels are resized by OpenCV, not PIL, and sides are rounded, not
-# truncated. RandomCrop draws height and width from [384, min(side, 600)] as the authors' RandomSizeCrop does, in the
-# other order, and keeps a crop that holds no box.
-no_cap = 100000
-scales = [(side, 1333) for side in range(480, 801, 32)]
-train_pipeline = [
-    dict(type='mmcondetr.LoadImage', backend_args={{_base_.backend_args}}),
-    dict(type='mmdet.LoadAnnotations', with_bbox=True),
-    dict(type='mmdet.RandomFlip', prob=0.5),
-    dict(
-        type='mmcv.RandomChoice',
-        transforms=[
-            [dict(type='mmcv.RandomChoiceResize', resize_type='mmdet.Resize', scales=scales, keep_ratio=True)],
-            [
-                dict(
-                    type='mmcv.RandomChoiceResize',
-                    resize_type='mmdet.Resize',
-                    scales=[(400, no_cap), (500, no_cap), (600, no_cap)],
-                    keep_ratio=True),
-                dict(
-                    type='mmdet.RandomCrop',
-                    crop_type='absolute_range',
-                    crop_size=(384, 600),
-                    allow_negative_crop=True),
-                dict(type='mmcv.RandomChoiceResize', resize_type='mmdet.Resize', scales=scales, keep_ratio=True)
-            ]
-        ]),
-    dict(type='mmdet.PackDetInputs')
-]
-# The authors train on every image, also those without a box, and do not group images by their aspect ratio.
-train_dataloader = dict(batch_sampler=None, dataset=dict(filter_cfg=None, pipeline=train_pipeline))

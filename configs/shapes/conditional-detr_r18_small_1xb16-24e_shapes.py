@@ -1,0 +1,7 @@
+# The generated data set; learns it from scratch on a CPU in minutes.
+_base_ = [
+    '../_base_/models/conditional-detr_r18_small.py',
+    '../_base_/datasets/shapes_detection.py',
+    '../_base_/schedules/adamw_from-scratch.py',
+    '../_base_/default_runtime.py',
+]
