@@ -29,7 +29,7 @@ class LoadImage(LoadImageFromFile):
     """
 
     def transform(self, results: dict) -> dict:
-        """Adds ``img`` (height, width, 3), ``img_shape`` and ``ori_shape``.
+        """Adds ``img`` (height, width, 3), ``img_shape``, ``ori_shape`` and ``scale_factor``.
 
         Raises:
             UserError: The file is missing, truncated or no image, or its size is not what the annotations say.
@@ -53,6 +53,7 @@ class LoadImage(LoadImageFromFile):
                             f'begins with {data[:8]!r}).')
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        results['scale_factor'] = (1.0, 1.0)  # mmdet's heads ask for it also where nothing resizes
         self._check_size(results, path, listed_in)
         return results
 

@@ -1,0 +1,149 @@
+"""Checkpoints that survive a kill at any time, and from which training goes on bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import os.path
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmcondetr.engine.checkpoint_io import remove_leftovers, replacing
+from mmcondetr.engine.random_state import get_random_state, set_random_state
+from mmcondetr.engine.resuming import advance, drawing_sampler
+from mmcondetr.registry import HOOKS
+
+
+@register_backend('mmcondetr_atomic')
+class AtomicBackend(LocalBackend):
+    """Local files that are written under a temporary name, synced and renamed."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(filepath) as temporary:
+            temporary.write_bytes(obj)
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """mmengine's CheckpointHook, with the same arguments, made safe and exact.
+
+    * A checkpoint is written under a temporary name and renamed, and ``last_checkpoint`` likewise; older checkpoints
+      and the former best go after that (mmengine removes first).
+    * ``random_state`` in it holds Python's, NumPy's and PyTorch's generators of every rank as they were after the last
+      training step. They are put back before the next step, when training goes on as when it is resumed, so that
+      validation and the making of data loaders in between leave no trace in training.
+    * Resuming an IterBasedTrainLoop does not load again the batches that were trained on.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._pending: dict | None = None  # random state to put back before the next training step
+        self._saving: dict | None = None  # what goes into the checkpoint that is being written
+        self._loaded: dict | None = None  # what the checkpoint that was read holds
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._loaded = checkpoint.get('random_state')
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if type(self.file_backend) is LocalBackend:
+            self.backend_args = dict(backend='mmcondetr_atomic')
+            self.file_backend = get_file_backend(self.out_dir, backend_args=self.backend_args)
+            if is_main_process():
+                remove_leftovers(self.out_dir)
+        if runner.iter > 0:
+            self._resume(runner)
+        self._keep_state()
+
+    def _resume(self, runner: Runner) -> None:
+        if self._loaded is None or len(self._loaded['ranks']) != get_world_size():
+            print_log('The checkpoint holds no random states for this number of processes: training goes on, but not '
+                      'bit for bit as without the interruption.', 'current', logging.WARNING)
+        else:
+            self._pending = self._loaded['ranks'][get_rank()]
+            sampler = drawing_sampler(runner.train_dataloader)
+            if hasattr(sampler, 'seed'):  # where the config has no seed, the sampler has drawn a new one
+                sampler.seed = self._loaded['sampler_seed']
+        self._loaded = None
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            advance(runner.train_loop)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self._pending is not None:
+            set_random_state(self._pending)
+            self._pending = None
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._keep_state()
+        super().after_train_epoch(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        self._keep_state()
+
+    def _keep_state(self) -> None:
+        if self._pending is None:
+            self._pending = get_random_state()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._saving is not None:
+            checkpoint['random_state'] = self._saving
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Write the checkpoint of ``step``, then the name of the latest, then remove what is too old."""
+        name = self.filename_tmpl.format(step)
+        outdated = self._outdated(runner, step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        state = self._pending or get_random_state()
+        seed = getattr(drawing_sampler(runner.train_dataloader), 'seed', None)
+        self._saving = dict(ranks=all_gather_object(state), sampler_seed=seed)
+        runner.save_checkpoint(
+            self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+            backend_args=self.backend_args, **self.args)
+        self._saving = None
+        if is_main_process():
+            with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
+                temporary.write_text(self.last_ckpt)
+            for path in outdated:
+                self._remove(path)
+
+    def _outdated(self, runner: Runner, step: int) -> list[str]:
+        """Note ``step`` as kept (the note goes into the checkpoint); returns the paths that are now too many."""
+        if self.max_keep_ckpts <= 0:
+            return []
+        kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
+        self.keep_ckpt_ids.extend(kept)  # holds max_keep_ckpts at most, the last ones
+        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        return [self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+                for old in kept[:-self.max_keep_ckpts]]
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """As mmengine's, which is kept from removing the former best before the new one is there."""
+        if not self.save_best:
+            return
+        if len(self.key_indicators) == 1:
+            former, self.best_ckpt_path = {'': self.best_ckpt_path}, None
+        else:
+            former, self.best_ckpt_path_dict = self.best_ckpt_path_dict, dict.fromkeys(self.best_ckpt_path_dict)
+        super()._save_best_checkpoint(runner, metrics)
+        for key, path in former.items():
+            new = self.best_ckpt_path if key == '' else self.best_ckpt_path_dict.get(key)
+            if new is None and key == '':
+                self.best_ckpt_path = path
+            elif new is None:
+                self.best_ckpt_path_dict[key] = path
+            elif path and path != new and is_main_process():
+                self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # some strategies write folders
+            self.file_backend.rmtree(path)

@@ -1,0 +1,83 @@
+"""A Conditional DETR so small that it trains for six epochs in seconds, on shapes, as a config and as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = '''
+_base_ = ['{root}/configs/_base_/datasets/shapes_detection.py', '{root}/configs/_base_/default_runtime.py']
+model = dict(
+    type='mmcondetr.ConditionalDETR', num_queries=8,
+    data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, pad_size_divisor=1),
+    backbone=dict(type='mmdet.ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(3,), frozen_stages=-1,
+                  norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False, style='pytorch', init_cfg=None),
+    neck=dict(type='mmdet.ChannelMapper', in_channels=[64], kernel_size=1, out_channels=32, act_cfg=None, norm_cfg=None,
+              num_outs=1),
+    positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=16, normalize=True),
+    encoder=dict(type='mmcondetr.TransformerEncoder', num_layers=1,
+                 layer=dict(type='mmcondetr.TransformerEncoderLayer', embed_dims=32, num_heads=4,
+                            feedforward_channels=64, dropout=0.1)),
+    decoder=dict(type='mmcondetr.ConditionalDecoder', num_layers=2,
+                 layer=dict(type='mmcondetr.ConditionalDecoderLayer', embed_dims=32, num_heads=4,
+                            feedforward_channels=64, dropout=0.1),
+                 reference_point=dict(type='mmcondetr.ReferencePoint', embed_dims=32),
+                 spatial_query=dict(type='mmcondetr.ConditionalSpatialQueryHead', embed_dims=32, num_heads=4)),
+    bbox_head=dict(type='mmcondetr.ConditionalDETRHead', num_classes=6, embed_dims=32,
+                   loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
+                   loss_bbox=dict(type='mmdet.L1Loss', loss_weight=5.0),
+                   loss_iou=dict(type='mmdet.GIoULoss', loss_weight=2.0)),
+    train_cfg=dict(assigner=dict(type='mmcondetr.HungarianMatcher', class_cost=2.0, bbox_cost=5.0, giou_cost=2.0)),
+    test_cfg=dict(max_per_img=100))
+data = dict(data_root='{data}', generate=dict(num_train=40, num_val=8, image_size=64))
+train_dataloader = dict(batch_size=8, dataset=data)
+val_dataloader = dict(batch_size=8, dataset=data)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='{data}/annotations/val.json')
+test_evaluator = val_evaluator
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3), clip_grad=dict(max_norm=1.0))
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=6, by_epoch=True, milestones=[4], gamma=0.1)]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+randomness = dict(seed=5)
+'''
+
+PROGRAM = '''
+import sys
+import mmcondetr
+from mmengine.config import Config
+from mmengine.runner import Runner
+config = Config.fromfile(sys.argv[1])
+config.work_dir = sys.argv[2]
+config.resume = sys.argv[3] == 'resume'
+getattr(Runner.from_cfg(config), sys.argv[4])()
+'''
+
+
+def write_config(folder: Path, extra: str = '') -> Path:
+    """Write the config, which draws its data to ``folder``/shapes, with more Python at its end."""
+    path = folder / 'tiny.py'
+    path.write_text(CONFIG.format(root=ROOT, data=folder / 'shapes') + extra)
+    return path
+
+
+def start(config: Path, work_dir: Path, mode: str = 'fresh', task: str = 'train', program: str = PROGRAM,
+          ) -> subprocess.Popen:
+    """Run a config in a process of its own; its output goes to ``work_dir``.log."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    with open(work_dir.with_suffix('.log'), 'ab') as log:
+        return subprocess.Popen([sys.executable, '-c', program, str(config), str(work_dir), mode, task],
+                                env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def finish(process: subprocess.Popen, work_dir: Path) -> str:
+    """Wait for a process that must succeed; returns its output."""
+    code = process.wait(timeout=300)
+    output = work_dir.with_suffix('.log').read_text()
+    assert code == 0, output[-3000:]
+    return output
