@@ -2,10 +2,11 @@
 
 * mmdet imports ``mmcv._ext``, the compiled half of mmcv, which mmcv-lite lacks. :func:`install_mmcv_ext` puts a
   stand-in there whose ops raise a clear error when they are called, and steps aside where the real one exists.
-* mmengine refuses ``_base_ = 'mmcondetr::...'`` unless its ``MODULE2PACKAGE`` table names the package.
-* mmengine calls ``torch.load`` without ``weights_only``. Where that defaults to True (torch >= 2.6) it cannot read back its
-  own checkpoints, and where it does not, a checkpoint can run code. :data:`SAFE_GLOBALS` is what a checkpoint may hold
-  besides tensors; :func:`torch_load` keeps to it on every torch.
+* mmengine refuses ``_base_ = 'mmcondetr::...'`` unless its ``MODULE2PACKAGE`` table names the package, and then finds
+  the configs of a wheel only: :func:`name_package`.
+* mmengine calls ``torch.load`` without ``weights_only``. Where that defaults to True (torch >= 2.6) it cannot read back
+  its own checkpoints, and where it does not, a checkpoint can run code. :data:`SAFE_GLOBALS` is what a checkpoint may
+  hold besides tensors; :func:`torch_load` keeps to it on every torch.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,11 +83,32 @@ def check_one_mmcv() -> None:
     )
 
 
+def config_root() -> Path:
+    """Where our configs are: in the installed package where mim looks for them, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / '.mim' / 'configs'
+    return installed if installed.is_dir() else package.parent / 'configs'
+
+
 def name_package() -> None:
-    """Tell mmengine that ``mmcondetr::some/config.py`` is to be looked up in this package."""
+    """Let configs inherit from ``mmcondetr::some/config.py``, from an installed package and from a source checkout."""
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE['mmcondetr'] = 'mmcondetr'
+    of_mmengine = Config._get_cfg_path
+    if getattr(of_mmengine, 'knows_mmcondetr', False):
+        return
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        # mmengine asks pkg_resources, which finds neither an editable install nor the configs of a checkout.
+        scope, mark, path = cfg_path.partition('::')
+        if mark and scope == 'mmcondetr' and (config_root() / path).is_file():
+            return str(config_root() / path), scope
+        return of_mmengine(cfg_path, filename)
+
+    get_cfg_path.knows_mmcondetr = True
+    Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 def _history_statistic(owner: type, name: str) -> Callable:
@@ -96,16 +119,16 @@ def _history_statistic(owner: type, name: str) -> Callable:
 
 
 def _safe_globals() -> dict[str, Any]:
-    multiarray = getattr(np, '_core', None) or np.core
     found: dict[str, Any] = {
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         'builtins.getattr': _history_statistic,
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
     }
+    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 writes the first, numpy 2 the second: either reads both
-        found[f'{package}.multiarray._reconstruct'] = multiarray.multiarray._reconstruct
-        found[f'{package}.multiarray.scalar'] = multiarray.multiarray.scalar
+        found[f'{package}.multiarray._reconstruct'] = reconstruct
+        found[f'{package}.multiarray.scalar'] = scalar
     for name in ('bool', 'uint8', 'int32', 'uint32', 'int64', 'float32', 'float64'):
         kind = type(np.dtype(name))
         found[f'{kind.__module__}.{kind.__qualname__}'] = kind
@@ -115,7 +138,7 @@ def _safe_globals() -> dict[str, Any]:
 SAFE_GLOBALS: dict[str, Any] = _safe_globals()
 """What a checkpoint may name besides torch's own list: full path in the file -> what stands for it."""
 
-# From 2.6 on torch.load defaults to weights_only=True and can be told that a path in the file stands for another object.
+# From 2.6 on torch.load defaults to weights_only=True and can be told what a path in the file stands for.
 _TORCH_CHECKS_GLOBALS = tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) >= (2, 6)
 
 
@@ -151,7 +174,7 @@ def _restricted_pickle() -> types.ModuleType:
 
 
 def torch_load(path: str | os.PathLike, map_location: Any = None) -> Any:
-    """``torch.load`` that never runs code from the file: it reads tensors, plain Python values and :data:`SAFE_GLOBALS`.
+    """``torch.load`` that runs no code from the file: it reads tensors, plain values and :data:`SAFE_GLOBALS`.
 
     Raises:
         pickle.UnpicklingError: the file names anything else, or is a TorchScript archive.

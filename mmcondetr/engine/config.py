@@ -1,0 +1,78 @@
+"""From a command line to a config: find it by path or by name, and apply what the command line changes in it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmcondetr.compat import config_root
+from mmcondetr.engine.errors import UserError
+
+
+def find_config(name: str) -> str:
+    """The path of a config given as a path, or as the name of one of ours with or without ``.py``.
+
+    Raises:
+        UserError: There is none, or there are several of that name; the message lists them or what comes close.
+    """
+    if os.path.isfile(name):
+        return name
+    wanted = name if name.endswith('.py') else f'{name}.py'
+    root = config_root()
+    ours = sorted(path for path in root.rglob('*.py') if '_base_' not in path.relative_to(root).parts)
+    found = [path for path in ours if path.as_posix().endswith(f'/{wanted}')]
+    if len(found) == 1:
+        return str(found[0])
+    if found:
+        raise UserError(f"Config '{name}' is the name of several: {', '.join(map(str, found))}. Give the path of one.")
+    close = difflib.get_close_matches(Path(wanted).name, [path.name for path in ours], n=3, cutoff=0.5)
+    hint = f' Close to it: {", ".join(close)}.' if close else ''
+    raise UserError(f"Config '{name}' is neither a file nor the name of a config in {root}.{hint}")
+
+
+def load_config(args: Namespace) -> Config:
+    """Read ``args.config`` and apply ``launcher``, ``cfg_options`` and ``work_dir`` (default: work_dirs/<config name>).
+
+    Raises:
+        UserError: The config, or a config that it is based on, is not there or cannot be read.
+    """
+    path = find_config(args.config)
+    try:
+        config = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(f"Config '{path}' is based on a file that does not exist: {error}") from error
+    except SyntaxError as error:
+        raise UserError(f"Config '{path}' is not valid Python: {error}") from error
+    config.launcher = args.launcher
+    if args.cfg_options is not None:
+        config.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = os.path.join('work_dirs', Path(path).stem)
+    return config
+
+
+def apply_training_options(config: Config, args: Namespace) -> None:
+    """Apply ``--amp``, ``--auto-scale-lr`` and ``--resume`` as mmdet's tools/train.py does.
+
+    Raises:
+        UserError: ``--auto-scale-lr`` with a config that does not say for which batch its learning rate is meant.
+    """
+    if args.amp:
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise UserError(
+                f"--auto-scale-lr: config '{config.filename}' has no auto_scale_lr.base_batch_size, the batch "
+                'over all GPUs that its learning rate is meant for.'
+            )
+        config.auto_scale_lr.enable = True
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume

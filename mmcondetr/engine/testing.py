@@ -1,0 +1,60 @@
+"""What tools/test.py adds to a config: the checkpoint, drawn predictions, test-time augmentation, a dump."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from mmcondetr.engine.errors import UserError
+
+TTA_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+
+
+def apply_testing_options(config: Config, args: Namespace) -> None:
+    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does.
+
+    Raises:
+        UserError: ``--out`` is not a pickle file, or the config has no visualization hook to show with.
+    """
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f"--out '{args.out}': give a file that ends in .pkl or .pickle.")
+    config.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        if 'visualization' not in config.get('default_hooks', {}):
+            raise UserError(f"--show and --show-dir: config '{config.filename}' has no default_hooks.visualization.")
+        hook = config.default_hooks.visualization
+        hook.draw = True
+        if args.show:
+            hook.show, hook.wait_time = True, args.wait_time
+        if args.show_dir:
+            hook.test_out_dir = args.show_dir
+    if args.tta:
+        _augment_tests(config)
+
+
+def _augment_tests(config: Config) -> None:
+    """Test on each image and on its mirror image, and merge both with non-maximum suppression."""
+    model = config.get('tta_model') or ConfigDict(
+        type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+    )
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    pipeline = config.get('tta_pipeline')
+    if pipeline is None:
+        pipeline = deepcopy(dataset.pipeline)
+        flips = [dict(type='mmdet.RandomFlip', prob=1.0), dict(type='mmdet.RandomFlip', prob=0.0)]
+        pack = [dict(type='mmdet.PackDetInputs', meta_keys=TTA_META)]
+        pipeline[-1] = ConfigDict(type='TestTimeAug', transforms=[flips, pack])
+    config.model = ConfigDict(**model, module=config.model)
+    dataset.pipeline = pipeline
+
+
+def dump_predictions(runner: Runner, path: str) -> None:
+    """Also write every prediction of the test into the pickle file ``path``."""
+    from mmdet.evaluation import DumpDetResults
+
+    runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
