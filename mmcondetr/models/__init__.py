@@ -21,21 +21,33 @@ token lies in the padding.
 
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.backbone import ResNetDC5
+from mmcondetr.models.dab import AnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
 from mmcondetr.models.decoder import ConditionalDecoder, ConditionalDecoderLayer
 from mmcondetr.models.detector import ConditionalDETR
 from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmcondetr.models.head import ConditionalDETRHead
 from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.reference import LearnedReferencePoint, ReferencePoint, ZeroReferencePoint
+from mmcondetr.models.softmax import SoftmaxDETRHead, SoftmaxHungarianMatcher
 from mmcondetr.models.spatial_query import (
-    BlockTransform, ConditionalSpatialQueryHead, ContentSpatialQuery, DiagonalTransform, FullTransform,
-    IdentityTransform, PositionSpatialQuery, SelfAttentionSpatialQueryHead, SingleTransform, TransformSpatialQuery)
+    BlockTransform,
+    ConditionalSpatialQueryHead,
+    ContentSpatialQuery,
+    DiagonalTransform,
+    FullTransform,
+    IdentityTransform,
+    PositionSpatialQuery,
+    SelfAttentionSpatialQueryHead,
+    SingleTransform,
+    TransformSpatialQuery,
+)
 
 __all__ = [
-    'BlockTransform', 'ConditionalCrossAttention', 'ConditionalDETR', 'ConditionalDETRHead', 'ConditionalDecoder',
-    'ConditionalDecoderLayer', 'ConditionalSpatialQueryHead', 'ContentSpatialQuery', 'DiagonalTransform',
-    'FirstConditionalCrossAttention', 'FullTransform', 'HungarianMatcher', 'IdentityTransform',
-    'LearnedReferencePoint', 'PositionSpatialQuery', 'ReferencePoint', 'ResNetDC5', 'SelfAttention',
-    'SelfAttentionSpatialQueryHead', 'SingleTransform', 'TransformSpatialQuery', 'TransformerEncoder',
-    'TransformerEncoderLayer', 'ZeroReferencePoint'
+    'AnchorBoxes', 'BlockTransform', 'ConditionalCrossAttention', 'ConditionalDETR', 'ConditionalDETRHead',
+    'ConditionalDecoder', 'ConditionalDecoderLayer', 'ConditionalSpatialQueryHead', 'ContentSpatialQuery',
+    'DiagonalTransform', 'FirstConditionalCrossAttention', 'FullTransform', 'HungarianMatcher', 'IdentityTransform',
+    'LearnedReferencePoint', 'PatternAnchorBoxes', 'PositionSpatialQuery', 'ReferencePoint', 'ResNetDC5',
+    'ScaledPositionEncoder', 'SelfAttention', 'SelfAttentionSpatialQueryHead', 'SingleTransform', 'SoftmaxDETRHead',
+    'SoftmaxHungarianMatcher', 'TransformSpatialQuery', 'TransformerEncoder', 'TransformerEncoderLayer',
+    'ZeroReferencePoint'
 ]

@@ -1,6 +1,6 @@
 """The decoder of Conditional DETR: the loop of §3.3 over layers of self-attention and conditional cross-attention."""
 
-from typing import Optional, Tuple
+from __future__ import annotations
 
 import torch
 from mmengine.model import BaseModule
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.feed_forward import FeedForward, xavier_linear
-from mmcondetr.models.positional import sine_embed
 from mmcondetr.registry import MODELS
 
 
@@ -24,19 +23,20 @@ class ConditionalDecoderLayer(nn.Module):
         num_heads: H.
         feedforward_channels: width of the feed-forward network.
         dropout: of attention weights, feed-forward and the three residual branches.
+        activation: config of the feed-forward network's activation, ReLU where None.
         index: place in the decoder; at 0 the cross-attention is the first layer's (§3.5).
 
     Paper: §3.1-3.2, eq. 3.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
-                 index: int = 0) -> None:
+                 activation: dict | None = None, index: int = 0) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
         cross_attention = FirstConditionalCrossAttention if index == 0 else ConditionalCrossAttention
         self.cross_attn = cross_attention(embed_dims, num_heads, dropout)
-        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
+        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout, activation)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.norm3 = nn.LayerNorm(embed_dims)
@@ -47,7 +47,7 @@ class ConditionalDecoderLayer(nn.Module):
         return self.norm1(f + self.dropout(self.self_attn(f, object_query)))
 
     def cross_attend(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
-                     mask: Optional[Tensor] = None) -> Tensor:
+                     mask: Tensor | None = None) -> Tensor:
         """Second step: the next f (B, N, D); arguments as :meth:`ConditionalCrossAttention.forward`."""
         attended = self.cross_attn(c_q, p_q, object_query, memory, memory_position, mask)
         f = self.norm2(c_q + self.dropout(attended))
@@ -69,7 +69,7 @@ class ConditionalDecoder(BaseModule):
     """
 
     def __init__(self, num_layers: int, layer: dict, reference_point: dict, spatial_query: dict,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.layers = nn.ModuleList(MODELS.build(dict(layer, index=index)) for index in range(num_layers))
         self.embed_dims = self.layers[0].embed_dims
@@ -77,32 +77,40 @@ class ConditionalDecoder(BaseModule):
         self.spatial_query = MODELS.build(spatial_query)
         self.norm = nn.LayerNorm(self.embed_dims)
 
+    def query_embedding(self, num_queries: int) -> nn.Embedding:
+        """What the queries are learned as, weight (N, D) or (N, 4): the reference point module knows."""
+        return self.reference_point.query_embedding(num_queries)
+
     def init_weights(self) -> None:
         """Xavier for every linear weight (DETR's)."""
         xavier_linear(self)
         super().init_weights()
 
-    def forward(self, object_query: Tensor, memory: Tensor, memory_position: Tensor,
-                mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+    def forward(self, object_query: Tensor, memory: Tensor, memory_position: Tensor, mask: Tensor | None = None,
+                box_embed: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Decode every object query.
 
         Args:
-            object_query: (B or 1, N, D), DETR's learned query position o_q; 1 where all images share it.
+            object_query: (B or 1, N, D), DETR's learned query position o_q, or (B or 1, N, 4), DAB-DETR's anchor
+                boxes; 1 where all images share it.
             memory: (B, S, D), the encoder's output.
             memory_position: (B or 1, S, D).
             mask: (B, S), True where a token is padding; None where nothing is padded.
+            box_embed: the head's box MLP; only references that move from layer to layer need it.
 
         Returns:
             - hidden states (L, B, N, D), normalised;
-            - reference points (B or 1, N, 2), logits (x, y).
+            - references (L, B, N, 2 or 4) that every layer's boxes are predicted from, logits (x, y) or
+              (cx, cy, w, h).
         """
-        reference = self.reference_point(object_query)  # (B or 1, N, 2)
-        p_s = sine_embed(reference.sigmoid(), self.embed_dims).to(memory.dtype)  # (B or 1, N, D), eq. 5
-        f = memory.new_zeros(memory.shape[0], *object_query.shape[1:])  # (B, N, D)
-        hidden_states = []
+        f, position = self.reference_point.start(object_query, memory)  # (B, N, D); s and p_s, eq. 5
+        hidden_states, references = [], []
         for i, layer in enumerate(self.layers):
-            c_q = layer.self_attend(f, object_query)
-            p_q = self.spatial_query(f, c_q, p_s, layer=i)  # eq. 6
-            f = layer.cross_attend(c_q, p_q, object_query, memory, memory_position, mask)  # eq. 3
+            if i > 0:
+                position = self.reference_point.move(position, f, box_embed)
+            c_q = layer.self_attend(f, position.object_query)
+            p_q = self.spatial_query(f, c_q, position.p_s, layer=i)  # eq. 6
+            f = layer.cross_attend(c_q, p_q, position.object_query, memory, memory_position, mask)  # eq. 3
             hidden_states.append(self.norm(f))
-        return torch.stack(hidden_states), reference
+            references.append(position.reference.expand(*f.shape[:2], -1))
+        return torch.stack(hidden_states), torch.stack(references)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import OptSampleList, SampleList
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmcondetr.checkpoints.adapting import accept_any_checkpoint
 from mmcondetr.registry import MODELS
 
 
@@ -49,8 +50,9 @@ class ConditionalDETR(BaseDetector):
         self.positional_encoding = MODELS.build(positional_encoding)
         self.encoder = MODELS.build(encoder)
         self.decoder = MODELS.build(decoder)
-        self.query_embedding = nn.Embedding(num_queries, self.decoder.embed_dims)
+        self.query_embedding = self.decoder.query_embedding(num_queries)
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
+        accept_any_checkpoint(self)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> Dict[str, Tensor]:
         """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head."""
@@ -75,7 +77,7 @@ class ConditionalDETR(BaseDetector):
         return self.neck(self.backbone(batch_inputs))[-1]
 
     def decode(self, batch_inputs: Tensor, samples: OptSampleList) -> Tuple[Tensor, Tensor]:
-        """Everything but the head: images -> hidden states (L, B, N, D) and reference points (B or 1, N, 2)."""
+        """Everything but the head: images -> hidden states (L, B, N, D) and references (L, B, N, 2 or 4)."""
         return self.forward_transformer(self.extract_feat(batch_inputs), padding_mask(batch_inputs, samples))
 
     def forward_transformer(self, features: Tensor, padding: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
@@ -87,7 +89,7 @@ class ConditionalDETR(BaseDetector):
 
         Returns:
             - hidden states (L, B, N, D);
-            - reference points (B or 1, N, 2), logits.
+            - references (L, B, N, 2 or 4), logits.
         """
         height, width = features.shape[-2:]
         if padding is None:
@@ -99,8 +101,8 @@ class ConditionalDETR(BaseDetector):
             position = self.positional_encoding(grid)
         position = position.to(features.dtype).flatten(2).transpose(1, 2)  # (B or 1, S, D)
         memory = self.encoder(features.flatten(2).transpose(1, 2), position, mask)  # (B, S, D)
-        object_query = self.query_embedding.weight[None]  # (1, N, D), shared by all images
-        return self.decoder(object_query, memory, position, mask)
+        object_query = self.query_embedding.weight[None]  # (1, N, D or 4), shared by all images
+        return self.decoder(object_query, memory, position, mask, self.bbox_head.box_embed)
 
 
 def padding_mask(images: Tensor, samples: OptSampleList) -> Optional[Tensor]:

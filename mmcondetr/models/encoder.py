@@ -19,12 +19,14 @@ class TransformerEncoderLayer(nn.Module):
         num_heads: H.
         feedforward_channels: width of the feed-forward network.
         dropout: of attention weights, feed-forward and both residual branches.
+        activation: config of the feed-forward network's activation, ReLU where None.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
+                 activation: Optional[dict] = None) -> None:
         super().__init__()
         self.self_attn = EncoderSelfAttention(embed_dims, num_heads, dropout)
-        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
+        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout, activation)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.dropout = nn.Dropout(dropout)

@@ -16,7 +16,7 @@ from mmcondetr.engine.errors import NonFiniteLossError
 from mmcondetr.models.matching import Matches
 from mmcondetr.registry import MODELS, TASK_UTILS
 
-#: Loss terms by name, each (L, B): what one layer loses on one image.
+#: Loss terms by name, each (L, B): what one image adds to the loss of one layer.
 LossTable = Dict[str, Tensor]
 
 
@@ -41,6 +41,8 @@ class ConditionalDETRHead(BaseModule):
     Paper: §3.1, eq. 1 (boxes); §3.5 (loss).
     """
 
+    num_backgrounds = 0  # outputs that stand for no class: none where every class is a yes or no of its own
+
     def __init__(self,
                  num_classes: int,
                  embed_dims: int,
@@ -52,7 +54,7 @@ class ConditionalDETRHead(BaseModule):
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
-        self.class_embed = nn.Linear(embed_dims, num_classes)
+        self.class_embed = nn.Linear(embed_dims, num_classes + self.num_backgrounds)
         self.box_embed = MLP(embed_dims, embed_dims, 4, 3)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
@@ -65,16 +67,20 @@ class ConditionalDETRHead(BaseModule):
     def init_weights(self) -> None:
         """Class bias -log(99), so that every class starts at probability 0.01; last box layer zero."""
         super().init_weights()
-        nn.init.constant_(self.class_embed.bias, bias_init_with_prob(0.01))
+        self.init_class_bias()
         nn.init.zeros_(self.box_embed.layers[-1].weight)
         nn.init.zeros_(self.box_embed.layers[-1].bias)
+
+    def init_class_bias(self) -> None:
+        """Start every class at probability 0.01."""
+        nn.init.constant_(self.class_embed.bias, bias_init_with_prob(0.01))
 
     def forward(self, hidden_states: Tensor, references: Tensor) -> Tuple[Tensor, Tensor]:
         """Predict from the decoder's output.
 
         Args:
             hidden_states: (L, B, N, D).
-            references: logits of the reference points, ending in (N, 2) or (N, 4).
+            references: (L, B, N, 2 or 4), logits of the reference points or anchor boxes.
 
         Returns:
             - class logits (L, B, N, classes);
@@ -100,19 +106,19 @@ class ConditionalDETRHead(BaseModule):
             NonFiniteLossError: naming image, layer and term.
         """
         logits, boxes = self(hidden_states, references)
-        table = self.loss_table(logits.float(), boxes, samples)
-        check_finite(table, samples)
         num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples)])
         num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]  # averaged over ranks, as the authors do
+        table = self.loss_table(logits.float(), boxes, samples, num_boxes)
+        check_finite(table, samples)
         losses = {}
         for name, values in table.items():
-            *auxiliary, last = (values.sum(dim=1) / num_boxes).unbind()
+            *auxiliary, last = values.sum(dim=1).unbind()
             losses[name] = last
             losses.update({f'd{layer}.{name}': value for layer, value in enumerate(auxiliary)})
         return losses
 
-    def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList) -> LossTable:
-        """Every term summed per layer and image: logits (L, B, N, classes), boxes (L, B, N, 4) -> (L, B) each."""
+    def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor) -> LossTable:
+        """Every term per layer and image: logits (L, B, N, classes), boxes (L, B, N, 4) -> (L, B) each."""
         sizes = boxes.new_tensor([sample.img_shape[1::-1] * 2 for sample in samples])  # (B, 4): w, h, w, h
         labels = [sample.gt_instances.labels for sample in samples]
         targets = [bbox_xyxy_to_cxcywh(sample.gt_instances.bboxes / size) for sample, size in zip(samples, sizes)]
@@ -123,16 +129,34 @@ class ConditionalDETRHead(BaseModule):
         matched, target = boxes[matches.predictions], torch.cat(targets)[wanted]
         size = sizes[matches.image]
 
-        one_hot = torch.zeros_like(logits)  # one-hot spares mmdet's focal loss the compiled op
-        one_hot[(*matches.predictions, torch.cat(labels)[wanted])] = 1
-        classification = self.loss_cls(logits.flatten(0, 2), one_hot.flatten(0, 2), reduction_override='none')
         distance = self.loss_bbox(matched, target, reduction_override='none').sum(-1)
         giou = self.loss_iou(
             bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none')
         return dict(
-            loss_cls=classification.view_as(logits).sum(dim=(2, 3)),
-            loss_bbox=_sum_matches(distance, matches, logits.shape),
-            loss_iou=_sum_matches(giou, matches, logits.shape))
+            loss_cls=self.classification_loss(logits, matches, torch.cat(labels)[wanted], num_boxes),
+            loss_bbox=_sum_matches(distance, matches, logits.shape) / num_boxes,
+            loss_iou=_sum_matches(giou, matches, logits.shape) / num_boxes)
+
+    def classification_loss(self, logits: Tensor, matches: Matches, classes: Tensor, num_boxes: Tensor) -> Tensor:
+        """What each image adds to the classification loss of each layer, divided by the number of boxes.
+
+        Args:
+            logits: (L, B, N, classes).
+            matches: the M matched pairs.
+            classes: (M, ), the class of every pair.
+            num_boxes: scalar, boxes of the batch.
+
+        Returns:
+            (L, B).
+        """
+        one_hot = torch.zeros_like(logits)  # one-hot spares mmdet's focal loss the compiled op
+        one_hot[(*matches.predictions, classes)] = 1
+        loss = self.loss_cls(logits.flatten(0, 2), one_hot.flatten(0, 2), reduction_override='none')
+        return loss.view_as(logits).sum(dim=(2, 3)) / num_boxes
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """Scores of the classes: (..., outputs) -> (..., num_classes)."""
+        return logits.sigmoid()
 
     def predict(self, hidden_states: Tensor, references: Tensor, samples: SampleList,
                 rescale: bool = True) -> List[InstanceData]:
@@ -147,15 +171,15 @@ class ConditionalDETRHead(BaseModule):
         Returns:
             Per image ``bboxes`` (K, 4) xyxy in pixels, ``scores`` (K, ) and ``labels`` (K, ), best first.
         """
-        logits, boxes = self(hidden_states[-1:], references)
+        logits, boxes = self(hidden_states[-1:], references[-1:])
         return [
             self._predict_image(logit, box, sample, rescale)
             for logit, box, sample in zip(logits[0].float(), boxes[0], samples)
         ]
 
     def _predict_image(self, logits: Tensor, boxes: Tensor, sample, rescale: bool) -> InstanceData:
-        count = min(self.max_per_img, logits.numel())
-        scores, indices = logits.sigmoid().flatten().topk(count)
+        scores = self.class_scores(logits).flatten()
+        scores, indices = scores.topk(min(self.max_per_img, len(scores)))
         height, width = sample.img_shape
         query = torch.div(indices, self.num_classes, rounding_mode='floor')
         boxes = bbox_cxcywh_to_xyxy(boxes[query]).clone()

@@ -91,12 +91,20 @@ class HungarianMatcher:
         giou = bbox_overlaps(
             bbox_cxcywh_to_xyxy(boxes), bbox_cxcywh_to_xyxy(targets).expand(num_layers, -1, -1, -1),
             mode='giou', eps=1e-12)  # (L, B, N, G)
-        return self.class_cost * self.focal_cost(logits.gather(-1, wanted)) + self.bbox_cost * distance \
+        return self.class_cost * self.classification_cost(logits, wanted) + self.bbox_cost * distance \
             - self.giou_cost * giou
 
-    def focal_cost(self, logits: Tensor) -> Tensor:
-        """What taking this class for a positive instead of a negative would change in the focal loss."""
-        p = logits.sigmoid()
+    def classification_cost(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """What taking this class for a positive instead of a negative would change in the focal loss.
+
+        Args:
+            logits: (L, B, N, classes).
+            wanted: (L, B, N, G) class indices.
+
+        Returns:
+            (L, B, N, G).
+        """
+        p = logits.gather(-1, wanted).sigmoid()
         positive = -self.alpha * (1 - p)**self.gamma * (p + 1e-8).log()
         negative = -(1 - self.alpha) * p**self.gamma * (1 - p + 1e-8).log()
         return positive - negative

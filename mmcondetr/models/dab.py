@@ -1,0 +1,138 @@
+"""What DAB-DETR adds to Conditional DETR's decoder (Liu et al., ICLR 2022, arXiv 2201.12329).
+
+A query is an anchor box (cx, cy, w, h) instead of an embedding. :class:`AnchorBoxes` takes the place of the reference
+point in :class:`~mmcondetr.models.decoder.ConditionalDecoder`: it makes the object query from the box, modulates p_s by
+the box's size, and moves the box layer by layer. The layers, the spatial query p_q = T(f) p_s and the head are
+Conditional DETR's. In the encoder the content scales the positions (:class:`ScaledPositionEncoder`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmdet.models.layers import MLP
+from torch import Tensor, nn
+
+from mmcondetr.models.encoder import TransformerEncoder
+from mmcondetr.models.positional import sine_embed
+from mmcondetr.models.reference import Position
+from mmcondetr.registry import MODELS
+
+#: Boxes are refined from coordinates in [0.001, 0.999], beyond which the logit would grow without bound.
+LOGIT_LIMIT = math.log(0.999 / 0.001)
+
+
+@MODELS.register_module()
+class AnchorBoxes(nn.Module):
+    """Queries are boxes that every decoder layer refines.
+
+    The object query is P_q = MLP(PE(x, y, w, h)). p_s is the embedding of (x, y), its x half times w_ref / w and its y
+    half times h_ref / h with (w_ref, h_ref) = sigmoid(MLP(f)), so that a query looks wider where its box is wide. The
+    positions of boxes are embedded with temperature 10000, though the keys' are with 20, as in the authors' code.
+
+    Args:
+        embed_dims: D.
+        fixed_xy: start from centres spread evenly over the image, and never train them. (The authors mean to; in
+            their code ``weight.data[:, :2].requires_grad = False`` has no effect.)
+
+    Paper: arXiv 2201.12329 §4.2 (queries), §4.3 (update), §4.4 (size modulation), Appendix H (fixed x, y).
+    """
+
+    def __init__(self, embed_dims: int, fixed_xy: bool = False) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.fixed_xy = fixed_xy
+        self.query_predictor = MLP(2 * embed_dims, embed_dims, embed_dims, 2)
+        self.size_predictor = MLP(embed_dims, embed_dims, 2, 2)
+
+    def query_embedding(self, num_queries: int) -> nn.Embedding:
+        """The learned anchor boxes, weight (N, 4): logits of (cx, cy, w, h), fractions of the image."""
+        anchors = nn.Embedding(num_queries, 4)
+        if self.fixed_xy:
+            nn.init.uniform_(anchors.weight[:, :2])
+            anchors.weight.data[:, :2] = torch.logit(anchors.weight.data[:, :2], eps=1e-3)
+        return anchors
+
+    def forward(self, anchors: Tensor) -> Tensor:
+        """The first layer's boxes, logits: anchors (1, N, 4) -> (1, N, 4)."""
+        if self.fixed_xy:
+            anchors = torch.cat((anchors[..., :2].detach(), anchors[..., 2:]), dim=-1)
+        return anchors
+
+    def start(self, anchors: Tensor, memory: Tensor) -> tuple[Tensor, Position]:
+        """Before the first layer: anchors (1, N, 4), memory (B, S, D) -> f (B, N, D) and the position."""
+        boxes = self(anchors)
+        f = self.content(anchors.shape[1], memory).expand(memory.shape[0], -1, -1)
+        return f, self._position(boxes, boxes, f)
+
+    def content(self, num_anchors: int, memory: Tensor) -> Tensor:
+        """What the queries hold before the first layer, in the memory's precision: zeros (1, N, D)."""
+        return memory.new_zeros(1, num_anchors, self.embed_dims)
+
+    def move(self, position: Position, f: Tensor, box_embed: nn.Module) -> Position:
+        """Refine the boxes by what the last layer found, f (B, N, D), with the head's box MLP."""
+        boxes = box_embed(f).float() + position.origin.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)  # (B, N, 4)
+        return self._position(boxes, boxes.detach(), f)
+
+    def _position(self, reference: Tensor, origin: Tensor, f: Tensor) -> Position:
+        boxes = origin.sigmoid()
+        embedding = sine_embed(boxes, self.embed_dims)  # (B or 1, N, 2 D): y, x, w, h
+        scale = self.size_predictor(f).float().sigmoid() / boxes[..., 2:]  # (B, N, 2): w_ref / w, h_ref / h
+        p_s = embedding[..., :self.embed_dims].unflatten(-1, (2, -1)) * scale.flip(-1).unsqueeze(-1)
+        return Position(reference, origin, p_s.flatten(-2).to(f.dtype), self.query_predictor(embedding.to(f.dtype)))
+
+
+@MODELS.register_module()
+class PatternAnchorBoxes(AnchorBoxes):
+    """Anchor boxes that are each queried with P learned contents: P * N queries, pattern by pattern.
+
+    Args:
+        embed_dims: D.
+        num_patterns: P.
+        fixed_xy: as in :class:`AnchorBoxes`.
+
+    Raises:
+        ValueError: if there is no pattern.
+
+    Paper: arXiv 2201.12329, Table 2 (the models marked with *); the patterns are Anchor DETR's.
+    """
+
+    def __init__(self, embed_dims: int, num_patterns: int, fixed_xy: bool = False) -> None:
+        super().__init__(embed_dims, fixed_xy)
+        if num_patterns < 1:
+            raise ValueError(f'PatternAnchorBoxes: num_patterns must be 1 or more, got {num_patterns}; '
+                             'without patterns use AnchorBoxes')
+        self.patterns = nn.Embedding(num_patterns, embed_dims)
+
+    def forward(self, anchors: Tensor) -> Tensor:
+        """The first layer's boxes, logits: anchors (1, N, 4) -> (1, P * N, 4)."""
+        return super().forward(anchors).repeat(1, self.patterns.num_embeddings, 1)
+
+    def content(self, num_anchors: int, memory: Tensor) -> Tensor:
+        """The patterns (1, P * N, D), each repeated for all anchors."""
+        return self.patterns.weight.repeat_interleave(num_anchors, dim=0)[None].to(memory.dtype)
+
+
+@MODELS.register_module()
+class ScaledPositionEncoder(TransformerEncoder):
+    """An encoder whose positions are scaled by the content: position * MLP(tokens), one MLP for all layers.
+
+    Args:
+        num_layers: how many.
+        layer: config of one layer.
+        embed_dims: D.
+        init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
+
+    Paper: arXiv 2201.12329, the authors' code (the encoder's ``query_scale``).
+    """
+
+    def __init__(self, num_layers: int, layer: dict, embed_dims: int, init_cfg: dict | None = None) -> None:
+        super().__init__(num_layers, layer, init_cfg)
+        self.position_scale = MLP(embed_dims, embed_dims, embed_dims, 2)
+
+    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`TransformerEncoder.forward`."""
+        for layer in self.layers:
+            tokens = layer(tokens, position * self.position_scale(tokens), mask)
+        return tokens

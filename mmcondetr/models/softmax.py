@@ -1,0 +1,52 @@
+"""Classification as DETR does it, a softmax over classes and background: the rows of Table 4 without focal loss."""
+
+import torch
+from torch import Tensor, nn
+
+from mmcondetr.models.head import ConditionalDETRHead
+from mmcondetr.models.matching import HungarianMatcher, Matches
+from mmcondetr.registry import MODELS, TASK_UTILS
+
+
+@MODELS.register_module()
+class SoftmaxDETRHead(ConditionalDETRHead):
+    """A head with one more output, for 'no object', and cross-entropy instead of focal loss.
+
+    ``loss_cls`` is a ``mmdet.CrossEntropyLoss`` whose ``class_weight`` has num_classes + 1 entries, the last one for
+    background (DETR's: 1 for classes, 0.1 for background). The other arguments are :class:`ConditionalDETRHead`'s.
+
+    Paper: §4.3, Table 4 (rows without FL).
+    """
+
+    num_backgrounds = 1
+
+    def init_class_bias(self) -> None:
+        """All outputs alike: there is no rare positive to start low."""
+        nn.init.zeros_(self.class_embed.bias)
+
+    def classification_loss(self, logits: Tensor, matches: Matches, classes: Tensor, num_boxes: Tensor) -> Tensor:
+        """Weighted cross-entropy over all queries, divided by the sum of their weights.
+
+        Arguments and result as :meth:`ConditionalDETRHead.classification_loss`; the number of boxes is not looked at.
+        """
+        target = torch.full(logits.shape[:-1], self.num_classes, device=logits.device)  # (L, B, N)
+        target[matches.predictions] = classes
+        loss = self.loss_cls(logits.flatten(0, 2), target.flatten(), reduction_override='none')
+        weight = logits.new_tensor(self.loss_cls.class_weight)[target]  # (L, B, N)
+        return loss.view_as(target).sum(dim=2) / weight.sum(dim=(1, 2))[:, None]
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes, without the background: (..., num_classes + 1) -> (..., num_classes)."""
+        return logits.softmax(-1)[..., :-1]
+
+
+@TASK_UTILS.register_module()
+class SoftmaxHungarianMatcher(HungarianMatcher):
+    """Hungarian matching whose class cost is minus the probability of the class (DETR's, with class_cost=1).
+
+    Arguments as :class:`HungarianMatcher`; alpha and gamma are not looked at.
+    """
+
+    def classification_cost(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Minus the probability: logits (L, B, N, classes + 1), wanted (L, B, N, G) -> (L, B, N, G)."""
+        return -logits.softmax(-1).gather(-1, wanted)
