@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -122,6 +123,7 @@ def _safe_globals() -> dict[str, Any]:
     found: dict[str, Any] = {
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         'builtins.getattr': _history_statistic,
+        'argparse.Namespace': argparse.Namespace,  # the command line, in the authors' checkpoints
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
     }
