@@ -19,6 +19,7 @@ otherwise. Reference points travel as logits; the sigmoid is taken where they ar
 token lies in the padding.
 """
 
+from mmcondetr.models.additive import AdditiveCrossAttention, AdditiveDecoderLayer, FirstPositionDecoderLayer
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.backbone import ResNetDC5
 from mmcondetr.models.dab import AnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
@@ -43,11 +44,12 @@ from mmcondetr.models.spatial_query import (
 )
 
 __all__ = [
-    'AnchorBoxes', 'BlockTransform', 'ConditionalCrossAttention', 'ConditionalDETR', 'ConditionalDETRHead',
-    'ConditionalDecoder', 'ConditionalDecoderLayer', 'ConditionalSpatialQueryHead', 'ContentSpatialQuery',
-    'DiagonalTransform', 'FirstConditionalCrossAttention', 'FullTransform', 'HungarianMatcher', 'IdentityTransform',
-    'LearnedReferencePoint', 'PatternAnchorBoxes', 'PositionSpatialQuery', 'ReferencePoint', 'ResNetDC5',
-    'ScaledPositionEncoder', 'SelfAttention', 'SelfAttentionSpatialQueryHead', 'SingleTransform', 'SoftmaxDETRHead',
+    'AdditiveCrossAttention', 'AdditiveDecoderLayer', 'AnchorBoxes', 'BlockTransform', 'ConditionalCrossAttention',
+    'ConditionalDETR', 'ConditionalDETRHead', 'ConditionalDecoder', 'ConditionalDecoderLayer',
+    'ConditionalSpatialQueryHead', 'ContentSpatialQuery', 'DiagonalTransform', 'FirstConditionalCrossAttention',
+    'FirstPositionDecoderLayer', 'FullTransform', 'HungarianMatcher', 'IdentityTransform', 'LearnedReferencePoint',
+    'PatternAnchorBoxes', 'PositionSpatialQuery', 'ReferencePoint', 'ResNetDC5', 'ScaledPositionEncoder',
+    'SelfAttention', 'SelfAttentionSpatialQueryHead', 'SingleTransform', 'SoftmaxDETRHead',
     'SoftmaxHungarianMatcher', 'TransformSpatialQuery', 'TransformerEncoder', 'TransformerEncoderLayer',
     'ZeroReferencePoint'
 ]
