@@ -1,0 +1,147 @@
+"""The recorded attention of one image: maps, boxes, scores and reference points, in the original image's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mmcondetr.engine.errors import UserError
+from mmcondetr.visualization.maps import (
+    AttentionMaps, AttentionParts, TokenGrid, check_indices, compute_combined, compute_maps)
+
+if TYPE_CHECKING:
+    from mmcondetr.visualization.record import Recorded
+
+
+class ImageAttention:
+    """What :func:`~mmcondetr.visualization.record_attention` kept of one image.
+
+    Args:
+        recorded: the forward pass.
+        image: index into its batch.
+        grid: where the image's tokens lie.
+    """
+
+    def __init__(self, recorded: Recorded, image: int, grid: TokenGrid) -> None:
+        self._recorded = recorded
+        self._image = image
+        self.grid = grid
+
+    @property
+    def num_layers(self) -> int:
+        """L, whether their attention was kept or not."""
+        return len(self._recorded.predictions.boxes)
+
+    @property
+    def num_queries(self) -> int:
+        """N."""
+        return self._recorded.predictions.boxes.shape[2]
+
+    @property
+    def num_heads(self) -> int:
+        """H of the decoder's cross-attention."""
+        return next(iter(self._recorded.decoder.values())).num_heads
+
+    @property
+    def layers(self) -> list[int]:
+        """The decoder layers whose attention was kept."""
+        return sorted(self._recorded.decoder)
+
+    @property
+    def scores(self) -> Tensor:
+        """(L, N, classes): what every layer's output would score."""
+        return self._recorded.predictions.scores[:, self._image]
+
+    @property
+    def boxes(self) -> Tensor:
+        """(L, N, 4): what every layer's output would predict, xyxy in pixels of the original image."""
+        centre, size = self._recorded.predictions.boxes[:, self._image].split(2, dim=-1)
+        return torch.cat((centre - size / 2, centre + size / 2), dim=-1) * self._size.repeat(2)
+
+    @property
+    def references(self) -> Tensor | None:
+        """(L, N, 2): the reference points with which every layer looks, in pixels; None for a model without them."""
+        references = self._recorded.predictions.references
+        return None if references is None else references[:, self._image, :, :2] * self._size
+
+    def content_includes_position(self, layer: int) -> bool:
+        """Whether positions were added to the content query and key: in Conditional DETR's first layer (§3.5)."""
+        return self._index(layer) in self._recorded.positioned
+
+    def maps(self, layer: int = -1, queries: Sequence[int] | None = None,
+             heads: Sequence[int] | None = None) -> AttentionMaps:
+        """Spatial, content and combined cross-attention maps, padding cut off: (Q, H, h, w) each.
+
+        In the first layer the content map includes the positions that are added to its query and key; see
+        :meth:`content_includes_position`.
+
+        Args:
+            layer: decoder layer, negative from the end.
+            queries: object queries; all that were kept where None.
+            heads: all where None.
+
+        Raises:
+            UserError: the layer or a query was not kept, or does not exist.
+        """
+        parts = self._parts(layer)
+        return compute_maps(parts, self._image, self._rows(parts, queries), self._heads(parts, heads), self.grid)
+
+    def combined(self, layer: int = -1, queries: Sequence[int] | None = None,
+                 heads: Sequence[int] | None = None) -> Tensor:
+        """The maps with which a layer attends, (Q, H, h, w), also where content and position are not told apart."""
+        parts = self._parts(layer)
+        return compute_combined(parts, self._image, self._rows(parts, queries), self._heads(parts, heads), self.grid)
+
+    def encoder_maps(self, points: Sequence[tuple[float, float]], layer: int = -1,
+                     heads: Sequence[int] | None = None) -> Tensor:
+        """Encoder self-attention of the tokens at ``points``, (x, y) in pixels of the original image: (P, H, h, w).
+
+        Raises:
+            UserError: the layer was not kept (``encoder_layers`` of record_attention), or a point is outside.
+        """
+        kept = self._recorded.encoder
+        index = layer + self._recorded.num_encoder_layers if layer < 0 else layer
+        if index not in kept:
+            raise UserError(f'Encoder layer {layer} was not recorded; kept are {sorted(kept)}.')
+        rows = [self.grid.token_at(x, y) for x, y in points]
+        return compute_combined(kept[index], self._image, rows, self._heads(kept[index], heads), self.grid)
+
+    def resize(self, maps: Tensor) -> Tensor:
+        """Interpolate maps to the original image: (..., h, w) -> (..., height, width)."""
+        return self.grid.resize(maps)
+
+    @property
+    def _size(self) -> Tensor:
+        height, width = self.grid.ori_shape
+        return self._recorded.predictions.boxes.new_tensor([width, height])
+
+    def _index(self, layer: int) -> int:
+        check_indices('decoder layer', [layer + self.num_layers if layer < 0 else layer], self.num_layers)
+        return layer % self.num_layers
+
+    def _parts(self, layer: int) -> AttentionParts:
+        index = self._index(layer)
+        if index not in self._recorded.decoder:
+            raise UserError(f'Decoder layer {index} was not recorded; kept are {self.layers}.')
+        return self._recorded.decoder[index]
+
+    def _rows(self, parts: AttentionParts, queries: Sequence[int] | None) -> list[int]:
+        if queries is None:
+            return list(range(parts.queries[0].shape[1]))
+        check_indices('query', queries, self.num_queries)
+        if parts.rows is None:
+            return list(queries)
+        missing = sorted(set(queries) - set(parts.rows))
+        if missing:
+            raise UserError(f'Queries {missing} were not recorded; kept are {sorted(parts.rows)}.')
+        return [parts.rows.index(query) for query in queries]
+
+    @staticmethod
+    def _heads(parts: AttentionParts, heads: Sequence[int] | None) -> list[int]:
+        if heads is None:
+            return list(range(parts.num_heads))
+        check_indices('head', heads, parts.num_heads)
+        return list(heads)
