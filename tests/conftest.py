@@ -1,0 +1,41 @@
+"""What all tests share; its place also puts tests/ on the path, for the helpers that lie there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch: small tensors are slower on many threads
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import pytest  # noqa: E402
+
+import mmcondetr  # noqa: E402, F401  (before a test imports anything of mmdet)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The source checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def source_environment() -> dict:
+    """Environment variables for a child process that is to import mmcondetr from this checkout."""
+    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in paths if path)}
+
+
+@pytest.fixture(scope='session')
+def run_tool(source_environment):
+    """Run ``tools/<name>.py`` of the checkout in a child process: (name, *arguments, cwd=...) -> CompletedProcess."""
+
+    def run(name: str, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd, env=source_environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    return run

@@ -1,0 +1,62 @@
+"""One process of test_distributed.py: gradients of a tiny Conditional DETR, through mmengine's own wrapping.
+
+Called as ``gradient_worker.py OUTPUT [pytorch]``: alone it sees both images, as one of two processes its own one.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_rank
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from tiny_model import build, sample, tiny_config
+
+from mmcondetr.engine.launch import prepare_processes, stop
+
+
+def batch() -> tuple:
+    """Two images of one size with one and with three boxes, so that an average per rank would be seen."""
+    images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    size = (96, 128)
+    samples = [
+        sample(size, size, [[10, 10, 90, 60]], [4]),
+        sample(size, size, [[4, 6, 50, 60], [30, 20, 120, 90], [60, 10, 80, 40]], [0, 3, 3]),
+    ]
+    return images, samples
+
+
+def main(output: str, launcher: str = 'none') -> None:
+    torch.set_num_threads(1)
+    config = Config(dict(launcher=launcher, model=tiny_config(), work_dir=str(Path(output).parent)))
+    prepare_processes(config)
+    images, samples = batch()
+    if launcher != 'none':
+        mine = slice(get_rank(), get_rank() + 1)
+        images, samples = images[mine], samples[mine]
+    torch.set_default_dtype(torch.float64)  # single precision blurs a softmax that random weights saturate
+    runner = Runner(
+        model=build(tiny_config()).double(), work_dir=config.work_dir, launcher=launcher, cfg=config, log_level='ERROR'
+    )
+    model = runner.model
+    model.eval()  # no dropout, and BatchNorm as it is: what is left must agree
+    losses = model(images, samples, mode='loss')
+    sum(losses.values()).backward()
+    if get_rank() == 0:
+        inner = model.module if is_model_wrapper(model) else model
+        torch.save(
+            dict(
+                wrapped=is_model_wrapper(model),
+                world_size=torch.distributed.get_world_size() if launcher != 'none' else 1,
+                gradients={name: parameter.grad for name, parameter in inner.named_parameters()},
+            ),
+            output,
+        )
+    stop()
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

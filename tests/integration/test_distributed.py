@@ -1,0 +1,68 @@
+"""Several processes on a CPU: gloo starts, and two processes do what one does with twice the batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcondetr.engine import launch
+from mmcondetr.engine.errors import UserError
+
+WORKER = Path(__file__).with_name('gradient_worker.py')
+TORCHRUN = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without CUDA')
+
+
+def run(*command: object, environment: dict) -> None:
+    done = subprocess.run(
+        [*map(str, command)], env={**environment, 'CUDA_VISIBLE_DEVICES': '-1'}, capture_output=True, text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(tmp_path, source_environment):
+    run(sys.executable, WORKER, tmp_path / 'one.pth', environment=source_environment)
+    run(*TORCHRUN, WORKER, tmp_path / 'two.pth', 'pytorch', environment=source_environment)
+    one, two = torch.load(tmp_path / 'one.pth'), torch.load(tmp_path / 'two.pth')
+    assert (one['world_size'], one['wrapped']) == (1, False)
+    assert (two['world_size'], two['wrapped']) == (2, True)
+    assert one['gradients'].keys() == two['gradients'].keys()
+    for name, expected in one['gradients'].items():
+        difference, size = (two['gradients'][name] - expected).norm(), expected.norm()
+        assert difference <= 1e-4 * size + 1e-6, f'{name}: {difference:.3g} of {size:.3g}'
+
+
+@NO_CUDA
+def test_only_torchs_launcher_works_without_cuda():
+    with pytest.raises(UserError, match="without CUDA only 'none' and 'pytorch'"):
+        launch.start_without_cuda('slurm')
+
+
+@NO_CUDA
+def test_a_process_that_no_launcher_started_is_told_how(monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match='torchrun --nproc_per_node=2'):
+        launch.start_without_cuda('pytorch')
+
+
+@NO_CUDA
+def test_one_process_needs_neither_group_nor_wrapper():
+    config = Config(dict(launcher='none'))
+    launch.prepare_processes(config)
+    assert not torch.distributed.is_initialized()
+    assert 'model_wrapper_cfg' not in config
+
+
+@NO_CUDA
+def test_the_wrapper_keeps_what_the_config_asks_for_but_the_gpu():
+    config = Config(dict(launcher='pytorch', model_wrapper_cfg=dict(find_unused_parameters=True, device_ids=[0])))
+    launch.wrap_without_cuda(config)
+    assert config.model_wrapper_cfg.type == 'MMDistributedDataParallel'
+    assert config.model_wrapper_cfg.find_unused_parameters is True
+    assert config.model_wrapper_cfg.device_ids is None
