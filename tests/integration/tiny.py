@@ -59,10 +59,13 @@ getattr(Runner.from_cfg(config), sys.argv[4])()
 '''
 
 
-def write_config(folder: Path, extra: str = '') -> Path:
-    """Write the config, which draws its data to ``folder``/shapes, with more Python at its end."""
+def write_config(folder: Path, *changes: str) -> Path:
+    """Write the config, which draws its data to ``folder``/shapes; each change is a config on top of the former."""
     path = folder / 'tiny.py'
-    path.write_text(CONFIG.format(root=ROOT, data=folder / 'shapes') + extra)
+    path.write_text(CONFIG.format(root=ROOT, data=folder / 'shapes'))
+    for number, change in enumerate(changes):
+        base, path = path, folder / f'tiny-{number}.py'
+        path.write_text(f"_base_ = './{base.name}'\n{change}")
     return path
 
 
