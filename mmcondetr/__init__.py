@@ -11,6 +11,6 @@ __version__ = '0.1.0'
 
 compat.prepare()
 
-from mmcondetr import datasets, engine, models  # noqa: E402  (mmdet must not be imported before compat has run)
+from mmcondetr import checkpoints, datasets, engine, models  # noqa: E402  (mmdet must not be imported before compat has run)
 
-__all__ = ['__version__', 'datasets', 'engine', 'models']
+__all__ = ['__version__', 'checkpoints', 'datasets', 'engine', 'models']

@@ -1,7 +1,7 @@
 """Weights and images made by a rule, so that two implementations can be compared without a download.
 
-Every tensor of a checkpoint in the authors' format is a function of its name and its shape alone: the SHA-256 of the name
-seeds a PCG64 bit generator, whose raw output (which numpy keeps fixed between versions) becomes uniform numbers.
+Every tensor of a checkpoint in the authors' format is a function of its name and its shape alone: the SHA-256 of the
+name seeds a PCG64 bit generator, whose raw output (which numpy keeps fixed between versions) becomes uniform numbers.
 
 A transformer at random initialisation makes all tokens and all queries alike, and then any two implementations 'agree'.
 The gains below keep them apart: the input projection is large, the encoder's residual branches small, attention logits
@@ -20,7 +20,7 @@ EMBED_DIMS = 256
 FEEDFORWARD = 2048
 IMAGE_SIZES = ((200, 264), (152, 228))  # (height, width) in pixels; neither is a multiple of the stride
 
-# The first matching rule applies: (ending of the name, after which the layer index is left out; gain on the base scale).
+# The first matching rule applies: (ending of the name without layer indices, gain on the base scale).
 GAINS = (
     ('input_proj.weight', 8.0),
     ('encoder.self_attn.in_proj_weight', 2.0),
@@ -70,7 +70,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return uniform(name, shape, 0.7, 1.3) * np.float32(0.4 if '.bn3.' in name else 1.0)
     if name == 'class_embed.bias':
         return uniform(name, shape, -2.5, -1.5)
-    if name.endswith('query_scale.layers.1.bias'):  # the transform is near 1, so that later layers look at positions too
+    if name.endswith('query_scale.layers.1.bias'):  # the transform is near 1: later layers see positions
         return uniform(name, shape, 0.5, 1.5)
     if len(shape) == 1:
         return uniform(name, shape, -0.1, 0.1)
@@ -129,8 +129,8 @@ def transformer_shapes(layers: int = 6) -> dict[str, tuple[int, ...]]:
         norm(f'{at}.norm2')
     for layer in range(layers):
         at = f'transformer.decoder.layers.{layer}'
-        projections = ['sa_qcontent', 'sa_qpos', 'sa_kcontent', 'sa_kpos', 'sa_v', 'ca_qcontent', 'ca_kcontent', 'ca_kpos',
-                       'ca_v', 'ca_qpos_sine']
+        projections = ['sa_qcontent', 'sa_qpos', 'sa_kcontent', 'sa_kpos', 'sa_v', 'ca_qcontent', 'ca_kcontent',
+                       'ca_kpos', 'ca_v', 'ca_qpos_sine']
         for projection in projections + (['ca_qpos'] if layer == 0 else []):
             linear(f'{at}.{projection}_proj', EMBED_DIMS, EMBED_DIMS)
         linear(f'{at}.self_attn.out_proj', EMBED_DIMS, EMBED_DIMS)

@@ -1,0 +1,31 @@
+"""Tells a checkpoint that is being loaded which classes the run's data set has."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
+
+from mmcondetr.checkpoints.source import RECORD
+from mmcondetr.registry import HOOKS
+
+
+@HOOKS.register_module()
+class MatchClassesHook(Hook):
+    """Lets classes that share a name with the checkpoint's keep their rows of the head.
+
+    The model knows the number of its classes but not their names. Without this hook a head of the same size is taken
+    row by row, and one of another size is left as initialised.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Runs between reading the file and loading it into the model."""
+        known = getattr(checkpoint.get('state_dict'), '_metadata', {}).get('', {}).get(RECORD)
+        for kind in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{kind}_loop', None)
+            if known is None or not isinstance(loop, BaseLoop):  # a loop that the run does not use is still a config
+                continue
+            names = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
+            if names:
+                known['wanted'] = tuple(names)
+                return

@@ -1,0 +1,103 @@
+"""The loaders that mmengine calls for a file, a Hugging Face folder or a URL."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.runner import CheckpointLoader
+
+from mmcondetr.checkpoints.download import download
+from mmcondetr.checkpoints.source import examine, with_record
+from mmcondetr.engine.checkpoint_io import load_file
+from mmcondetr.engine.errors import UserError
+
+_IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
+
+
+def find_file(path: str | os.PathLike) -> str:
+    """The checkpoint itself: in a Hugging Face folder the weights, else the path.
+
+    Raises:
+        UserError: the folder holds no weights, or weights in several files.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isdir(path):
+        return path
+    for name in _IN_FOLDER:
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    parts = sorted(file.name for file in Path(path).glob('*.index.json'))
+    if parts:
+        raise UserError(f"Checkpoint folder '{path}' holds weights in several files ({parts[0]}): load them with "
+                        'transformers and save them with save_pretrained(folder, max_shard_size="10GB").')
+    raise UserError(f"Checkpoint folder '{path}' holds neither of {', '.join(_IN_FOLDER)}.")
+
+
+def check_archive(path: str) -> None:
+    """Compare the checksums in a .pth that is a ZIP archive: PyTorch does not.
+
+    Raises:
+        UserError: a byte of the content is not what was written.
+    """
+    with open(path, 'rb') as file:
+        if file.read(4) != b'PK\x03\x04':
+            return  # the old format, safetensors, or nothing that can be read
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        wrong = str(error) or type(error).__name__
+    if wrong:
+        raise UserError(f"Checkpoint '{path}' is truncated or damaged ({wrong}): copy or download it again.")
+
+
+def read(path: str | os.PathLike, map_location: Any = None) -> dict:
+    """Read any file that holds weights, without running code from it and without a traceback.
+
+    Raises:
+        UserError: the file cannot be what it should be; the message says why.
+    """
+    path = find_file(path)
+    if os.path.isfile(path):
+        check_archive(path)
+    try:
+        return load_file(path, map_location)
+    except UserError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can make the readers fail in any way
+        raise UserError(f"Checkpoint '{path}' is damaged: {type(error).__name__}: {error}.") from error
+
+
+def load_from_file(filename: str, map_location: Any = None, source: str | None = None) -> dict:
+    """mmengine's loader for a local path; ``source`` is what messages call it."""
+    path = find_file(filename)
+    checkpoint = read(path, map_location)
+    found = examine(checkpoint, path, source)
+    return checkpoint if found is None else with_record(found, checkpoint)
+
+
+def load_from_url(filename: str, map_location: Any = None, model_dir: str | None = None) -> dict:
+    """mmengine's loader for a URL: rank 0 downloads, the others wait for it."""
+    outcome: list[Any] = [None]
+    if get_rank() == 0:
+        try:
+            outcome[0] = download(filename, model_dir)
+        except UserError as error:
+            outcome[0] = error
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], UserError):
+        raise outcome[0]
+    return load_from_file(outcome[0], map_location, filename)
+
+
+def register_loaders() -> None:
+    """Put our loaders in the place of mmengine's for local paths and URLs."""
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_file, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_url, force=True)

@@ -1,0 +1,198 @@
+"""What a checkpoint file says about itself: its tensors, its class names, whether it is a DC5 model, who wrote it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmcondetr.checkpoints import classes
+from mmcondetr.checkpoints.renaming import recognise
+from mmcondetr.checkpoints.rules import Family
+from mmcondetr.engine.errors import UserError
+
+RECORD = 'mmcondetr'
+"""Key of what we know about a file: in ``meta`` of a .pth, in the header of a safetensors file, in ``_metadata``."""
+
+_CONTAINERS = ('state_dict', 'model', 'model_state_dict')
+
+
+class Source(NamedTuple):
+    """A checkpoint as it was read.
+
+    Attributes:
+        tensors: under the names of the file.
+        family: whose names they are; None if nobody's that we know.
+        names: of the head's rows, None for a row without a class; None where nothing says.
+        dc5: whether the backbone is dilated; None where nothing says.
+        record: what :mod:`mmcondetr.checkpoints.convert` wrote into the file; else empty.
+        where: the file or URL, for messages.
+    """
+
+    tensors: Mapping[str, Tensor]
+    family: Family | None
+    names: classes.Names | None
+    dc5: bool | None
+    record: dict[str, Any]
+    where: str
+
+
+def find_tensors(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+    """The state dict within a checkpoint, under whichever key it is; None where there is none."""
+    for key in _CONTAINERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            return checkpoint[key]
+    return checkpoint if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()) else None
+
+
+def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) -> Source | None:
+    """Look at a checkpoint that was read from ``path``; None where it holds no state dict.
+
+    Args:
+        where: the URL, if the file came from one.
+
+    Raises:
+        UserError: a state dict holds something else than tensors, or the SHA-256 in the record is not the tensors'.
+    """
+    where = where or path
+    found = find_tensors(checkpoint)
+    if found is None:
+        return None
+    tensors = _strip_wrapper(found)
+    family = recognise(tensors)
+    if family is None:
+        return Source(tensors, None, None, None, {}, where)
+    meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}
+    config = _neighbour_config(path)
+    record = _record(meta, path)
+    _check_tensors(tensors, path)
+    if 'tensors_sha256' in record and record['tensors_sha256'] != hash_tensors(tensors):
+        raise UserError(f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors is not the one in its metadata "
+                        f"({record['tensors_sha256']}). Copy or download it again.")
+    return Source(tensors, family, _names(checkpoint, meta, record, config, tensors, family),
+                  _dc5(checkpoint, record, config, where), record, where)
+
+
+def _strip_wrapper(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the ``module.`` that DistributedDataParallel puts before every name."""
+    wrapped = all(name.startswith('module.') for name in tensors)
+    return {name[len('module.'):] if wrapped else name: value for name, value in tensors.items()}
+
+
+def _check_tensors(tensors: Mapping[str, Any], path: str) -> None:
+    wrong = [f'{name} ({type(value).__name__})' for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise UserError(f"Checkpoint '{path}' holds values that are no tensors in its state dict: "
+                        f"{', '.join(wrong[:12])}.")
+
+
+def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:
+    if path.endswith('.safetensors') and Path(path).is_file():
+        from safetensors import safe_open
+        with safe_open(path, 'pt') as file:
+            text = (file.metadata() or {}).get(RECORD)
+        try:
+            record = json.loads(text) if text else {}
+        except ValueError as error:
+            raise UserError(f"Checkpoint '{path}': its metadata field '{RECORD}' is not JSON ({error}).") from error
+    else:
+        record = meta.get(RECORD, {})
+    return dict(record) if isinstance(record, Mapping) else {}
+
+
+def _neighbour_config(path: str) -> dict[str, Any]:
+    """The ``config.json`` beside a Hugging Face checkpoint; empty where there is none of Conditional DETR."""
+    file = Path(path).parent / 'config.json'
+    try:
+        config = json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) and config.get('model_type') == 'conditional_detr' else {}
+
+
+def _names(checkpoint: Mapping[str, Any], meta: Mapping[str, Any], record: Mapping[str, Any], config: Mapping[str, Any],
+           tensors: Mapping[str, Tensor], family: Family | None) -> classes.Names | None:
+    rows = next((len(value) for name, value in tensors.items() if re.fullmatch(
+        r'(.*\.)?(class_embed|fc_cls|class_labels_classifier)\.bias', name) and value.dim() == 1), 0)
+    dataset = {str(key).lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
+    named = record.get('classes') or dataset.get('classes') or meta.get('CLASSES')
+    if not named and family is not None and family.name.startswith('huggingface'):
+        named = _huggingface_names(config)
+    if not named or isinstance(named, str) or len(named) != rows:
+        # A file of one's own training says its classes; one that does not is taken for COCO's if it has as many.
+        return classes.default_names(rows)
+    return tuple(named)
+
+
+def _huggingface_names(config: Mapping[str, Any]) -> classes.Names | None:
+    labels = config.get('id2label') or {}
+    names = [labels.get(str(index)) for index in range(len(labels))]
+    if all(name is None or re.fullmatch(r'LABEL_\d+', name) for name in names):
+        return None
+    return tuple(None if name in (None, 'N/A') else name for name in names)
+
+
+def _dc5(checkpoint: Mapping[str, Any], record: Mapping[str, Any], config: Mapping[str, Any],
+         where: str) -> bool | None:
+    """What says so, in this order: our record, the authors' command line, Hugging Face's config, the file's name."""
+    for known in (record.get('dc5'), getattr(checkpoint.get('args'), 'dilation', None), config.get('dilation')):
+        if isinstance(known, bool):
+            return known
+    name = (where if '://' in where else '/'.join(where.rsplit('/', 2)[-2:])).lower()
+    if 'dc5' in name:
+        return True
+    published = r'conditionaldetr_r(50|101)_|conditional-detr[-_]r(esnet-)?(50|101)|conditional_detr_r(50|101)_'
+    return False if re.search(published, name) else None
+
+
+def hash_tensors(tensors: Mapping[str, Tensor], tick: Any = None) -> str:
+    """SHA-256 over names, types, shapes and values, sorted by name; ``tick(bytes)`` is called after every tensor."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f'{name}|{str(value.dtype)}|{tuple(value.shape)}|'.encode())
+        if value.numel():
+            digest.update(memoryview(_little_endian(value)))
+        if tick is not None:
+            tick(value.numel() * value.element_size())
+    return digest.hexdigest()
+
+
+def _little_endian(value: Tensor) -> Any:
+    array = value.reshape(-1).view(torch.uint8).numpy()
+    if sys.byteorder == 'big':  # the hash is that of the file, which is little-endian
+        array = array.reshape(-1, value.element_size())[:, ::-1].copy()
+    return array
+
+
+def with_record(source: Source, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint as mmengine wants it, with what is known about it where the model finds it.
+
+    ``state_dict`` keeps the file's names: only the model knows which it needs (mmdet's own class wants mmdet's). What
+    is known travels in ``_metadata``, which PyTorch and mmengine hand to the model's load hooks, and the class names
+    also in ``meta``, where DetInferencer looks.
+    """
+    if source.family is None and 'state_dict' not in checkpoint and find_tensors(checkpoint) is not checkpoint:
+        return dict(checkpoint)  # of some other program
+    tensors = OrderedDict(source.tensors)
+    metadata = OrderedDict(getattr(find_tensors(checkpoint), '_metadata', {}))
+    known = dict(names=source.names, dc5=source.dc5, where=source.where)
+    metadata[''] = {**metadata.get('', {}), RECORD: known}
+    tensors._metadata = metadata
+    if source.family is None and find_tensors(checkpoint) is checkpoint:
+        return tensors  # the weights of some other network, a backbone's for instance, without a container
+    result = {} if find_tensors(checkpoint) is checkpoint else dict(checkpoint)
+    if 'state_dict' not in result:
+        result.pop('model', None)  # it is the state dict
+    meta = dict(checkpoint['meta']) if isinstance(checkpoint.get('meta'), Mapping) else {}
+    if source.family is not None and source.names is not None:
+        meta.setdefault('dataset_meta', dict(classes=classes.used(source.names)))
+    return {**result, 'meta': meta, 'state_dict': tensors}
