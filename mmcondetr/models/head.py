@@ -194,6 +194,7 @@ class ConditionalDETRHead(BaseModule):
 def _sum_matches(values: Tensor, matches: Matches, shape: Sequence[int]) -> Tensor:
     """Sum one value a pair (M, ) into (L, B)."""
     table = values.new_zeros(shape[0] * shape[1])
+    values = values.reshape(-1)[:len(matches.image)]  # where there is no pair, mmdet's L1 loss gives one number for all
     return table.index_add(0, matches.layer * shape[1] + matches.image, values).view(shape[0], shape[1])
 
 
