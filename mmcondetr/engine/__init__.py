@@ -1,10 +1,8 @@
 """Running: checkpoints that survive a kill, safe reading of files, and checks before training starts."""
 
 from mmcondetr.engine.checkpoint_hook import CheckpointHook
-from mmcondetr.engine.checkpoint_io import load_file, register_loader, save_file
+from mmcondetr.engine.checkpoint_io import load_file
 from mmcondetr.engine.class_check import CheckClassesHook
 from mmcondetr.engine.errors import NonFiniteLossError, UserError
 
-__all__ = ['CheckClassesHook', 'CheckpointHook', 'NonFiniteLossError', 'UserError', 'load_file', 'save_file']
-
-register_loader()
+__all__ = ['CheckClassesHook', 'CheckpointHook', 'NonFiniteLossError', 'UserError', 'load_file']

@@ -1,7 +1,7 @@
 """Checkpoint files: read without running code from them, written so that a kill leaves the old or the new one.
 
-``import mmcondetr`` puts :func:`load_local` in the place of mmengine's loader for local files, so that ``load_from``,
-``--resume``, ``init_cfg`` and DetInferencer all read through here.
+mmengine reads local files through :func:`load_file`, since mmcondetr.checkpoints.reading stands in its loader's place:
+``load_from``, ``--resume``, ``init_cfg`` and DetInferencer alike.
 """
 
 from __future__ import annotations
@@ -9,34 +9,23 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import CheckpointLoader
 
 from mmcondetr.compat import torch_load
 from mmcondetr.engine.errors import UserError
 
+# How torch's weights-only reader (two ways) and compat.torch_load say which name a file asks for.
+_ASKED = re.compile(r"(?:GLOBAL |global: |attribute '|type )'?([\w.]+)")
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
+               AttributeError, struct.error, zipfile.BadZipFile)
 _SHOWN = 12  # keys named in a message
-_REFUSED = re.compile(r'(?:GLOBAL |global: |attribute: |type )(?:\'|")?([\w.]+)')
-
-
-def convert(checkpoint: dict, path: str) -> dict:
-    """Bring a checkpoint of another code base into our state-dict names: the one place where formats are recognised.
-
-    Args:
-        path: Where it was read from, for messages.
-    """
-    return checkpoint
-
-
-def _refused_name(error: Exception) -> str:
-    found = _REFUSED.search(str(error))
-    return found.group(1) if found else str(error).splitlines()[0]
 
 
 def _describe_start(path: str) -> str:
@@ -60,6 +49,7 @@ def _describe_start(path: str) -> str:
 def _load_safetensors(path: str, map_location: Any) -> dict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file as load_tensors
+
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         return dict(state_dict=load_tensors(path, device=str(device)))
@@ -80,29 +70,17 @@ def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
         return _load_safetensors(path, map_location)
     try:
         checkpoint = torch_load(path, map_location=map_location)
-    except pickle.UnpicklingError as error:
-        if 'lobal' not in str(error) and 'nsupported' not in str(error) and 'TorchScript' not in str(error):
-            raise UserError(f"Checkpoint '{path}' cannot be read: {_describe_start(path)}.") from error
-        raise UserError(f"Checkpoint '{path}' is refused: it asks for '{_refused_name(error)}', which is code and not "
-                        f'a tensor or a plain value. Loading it could run anything.') from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, TypeError) as error:
+    except _UNREADABLE as error:
+        if 'TorchScript' in str(error):
+            raise UserError(f"Checkpoint '{path}' is refused: it is a TorchScript archive, which is code.") from error
+        asked = _ASKED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if asked:
+            raise UserError(f"Checkpoint '{path}' is refused: it asks for '{asked.group(1)}', which is code and not a "
+                            'tensor or a plain value. Loading it could run anything.') from error
         raise UserError(f"Checkpoint '{path}' cannot be read: {_describe_start(path)}.") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"Checkpoint '{path}' holds a {type(checkpoint).__name__}, not a dict of weights.")
     return checkpoint
-
-
-def load_local(filename: str, map_location: Any = None) -> dict:
-    """The loader that mmengine calls for a local file: :func:`load_file`, then :func:`convert`."""
-    return convert(load_file(filename, map_location), filename)
-
-
-load_local.__name__ = 'load_from_local'  # mmengine logs the name from its tenth letter on
-
-
-def register_loader() -> None:
-    """Let mmengine read local files with :func:`load_local`."""
-    CheckpointLoader.register_scheme(prefixes='', loader=load_local, force=True)
 
 
 @contextmanager
@@ -131,12 +109,6 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
-
-
-def save_file(checkpoint: dict, path: str | os.PathLike, save: Callable[[dict, Path], None] = torch.save) -> None:
-    """Write a checkpoint atomically: under a temporary name in the same folder, synced, then renamed."""
-    with replacing(path) as temporary:
-        save(checkpoint, temporary)
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[str]:
