@@ -1,6 +1,7 @@
 """The DC5 backbone: a ResNet whose last stage keeps the resolution of the stage before (stride 16 instead of 32)."""
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 from mmdet.models.backbones import ResNet
 

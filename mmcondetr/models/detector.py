@@ -1,6 +1,6 @@
 """The detector: backbone -> neck -> encoder -> decoder -> head, as one module for mmdet's training and testing."""
 
-from typing import Dict, Optional, Tuple
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ class ConditionalDETR(BaseDetector):
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
         accept_any_checkpoint(self)
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> Dict[str, Tensor]:
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head."""
         return self.bbox_head.loss(*self.decode(batch_inputs, batch_data_samples), batch_data_samples)
 
@@ -63,7 +63,7 @@ class ConditionalDETR(BaseDetector):
         results = self.bbox_head.predict(*self.decode(batch_inputs, batch_data_samples), batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Tuple[Tensor, Tensor]:
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple[Tensor, Tensor]:
         """Raw outputs of all decoder layers (mode 'tensor').
 
         Returns:
@@ -76,11 +76,11 @@ class ConditionalDETR(BaseDetector):
         """The feature map (B, D, h, w) of the images (B, 3, height, width)."""
         return self.neck(self.backbone(batch_inputs))[-1]
 
-    def decode(self, batch_inputs: Tensor, samples: OptSampleList) -> Tuple[Tensor, Tensor]:
+    def decode(self, batch_inputs: Tensor, samples: OptSampleList) -> tuple[Tensor, Tensor]:
         """Everything but the head: images -> hidden states (L, B, N, D) and references (L, B, N, 2 or 4)."""
         return self.forward_transformer(self.extract_feat(batch_inputs), padding_mask(batch_inputs, samples))
 
-    def forward_transformer(self, features: Tensor, padding: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    def forward_transformer(self, features: Tensor, padding: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         """The transformer.
 
         Args:

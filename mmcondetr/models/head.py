@@ -1,6 +1,7 @@
 """The prediction head, shared by all decoder layers: class logits, boxes (eq. 1), losses and post-processing."""
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from mmcondetr.models.matching import Matches
 from mmcondetr.registry import MODELS, TASK_UTILS
 
 #: Loss terms by name, each (L, B): what one image adds to the loss of one layer.
-LossTable = Dict[str, Tensor]
+LossTable = dict[str, Tensor]
 
 
 @MODELS.register_module()
@@ -75,7 +76,7 @@ class ConditionalDETRHead(BaseModule):
         """Start every class at probability 0.01."""
         nn.init.constant_(self.class_embed.bias, bias_init_with_prob(0.01))
 
-    def forward(self, hidden_states: Tensor, references: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, hidden_states: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
         """Predict from the decoder's output.
 
         Args:
@@ -90,7 +91,7 @@ class ConditionalDETRHead(BaseModule):
         origin = F.pad(references.float(), (0, 4 - references.shape[-1]))  # [s, 0, 0]
         return self.class_embed(hidden_states), (offsets + origin).sigmoid()
 
-    def loss(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> Dict[str, Tensor]:
+    def loss(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> dict[str, Tensor]:
         """Match and compute the losses of all layers at once.
 
         Args:
@@ -159,7 +160,7 @@ class ConditionalDETRHead(BaseModule):
         return logits.sigmoid()
 
     def predict(self, hidden_states: Tensor, references: Tensor, samples: SampleList,
-                rescale: bool = True) -> List[InstanceData]:
+                rescale: bool = True) -> list[InstanceData]:
         """Detections of the last layer: the ``max_per_img`` best pairs of query and class of every image.
 
         Args:

@@ -3,7 +3,7 @@
 One cost tensor for all layers and images, one transfer to the host, one assignment a layer and image.
 """
 
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,12 +29,12 @@ class Matches:
         self.layer, self.image, self.query, self.target = layer, image, query, target
 
     @property
-    def predictions(self) -> Tuple[Tensor, Tensor, Tensor]:
+    def predictions(self) -> tuple[Tensor, Tensor, Tensor]:
         """Index into (L, B, N, ...) tensors."""
         return self.layer, self.image, self.query
 
     @property
-    def targets(self) -> Tuple[Tensor, Tensor]:
+    def targets(self) -> tuple[Tensor, Tensor]:
         """Index into (B, G, ...) tensors."""
         return self.image, self.target
 
@@ -75,7 +75,7 @@ class HungarianMatcher:
         cost = self.cost(logits, boxes, pad_sequence(list(labels), True), pad_sequence(list(targets), True))
         # A non-finite prediction is reported by the loss, which sees it too; here it only must not be matched.
         cost = np.nan_to_num(cost.cpu().numpy(), nan=1e6, posinf=1e6, neginf=1e6)
-        pairs: List[np.ndarray] = [np.zeros((4, 0), dtype=np.int64)]
+        pairs: list[np.ndarray] = [np.zeros((4, 0), dtype=np.int64)]
         for layer in range(len(cost)):
             for image, count in enumerate(counts):
                 query, target = linear_sum_assignment(cost[layer, image, :, :count])
