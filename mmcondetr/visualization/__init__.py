@@ -1,5 +1,6 @@
 """Seeing the attention: record it, draw the papers' figures, write an explorer page, measure it over a data set."""
 
+from mmcondetr.visualization.figures import draw_attention, draw_comparison
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.inference import AttendedImage, Detection, attend, read_image
 from mmcondetr.visualization.loading import load_detector
@@ -7,6 +8,6 @@ from mmcondetr.visualization.maps import AttentionMaps
 from mmcondetr.visualization.record import Recorded, record_attention
 
 __all__ = [
-    'AttendedImage', 'AttentionMaps', 'Detection', 'ImageAttention', 'Recorded', 'attend', 'load_detector', 'read_image',
-    'record_attention'
+    'AttendedImage', 'AttentionMaps', 'Detection', 'ImageAttention', 'Recorded', 'attend', 'draw_attention',
+    'draw_comparison', 'load_detector', 'read_image', 'record_attention'
 ]

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from mmcondetr.engine.errors import UserError
 from mmcondetr.visualization.maps import (
-    AttentionMaps, AttentionParts, TokenGrid, check_indices, compute_combined, compute_maps)
+    AttentionMaps,
+    AttentionParts,
+    TokenGrid,
+    check_indices,
+    compute_combined,
+    compute_maps,
+)
 
 if TYPE_CHECKING:
     from mmcondetr.visualization.record import Recorded
@@ -44,6 +50,11 @@ class ImageAttention:
     def num_heads(self) -> int:
         """H of the decoder's cross-attention."""
         return next(iter(self._recorded.decoder.values())).num_heads
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether positions are added to contents before they are projected, as in DETR."""
+        return next(iter(self._recorded.decoder.values())).additive
 
     @property
     def layers(self) -> list[int]:

@@ -30,6 +30,8 @@ class AttentionParts(NamedTuple):
         num_heads: H.
         scale: what the logits are multiplied by before the softmax; 1 / sqrt(2 D / H) for Conditional DETR.
         rows: which queries these are, where only some were asked for; None for all.
+        additive: positions are added to contents before the projection, as DETR does; both parts' query is then
+            c_q + o_q.
     """
 
     queries: tuple[Tensor, ...]
@@ -38,6 +40,7 @@ class AttentionParts(NamedTuple):
     num_heads: int
     scale: float
     rows: tuple[int, ...] | None = None
+    additive: bool = False
 
     def keep(self, rows: tuple[int, ...] | None) -> AttentionParts:
         """Only these queries' parts, as copies; all where None.

@@ -15,14 +15,12 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from mmcv.cnn.bricks.transformer import MultiheadAttention
-from mmdet.models.layers.transformer.detr_layers import DetrTransformerDecoder, DetrTransformerDecoderLayer
 from torch import Tensor, nn
 
 from mmcondetr.engine.errors import UserError
-from mmcondetr.models.attention import DotProductAttention, FirstConditionalCrossAttention
+from mmcondetr.models.attention import FirstConditionalCrossAttention
 from mmcondetr.visualization.image_attention import ImageAttention
+from mmcondetr.visualization.listening import choose_listener
 from mmcondetr.visualization.maps import AttentionParts, TokenGrid, check_indices
 
 
@@ -143,7 +141,7 @@ def record_attention(model: nn.Module,
         UserError: the model is of another kind, or a layer or query does not exist.
     """
     model = getattr(model, 'module', model)  # a distributed wrapper
-    listen = _listener(model)
+    listen = choose_listener(model)
     recorded = Recorded()
     rows = None if queries is None else tuple(queries)
     num_queries = model.query_embedding.weight.shape[0]
@@ -185,60 +183,3 @@ def _keeper(kept: dict[int, AttentionParts], index: int, rows: tuple[int, ...] |
         kept[index] = parts.keep(rows)
 
     return keep
-
-
-def _listen_to_ours(module: nn.Module, keep: Callable[[AttentionParts], None]):
-    """Our attention modules hand their parts to :class:`DotProductAttention`, unconcatenated."""
-    def note(attention: DotProductAttention, args: tuple, kwargs: dict) -> None:
-        names = ('queries', 'keys', 'value', 'mask')
-        given = {**dict(zip(names, args)), **kwargs}
-        queries, keys = (tuple(part.detach() for part in given[name]) for name in ('queries', 'keys'))
-        width = sum(part.shape[-1] for part in queries) // attention.num_heads
-        keep(AttentionParts(queries, keys, given.get('mask'), attention.num_heads, width**-0.5))
-
-    return module.attention.register_forward_pre_hook(note, with_kwargs=True)
-
-
-def _listen_to_detr(module: MultiheadAttention, keep: Callable[[AttentionParts], None]):
-    """DETR adds positions before it projects: q = W_q (c_q + o_q), k = W_k c_k + W_k p_k, so that q . k splits too.
-
-    The content map is softmax((c_q + o_q) . c_k), the spatial map softmax((c_q + o_q) . p_k).
-
-    Paper: §3.4, the maps of Figure 1 for DETR.
-    """
-    def note(attention: MultiheadAttention, args: tuple, kwargs: dict) -> None:
-        names = ('query', 'key', 'value', 'identity', 'query_pos', 'key_pos', 'attn_mask', 'key_padding_mask')
-        given = {**dict(zip(names, args)), **kwargs}
-        projection = attention.attn
-        (w_q, w_k, _), (b_q, b_k, _) = projection.in_proj_weight.chunk(3), projection.in_proj_bias.chunk(3)
-        with torch.no_grad():
-            q = F.linear(given['query'] + given['query_pos'], w_q, b_q)
-            content = F.linear(given['key'], w_k, b_k)
-            spatial = F.linear(given['key_pos'], w_k)
-        scale = (q.shape[-1] // attention.num_heads)**-0.5
-        keep(AttentionParts((q, q), (content, spatial), given.get('key_padding_mask'), attention.num_heads, scale))
-
-    return module.register_forward_pre_hook(note, with_kwargs=True)
-
-
-def _listener(model: nn.Module) -> Callable:
-    """How the attention modules of this detector are listened to: (module, keep) -> handle.
-
-    Raises:
-        UserError: it has no attention of a known kind.
-    """
-    decoder = getattr(model, 'decoder', None)
-    layers = list(getattr(decoder, 'layers', None) or ())
-    ours = [layer for layer in layers
-            if isinstance(getattr(getattr(layer, 'cross_attn', None), 'attention', None), DotProductAttention)]
-    if layers and len(ours) == len(layers):
-        return _listen_to_ours
-    if layers and type(decoder) is DetrTransformerDecoder and all(
-            type(layer) is DetrTransformerDecoderLayer for layer in layers):
-        return _listen_to_detr
-    name = f'{type(model).__module__}.{type(model).__name__}'
-    hint = ''
-    if name.startswith('mmdet.') and type(model).__name__ in ('ConditionalDETR', 'DABDETR'):
-        hint = f" Its weights load into type='mmcondetr.{type(model).__name__}', which is."
-    raise UserError(f"Attention of the model '{name}' cannot be recorded: supported are mmcondetr's detectors and "
-                    f"mmdet's DETR.{hint}")
