@@ -7,9 +7,10 @@ nothing else. Table 1 counts more, mostly attention's softmax: see configs/condi
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Tuple, Union
+from typing import Union
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmcondetr.models.attention import DotProductAttention
 
-Size = Tuple[int, int]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Complexity:
     multiply_adds: float
 
 
+# They cost no products and keep the shape. The meta device works them out in Python, which is half of the time.
+SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.dropout)
+
+
 class AttentionCounter(TorchFunctionMode):
     """Counts fused attention by its shapes and skips it, so that the count depends on no backend.
 
@@ -50,6 +55,8 @@ class AttentionCounter(TorchFunctionMode):
         self.value_width = None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in SHAPE_KEEPING:
+            return args[0]
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         q, k, v = args[:3]

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Optional
 
 import yaml
 
@@ -39,7 +39,7 @@ class Entry:
     weights: Optional[str]
 
 
-def read_index(root: Path) -> List[Entry]:
+def read_index(root: Path) -> list[Entry]:
     """Read every model of the metafiles that ``root / model-index.yml`` imports.
 
     Raises:
@@ -56,9 +56,9 @@ def read_index(root: Path) -> List[Entry]:
     return entries
 
 
-def render_table(entries: List[Entry], start: Path) -> str:
+def render_table(entries: list[Entry], start: Path) -> str:
     """Write entries as a Markdown table, one row a config, with links relative to ``start`` (from the root)."""
-    by_config: Dict[str, List[Entry]] = {}
+    by_config: dict[str, list[Entry]] = {}
     for entry in entries:
         by_config.setdefault(entry.config, []).append(entry)
     rows = [HEADER, ['---'] * len(HEADER)]
@@ -93,7 +93,7 @@ def replace_table(text: str, table: str, source: Path) -> str:
     return pattern.sub(lambda match: f'{BEGIN}\n{table}\n{END}', text)
 
 
-def updated_readmes(root: Path) -> Dict[Path, str]:
+def updated_readmes(root: Path) -> dict[Path, str]:
     """Return the text that each README with a table should have: the root's and the metafiles' folders'."""
     entries = read_index(root)
     folders = sorted({Path(entry.config).parent for entry in entries})

@@ -1,4 +1,4 @@
-# The generated data set; learns it from scratch on a CPU in minutes.
+# The generated data set, learned from scratch on a CPU in minutes.
 _base_ = [
     '../_base_/models/conditional-detr_r18_small.py',
     '../_base_/datasets/shapes_detection.py',

@@ -1,12 +1,16 @@
 # COCO as Conditional DETR's authors train on it, said as the difference from mmdet's DETR config. What stays mmdet's:
 # AdamW (1e-4, backbone 1e-5, weight decay 1e-4), gradient clip 0.1, two images a GPU, the test size, the runtime.
 _base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
+# What ../default_runtime.py adds to mmdet's runtime: mmengine refuses two bases that both have default_hooks.
 custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
+default_hooks = dict(
+    checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
+    check_classes=dict(type='mmcondetr.CheckClassesHook'))
 
 # mmdet's augmentation differs in one place: it caps the longer side at 1333 in the resize before the crop, which the
 # authors do not, so that a panorama becomes thinner than the crop's least side of 384. An edge this long never caps.
 # RandomCrop draws height and width from [384, min(side, 600)] as the authors' RandomSizeCrop does, and keeps a crop
-# that holds no box. What still differs (docs/fidelity.md): OpenCV resizes, not PIL, and sides are rounded, not truncated.
+# that holds no box. Still different (docs/fidelity.md): OpenCV resizes, not PIL; sides are rounded, not truncated.
 no_cap = 100000
 dataset_type = 'mmcondetr.CocoDataset'
 scales = [(side, 1333) for side in range(480, 801, 32)]

@@ -1,0 +1,8 @@
+# DC5: the same differences as between the two Conditional DETRs.
+_base_ = './dab-detr_r50.py'
+
+model = dict(backbone=dict(type='mmcondetr.ResNetDC5'))
+train_dataloader = dict(batch_size=1)
+val_dataloader = dict(batch_size=1)
+test_dataloader = dict(batch_size=1)
+auto_scale_lr = dict(base_batch_size=8)

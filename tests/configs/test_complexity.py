@@ -1,0 +1,109 @@
+"""Parameters and multiply-adds of the models against Table 1, and the counter against counting by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import mmcondetr  # noqa: F401  (before anything of mmdet)
+from mmcondetr import complexity, model_index
+from mmcondetr.models.attention import DotProductAttention
+
+DATA = Path(__file__).parents[1] / 'data'
+SIZES = complexity.read_sizes(DATA / 'coco_val2017_first100_sizes.json')
+PAPER = json.loads((DATA / 'conditional_detr_table1.json').read_text())['rows']
+MODELS = ['conditional-detr_r50_8xb2-50e_coco', 'conditional-detr_r50-dc5_8xb1-50e_coco',
+          'conditional-detr_r101_8xb2-50e_coco', 'conditional-detr_r101-dc5_8xb1-50e_coco']
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_parameters_and_gflops_are_table_1s(name, root, load_config):
+    """Within 3 %. The rest is softmax, dropout, normalisation and sums, which the paper's counter counts, too."""
+    counted = complexity.measure(load_config(root / f'configs/conditional_detr/{name}.py'), SIZES)
+    params, gflops = counted.parameters / 1e6, counted.multiply_adds / 1e9
+    assert params == pytest.approx(PAPER[name]['params (M)'], rel=0.03)
+    assert gflops == pytest.approx(PAPER[name]['GFLOPs'], rel=0.03)
+    for entry in model_index.read_index(root):
+        if entry.metadata['Counted GFLOPs'] and entry.config.startswith(f'configs/conditional_detr/{name[:-11]}'):
+            assert (entry.metadata['Counted Parameters (M)'], entry.metadata['Counted GFLOPs']) == (
+                round(params, 1), round(gflops, 1)), entry.name
+
+
+def test_what_the_paper_counts_besides_makes_up_the_rest(root, load_config):
+    """R50: products plus what README.md lists give the 89.5 GFLOPs of Table 3 within 0.2 %."""
+    model = complexity.build_on_meta(load_config(root / f'configs/conditional_detr/{MODELS[0]}.py'))
+    besides = 0
+
+    def count(module, args, output):
+        nonlocal besides
+        if isinstance(module, nn.BatchNorm2d):
+            besides += 2 * output.numel()
+        elif isinstance(module, nn.LayerNorm) or type(module).__name__ == 'Bottleneck':
+            besides += output.numel()
+        elif isinstance(module, DotProductAttention):
+            weights = module.num_heads * output.shape[1] * args[1][0].shape[1]
+            besides += (5 + 1) * weights + sum(part.numel() for part in args[0])
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    sizes = [complexity.resized(size) for size in SIZES[::20]]  # five, for time; only the share is taken
+    products = sum(complexity.count_multiply_adds(model, size) for size in sizes)
+    share = besides / products
+    assert 88.681 * (1 + share) == pytest.approx(89.5, rel=2e-3)
+
+
+@pytest.mark.parametrize('size, expected', [((640, 480), (1067, 800)), ((480, 640), (800, 1067)),
+                                            ((2000, 500), (1333, 333)), ((800, 800), (800, 800))])
+def test_resized(size, expected):
+    assert complexity.resized(size) == expected
+
+
+def test_there_are_100_sizes():
+    assert len(SIZES) == 100 and SIZES[0] == (640, 426)
+
+
+def test_file_without_sizes_is_named(tmp_path):
+    path = tmp_path / 'none.json'
+    path.write_text('{"images": [{"id": 1}]}')
+    with pytest.raises(ValueError, match=r'none\.json: field "images"'):
+        complexity.read_sizes(path)
+
+
+class OneAttention(nn.Module):
+    """As a detector to the counter: attends from 5 queries of two parts (width 2 x 8) to 7 keys, values of width 8."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = DotProductAttention(num_heads=2, dropout=0.)
+
+    def forward(self, inputs, data_samples, mode):
+        query, key = inputs.new_empty(1, 5, 8), inputs.new_empty(1, 7, 8)
+        return self.attention((query, query), (key, key), key)
+
+
+def test_attention_counts_needed_products_only():
+    # 5 x 7 pairs: 16 channels of q.k and 8 of the value; the value's padding to 16 for fused kernels does not count.
+    assert complexity.count_multiply_adds(OneAttention(), (32, 32)) == 5 * 7 * (16 + 8)
+
+
+class LinearAndConvolution(nn.Module):
+
+    def __init__(self):
+        super().__init__()
+        with torch.device('meta'):
+            self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 6)
+
+    def forward(self, inputs, data_samples, mode):
+        return self.linear(self.conv(inputs).mean((2, 3)))
+
+
+def test_linear_and_convolution_count_multiply_adds():
+    assert complexity.count_multiply_adds(LinearAndConvolution().requires_grad_(False), (10, 20)) == (
+        10 * 20 * 4 * 27 + 4 * 6)
+
+
+def test_turned_images_cost_the_same(root, load_config):
+    model = complexity.build_on_meta(load_config(root / 'configs/_base_/models/conditional-detr_r18_small.py'))
+    assert complexity.count_multiply_adds(model, (97, 160)) == complexity.count_multiply_adds(model, (160, 97)) > 0
