@@ -69,7 +69,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1 and last == 'weight':  # BatchNorm and LayerNorm scales; the residual branch's last one is small
         return uniform(name, shape, 0.7, 1.3) * np.float32(0.4 if '.bn3.' in name else 1.0)
     if name == 'class_embed.bias':
-        return uniform(name, shape, -2.5, -1.5)
+        return uniform(name, shape, -5.0, -4.0)
     if name.endswith('query_scale.layers.1.bias'):  # the transform is near 1: later layers see positions
         return uniform(name, shape, 0.5, 1.5)
     if len(shape) == 1:
@@ -210,7 +210,7 @@ def targets(case: str, num_classes: int, counts: tuple[int, ...]) -> list[dict[s
 
 def predictions(case: str, layers: int, num_queries: int, num_classes: int, images: int = 2) -> dict[str, np.ndarray]:
     """Class logits (L, B, N, classes) and boxes (L, B, N, 4), cxcywh fractions, of no particular model."""
-    logits = uniform(f'predictions.{case}.logits', (layers, images, num_queries, num_classes), -5, 2)
+    logits = uniform(f'predictions.{case}.logits', (layers, images, num_queries, num_classes), -9, -2)
     size = uniform(f'predictions.{case}.size', (layers, images, num_queries, 2), 0.05, 0.7)
     centre = uniform(f'predictions.{case}.centre', (layers, images, num_queries, 2), 0.1, 0.9)
     return {'logits': logits, 'boxes': np.concatenate([centre, size], axis=-1).astype(np.float32)}
