@@ -3,6 +3,7 @@
 from mmcondetr.engine.checkpoint_hook import CheckpointHook
 from mmcondetr.engine.checkpoint_io import load_file
 from mmcondetr.engine.class_check import CheckClassesHook
+from mmcondetr.engine.coco_metric import CocoMetric
 from mmcondetr.engine.errors import NonFiniteLossError, UserError
 
-__all__ = ['CheckClassesHook', 'CheckpointHook', 'NonFiniteLossError', 'UserError', 'load_file']
+__all__ = ['CheckClassesHook', 'CheckpointHook', 'CocoMetric', 'NonFiniteLossError', 'UserError', 'load_file']

@@ -78,44 +78,51 @@ def assert_same_training(first: Path, second: Path) -> None:
     assert one['meta']['iter'] == other['meta']['iter'] == 30
 
 
-@pytest.mark.parametrize('extra, middle, last', [
-    ('', 'epoch_2.pth', 'epoch_6.pth'),
-    (BY_ITERATION, 'iter_10.pth', 'iter_30.pth'),
-    (BY_ITERATION_IN_PASSES, 'iter_10.pth', 'iter_30.pth'),
-], ids=['epochs', 'iterations', 'iterations-in-passes'])
-@pytest.mark.parametrize('workers', [0, 2])
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, workers, extra, middle, last):
-    config = write_config(tmp_path, loader(workers), extra)
-    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    finish(start(config, whole), whole)
-    kill_after(config, broken, middle)
-    assert not (broken / last).exists()
-    output = finish(start(config, broken, 'resume'), broken)
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    """The folder of an uninterrupted run of the config with some changes, run once for all tests."""
+    runs = {}
+
+    def run(*changes: str) -> Path:
+        if changes not in runs:
+            folder = tmp_path_factory.mktemp('whole')
+            runs[changes] = folder / 'run'
+            finish(start(write_config(folder, *changes), runs[changes]), runs[changes])
+        return runs[changes]
+
+    return run
+
+
+@pytest.mark.parametrize('changes, middle, last', [
+    ([loader(0)], 'epoch_2.pth', 'epoch_6.pth'),
+    ([loader(2)], 'epoch_2.pth', 'epoch_6.pth'),
+    ([loader(2), BY_ITERATION], 'iter_10.pth', 'iter_30.pth'),
+], ids=['epochs-0-workers', 'epochs-2-workers', 'iterations-2-workers'])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, changes, middle, last):
+    config, work_dir = write_config(tmp_path, *changes), tmp_path / 'run'
+    kill_after(config, work_dir, middle)
+    assert not (work_dir / last).exists()
+    output = finish(start(config, work_dir, 'resume'), work_dir)
     assert 'Auto resumed from the latest checkpoint' in output
-    assert_same_training(whole / last, broken / last)
+    assert_same_training(uninterrupted(*changes) / last, work_dir / last)
 
 
-def test_workers_do_not_change_training(tmp_path):
-    runs = []
-    for workers in (0, 2):
-        folder = tmp_path / str(workers)
-        folder.mkdir()
-        runs.append(folder / 'run')
-        finish(start(write_config(folder, loader(workers)), runs[-1]), runs[-1])
-    assert_same_training(runs[0] / 'epoch_6.pth', runs[1] / 'epoch_6.pth')
+def test_workers_do_not_change_training(uninterrupted):
+    assert_same_training(uninterrupted(loader(0)) / 'epoch_6.pth', uninterrupted(loader(2)) / 'epoch_6.pth')
 
 
-def test_resuming_keeps_the_seed_that_was_drawn(tmp_path):
-    """Where the config has no seed, the resumed run has the first run's order and augmentation."""
-    config = write_config(tmp_path, loader(0), WITHOUT_SEED)
-    whole, again = tmp_path / 'whole', tmp_path / 'again'
-    finish(start(config, whole), whole)
-    again.mkdir()
-    # max_keep_ckpts=2 leaves the last two: go on from the last but one.
-    shutil.copy(whole / 'epoch_5.pth', again / 'epoch_5.pth')
-    (again / 'last_checkpoint').write_text(str(again / 'epoch_5.pth'))
-    finish(start(config, again, 'resume'), again)
-    assert_same_training(whole / 'epoch_6.pth', again / 'epoch_6.pth')
+@pytest.mark.parametrize('changes, middle, last', [
+    ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
+    ([loader(0), BY_ITERATION_IN_PASSES], 'iter_20.pth', 'iter_30.pth'),
+], ids=['without-a-seed', 'iterations-in-passes'])
+def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, changes, middle, last):
+    """Where the config has no seed, the resumed run has the first run's order and augmentation, too."""
+    whole, work_dir = uninterrupted(*changes), tmp_path / 'run'
+    work_dir.mkdir()
+    shutil.copy(whole / middle, work_dir / middle)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / middle))
+    finish(start(write_config(tmp_path, *changes), work_dir, 'resume'), work_dir)
+    assert_same_training(whole / last, work_dir / last)
 
 
 DIES_WHILE_WRITING = '''
@@ -140,10 +147,9 @@ Runner.from_cfg(config).train()
 '''
 
 
-def test_killed_while_writing_leaves_the_former_checkpoint(tmp_path):
-    config = write_config(tmp_path, loader(0), "default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))\n")
-    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    finish(start(config, whole), whole)
+def test_killed_while_writing_leaves_the_former_checkpoint(tmp_path, uninterrupted):
+    config = write_config(tmp_path, loader(0), 'default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))\n')
+    broken = tmp_path / 'broken'
     assert start(config, broken, program=DIES_WHILE_WRITING).wait(timeout=300) == -signal.SIGKILL
     leftovers = [path.name for path in broken.iterdir() if path.name.endswith('.tmp')]
     assert len(leftovers) == 1 and 'epoch_3' in leftovers[0]
@@ -151,6 +157,6 @@ def test_killed_while_writing_leaves_the_former_checkpoint(tmp_path):
     assert load_file(broken / 'epoch_2.pth')['meta']['epoch'] == 2
     assert (broken / 'last_checkpoint').read_text() == str(broken / 'epoch_2.pth')
     finish(start(config, broken, 'resume'), broken)
-    assert_same_training(whole / 'epoch_6.pth', broken / 'epoch_6.pth')
+    assert_same_training(uninterrupted(loader(0)) / 'epoch_6.pth', broken / 'epoch_6.pth')
     assert sorted(path.name for path in broken.glob('*.pth')) == ['epoch_6.pth'], 'one checkpoint is kept'
     assert not list(broken.glob('.*.tmp')), 'what the kill left is removed'

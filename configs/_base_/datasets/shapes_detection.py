@@ -47,5 +47,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='mmdet.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox', backend_args=backend_args)
+    type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox', backend_args=backend_args)
 test_evaluator = val_evaluator

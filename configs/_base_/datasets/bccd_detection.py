@@ -1,0 +1,67 @@
+# BCCD: photos of blood cells, 640 x 480, three classes (train 205, val 87, test 72 images). Another place:
+# BCCD_ROOT=/path/to/bccd/  Without ImageNet weights an AP on it is one 'from scratch'.
+data_root = '{{$BCCD_ROOT:data/bccd/}}'
+dataset_type = 'mmcondetr.CocoDataset'
+metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (90, 60, 200), (250, 170, 30)])
+scale = (320, 240)  # half of the photos' size, for a CPU
+
+train_pipeline = [
+    dict(type='mmcondetr.LoadImage'),
+    dict(type='mmdet.Resize', scale=scale, keep_ratio=True),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='mmdet.PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='mmcondetr.LoadImage'),
+    dict(type='mmdet.Resize', scale=scale, keep_ratio=True),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(
+        type='mmdet.PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='mmcondetr.EpochSampler', shuffle=True),
+    batch_sampler=None,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='images/'),
+        metainfo=metainfo,
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='annotations/val.json',
+        data_prefix=dict(img='images/'),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='annotations/test.json',
+        data_prefix=dict(img='images/'),
+        metainfo=metainfo,
+        test_mode=True,
+        pipeline=test_pipeline))
+
+val_evaluator = dict(type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
+test_evaluator = dict(type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox')

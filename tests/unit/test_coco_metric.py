@@ -1,0 +1,59 @@
+"""COCO's measures over the tested images, with clear errors for a wrong annotation file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmcondetr.engine.errors import UserError
+from mmcondetr.registry import METRICS
+
+
+@pytest.fixture
+def ann_file(tmp_path):
+    """Four images with one box each."""
+    data = dict(
+        images=[dict(id=number, file_name=f'{number}.png', width=40, height=40) for number in range(4)],
+        annotations=[dict(id=number + 1, image_id=number, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0)
+                     for number in range(4)],
+        categories=[dict(id=1, name='cat')])
+    path = tmp_path / 'val.json'
+    path.write_text(json.dumps(data))
+    return str(path)
+
+
+def evaluate(ann_file: str, images: list[int]) -> dict:
+    """AP of perfect detections in some of the images."""
+    metric = METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=ann_file, metric='bbox'))
+    metric.dataset_meta = dict(classes=('cat', ))
+    for number in images:
+        box = torch.tensor([[5., 5., 25., 25.]])
+        found = InstanceData(bboxes=box, scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.long))
+        sample = DetDataSample(metainfo=dict(img_id=number, ori_shape=(40, 40)), pred_instances=found)
+        metric.process({}, [sample.to_dict()])
+    return metric.evaluate(len(images))
+
+
+def test_images_that_were_not_tested_do_not_count_as_missed(ann_file):
+    assert evaluate(ann_file, [0, 1, 2, 3])['coco/bbox_mAP'] == pytest.approx(1.0, abs=1e-6)
+    assert evaluate(ann_file, [1, 3])['coco/bbox_mAP'] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_image_of_another_file(ann_file):
+    with pytest.raises(UserError, match=r'does not list the tested image 9 \(1 of 2 are missing\)'):
+        evaluate(ann_file, [1, 9])
+
+
+def test_annotation_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="absent.json' does not exist. It comes from val_evaluator/test_evaluator.ann"):
+        METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=str(tmp_path / 'absent.json')))
+
+
+@pytest.mark.parametrize('ann_file', [None, ''])
+def test_annotation_file_not_given(ann_file):
+    with pytest.raises(UserError, match='ann_file is not set'):
+        METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=ann_file))

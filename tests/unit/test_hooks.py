@@ -1,0 +1,216 @@
+"""Our hooks, on a toy model: what a checkpoint holds, what is kept, what is compared before training starts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from mmcondetr.engine.checkpoint_hook import AtomicBackend
+from mmcondetr.engine.checkpoint_io import load_file
+from mmcondetr.engine.errors import UserError
+from mmcondetr.engine.random_state import get_random_state, seeded, set_random_state
+
+
+class Numbers(Dataset):
+    metainfo = dict(classes=('a', 'b', 'c'))
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor([float(index)])
+
+
+class Toy(BaseModel):
+    """Draws from every generator in each step, and other numbers of times in validation."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.bbox_head = nn.Linear(1, 1)
+        nn.init.ones_(self.bbox_head.weight)
+        nn.init.ones_(self.bbox_head.bias)
+        self.bbox_head.num_classes = num_classes
+        self.drawn: list[tuple] = []
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode != 'loss':
+            torch.rand(3), np.random.rand(3), random.random()
+            return list(inputs)
+        self.drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))
+        return dict(loss=self.bbox_head(torch.stack(list(inputs))).square().mean())
+
+
+class Told(BaseMetric):
+    """Its measure is what it is told, one value an evaluation."""
+
+    def __init__(self, values=()) -> None:
+        super().__init__()
+        self.told = list(values)
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results) -> dict:
+        return dict(AP=self.told.pop(0))
+
+
+def collate(items: list) -> dict:
+    return dict(inputs=items)
+
+
+def make_runner(work_dir: Path, epochs: int = 4, model: Toy | None = None, measures=(), resume: bool = False, hooks=(),
+                **arguments) -> Runner:
+    """A runner for the toy; ``measures`` asks for validation after each epoch, ``arguments`` are CheckpointHook's."""
+    def loader() -> DataLoader:
+        return DataLoader(Numbers(), batch_size=2, collate_fn=collate)
+
+    validation = dict(val_dataloader=loader(), val_cfg=dict(), val_evaluator=[Told(measures)]) if measures else {}
+    make_runner.number = getattr(make_runner, 'number', 0) + 1
+    return Runner(
+        model or Toy(), str(work_dir), train_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)), resume=resume, randomness=dict(seed=1),
+        default_hooks=dict(checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, **arguments)),
+        custom_hooks=list(hooks),
+        default_scope='mmdet', experiment_name=f'test_hooks_{make_runner.number}', log_level='ERROR', **validation)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def best(folder: Path) -> list[str]:
+    return [name for name in names(folder) if name.startswith('best')]
+
+
+def test_a_state_put_back_gives_the_same_numbers():
+    def draw() -> tuple:
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()
+
+    draw()  # leaves the second number of a Gaussian pair behind, which is state, too
+    state = get_random_state()
+    first = draw()
+    set_random_state(state)
+    assert draw() == first != draw()
+
+
+def test_a_state_survives_a_checkpoint_file(tmp_path):
+    np.random.randn(), random.gauss(0, 1)
+    torch.save(dict(state=get_random_state()), tmp_path / 'a.pth')
+    first = random.gauss(0, 1), np.random.randn(), torch.rand(1)
+    set_random_state(load_file(tmp_path / 'a.pth')['state'])
+    assert (random.gauss(0, 1), np.random.randn(), torch.rand(1)) == first
+
+
+def test_seeded_lends_the_generators():
+    def draw() -> tuple:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    state = get_random_state()
+    expected = draw()
+    set_random_state(state)
+    drawn = []
+    for numbers in ((1, 2, 3), (1, 2, 3), (1, 2, 4), (1, 3, 2)):
+        with seeded(*numbers):
+            drawn.append(draw())
+    assert drawn[0] == drawn[1] and len(set(drawn)) == 3
+    assert draw() == expected, 'outside nothing has changed'
+
+
+def test_kept_and_latest(tmp_path):
+    make_runner(tmp_path, epochs=4, max_keep_ckpts=2).train()
+    assert [name for name in names(tmp_path) if name.endswith('.pth')] == ['epoch_3.pth', 'epoch_4.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
+    assert load_file(tmp_path / 'epoch_4.pth')['message_hub']['runtime_info']['keep_ckpt_ids'] == [3, 4]
+
+
+def test_the_former_goes_only_after_the_new_one_is_there(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(AtomicBackend, 'remove', lambda self, path, real=AtomicBackend.remove: (
+        seen.append((Path(path).name, names(tmp_path))), real(self, path)))
+    make_runner(tmp_path, epochs=3, max_keep_ckpts=1).train()
+    assert [name for name, _ in seen] == ['epoch_1.pth', 'epoch_2.pth']
+    for number, (_, present) in enumerate(seen):
+        assert f'epoch_{number + 1}.pth' in present and f'epoch_{number + 2}.pth' in present
+
+
+def test_the_former_best_goes_only_after_the_new_one_is_there(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(AtomicBackend, 'remove', lambda self, path, real=AtomicBackend.remove: (
+        seen.append((Path(path).name, names(tmp_path))), real(self, path)))
+    runner = make_runner(tmp_path, epochs=4, measures=(0.1, 0.3, 0.2, 0.5), save_best='AP', rule='greater')
+    runner.train()
+    assert [name for name, _ in seen] == ['best_AP_epoch_1.pth', 'best_AP_epoch_2.pth']
+    assert 'best_AP_epoch_2.pth' in seen[0][1] and 'best_AP_epoch_4.pth' in seen[1][1]
+    assert best(tmp_path) == ['best_AP_epoch_4.pth']
+    assert runner.message_hub.get_info('best_score') == 0.5
+    noted = load_file(tmp_path / 'epoch_4.pth')['message_hub']['runtime_info']['best_ckpt']
+    assert noted == str(tmp_path / 'best_AP_epoch_4.pth')
+
+
+def test_best_of_several_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr(Told, 'compute_metrics', lambda self, results: self.told.pop(0))
+    measures = [dict(AP=0.2, AR=0.1), dict(AP=0.1, AR=0.3), dict(AP=0.3, AR=0.2)]
+    make_runner(tmp_path, epochs=3, measures=measures, save_best=['AP', 'AR'], rule='greater').train()
+    assert best(tmp_path) == ['best_AP_epoch_3.pth', 'best_AR_epoch_2.pth']
+
+
+def test_validation_does_not_change_training(tmp_path):
+    drawn = []
+    for measures in ((), (0.1, 0.2, 0.3)):
+        model = Toy()
+        make_runner(tmp_path / str(len(measures)), epochs=3, model=model, measures=measures).train()
+        drawn.append(model.drawn)
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 6
+
+
+def test_resuming_goes_on_with_the_same_numbers(tmp_path):
+    whole, first, second = Toy(), Toy(), Toy()
+    make_runner(tmp_path / 'whole', epochs=4, model=whole, measures=(1, 2, 3, 4)).train()
+    make_runner(tmp_path / 'broken', epochs=2, model=first, measures=(1, 2)).train()
+    make_runner(tmp_path / 'broken', epochs=4, model=second, measures=(3, 4), resume=True).train()
+    assert first.drawn + second.drawn == whole.drawn
+    assert torch.equal(second.bbox_head.weight, whole.bbox_head.weight)
+
+
+def test_resuming_without_random_states_warns(tmp_path, caplog):
+    class Forget(Hook):
+        priority = 'LOWEST'
+
+        def before_save_checkpoint(self, runner, checkpoint) -> None:
+            del checkpoint['random_state']
+
+    make_runner(tmp_path, epochs=1, hooks=[Forget()]).train()
+    runner = make_runner(tmp_path, epochs=2, resume=True)
+    messages = []
+    runner.logger.addFilter(lambda record: messages.append(record.getMessage()) or True)
+    runner.logger.setLevel('WARNING')
+    runner.train()
+    assert any('holds no random states' in message for message in messages)
+
+
+def test_leftovers_are_removed_at_the_start(tmp_path):
+    (tmp_path / '.epoch_1.pth.99.tmp').write_bytes(b'half')
+    make_runner(tmp_path, epochs=1).train()
+    assert not (tmp_path / '.epoch_1.pth.99.tmp').exists()
+
+
+@pytest.mark.parametrize('outputs', [2, 80])
+def test_number_of_classes(tmp_path, outputs):
+    hook = dict(type='mmcondetr.CheckClassesHook')
+    make_runner(tmp_path, epochs=1, hooks=[hook]).train()
+    runner = make_runner(tmp_path, epochs=1, model=Toy(num_classes=outputs), hooks=[hook])
+    message = (rf'model.bbox_head.num_classes={outputs}, but train_dataloader.dataset.metainfo has 3 classes '
+               r'\(a, b, c\). Set model.bbox_head.num_classes=3')
+    with pytest.raises(UserError, match=message):
+        runner.train()
+    assert not runner.model.drawn, 'before anything is trained'
