@@ -124,3 +124,14 @@ def test_imagenet_weights_can_be_a_local_path(table1_leaf, load_config):
     config = load_config(table1_leaf)
     config.merge_from_dict({'model.backbone.init_cfg.checkpoint': '/weights/resnet.pth'})
     assert config.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='/weights/resnet.pth')
+
+
+def test_r50_from_scratch_is_the_papers_model_with_a_trainable_backbone(load_config, root):
+    models = root / 'configs/_base_/models'
+    scratch = load_config(models / 'conditional-detr_r50_from-scratch.py').model.to_dict()
+    paper = load_config(models / 'conditional-detr_r50.py').model.to_dict()
+    del paper['_scope_']
+    for field in ('init_cfg', 'frozen_stages', 'norm_eval', 'norm_cfg', 'base_channels', 'strides', 'dilations'):
+        scratch['backbone'].pop(field)
+        paper['backbone'].pop(field, None)
+    assert scratch == paper

@@ -52,3 +52,5 @@ train_dataloader = dict(
     dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(type='mmcondetr.CocoMetric')
+test_evaluator = val_evaluator
