@@ -13,4 +13,6 @@ compat.prepare()
 
 from mmcondetr import checkpoints, datasets, engine, models  # noqa: E402  (mmdet must not be imported before compat has run)
 
+compat.teach_inferencer()
+
 __all__ = ['__version__', 'checkpoints', 'datasets', 'engine', 'models']

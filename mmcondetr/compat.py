@@ -7,6 +7,7 @@
 * mmengine calls ``torch.load`` without ``weights_only``. Where that defaults to True (torch >= 2.6) it cannot read back
   its own checkpoints, and where it does not, a checkpoint can run code. :data:`SAFE_GLOBALS` is what a checkpoint may
   hold besides tensors; :func:`torch_load` keeps to it on every torch.
+* mmdet's DetInferencer knows the step of a pipeline that reads an image by mmcv's name only: :func:`teach_inferencer`.
 """
 
 from __future__ import annotations
@@ -195,6 +196,22 @@ def register_safe_globals() -> None:
     """Let mmengine's own calls of ``torch.load`` read its checkpoints where torch refuses what it does not know."""
     if _TORCH_CHECKS_GLOBALS:
         torch.serialization.add_safe_globals([(value, path) for path, value in SAFE_GLOBALS.items()])
+
+
+def teach_inferencer() -> None:
+    """Let DetInferencer find ``mmcondetr.LoadImage`` in a test pipeline, where it looks for mmcv's name only."""
+    from mmdet.apis import DetInferencer
+
+    of_mmdet = DetInferencer._get_transform_idx
+    if getattr(of_mmdet, 'knows_mmcondetr', False):
+        return
+
+    def get_transform_idx(self: Any, pipeline: list, name: Any) -> int:
+        ours = ('mmcondetr.LoadImage',) if 'LoadImageFromFile' in name else ()
+        return of_mmdet(self, pipeline, (*((name,) if isinstance(name, str) else name), *ours))
+
+    get_transform_idx.knows_mmcondetr = True
+    DetInferencer._get_transform_idx = get_transform_idx
 
 
 def prepare() -> None:
