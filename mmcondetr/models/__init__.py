@@ -21,7 +21,7 @@ token lies in the padding.
 
 from mmcondetr.models.additive import AdditiveCrossAttention, AdditiveDecoderLayer, FirstPositionDecoderLayer
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
-from mmcondetr.models.backbone import ResNetDC5
+from mmcondetr.models.backbone import ResNet, ResNetDC5
 from mmcondetr.models.dab import AnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
 from mmcondetr.models.decoder import ConditionalDecoder, ConditionalDecoderLayer
 from mmcondetr.models.detector import ConditionalDETR
@@ -48,7 +48,7 @@ __all__ = [
     'ConditionalDETR', 'ConditionalDETRHead', 'ConditionalDecoder', 'ConditionalDecoderLayer',
     'ConditionalSpatialQueryHead', 'ContentSpatialQuery', 'DiagonalTransform', 'FirstConditionalCrossAttention',
     'FirstPositionDecoderLayer', 'FullTransform', 'HungarianMatcher', 'IdentityTransform', 'LearnedReferencePoint',
-    'PatternAnchorBoxes', 'PositionSpatialQuery', 'ReferencePoint', 'ResNetDC5', 'ScaledPositionEncoder',
+    'PatternAnchorBoxes', 'PositionSpatialQuery', 'ReferencePoint', 'ResNet', 'ResNetDC5', 'ScaledPositionEncoder',
     'SelfAttention', 'SelfAttentionSpatialQueryHead', 'SingleTransform', 'SoftmaxDETRHead',
     'SoftmaxHungarianMatcher', 'TransformSpatialQuery', 'TransformerEncoder', 'TransformerEncoderLayer',
     'ZeroReferencePoint'

@@ -4,8 +4,6 @@ import pytest
 
 from mmcondetr.complexity import build_on_meta
 
-RESNET = {'mmcondetr.ResNetDC5': 'mmcondetr.models.backbone', 'mmdet.ResNet': 'mmdet.models.backbones.resnet'}
-
 
 def module_of(part) -> str:
     return type(part).__module__
@@ -21,7 +19,7 @@ def test_parts_come_from_the_modules_they_should(built):
     config, model = built
     places = {
         module_of(model): 'mmcondetr.models.detector',
-        module_of(model.backbone): RESNET[config.model.backbone.type],
+        module_of(model.backbone): 'mmcondetr.models.backbone',
         module_of(model.neck): 'mmdet.models.necks.channel_mapper',
         module_of(model.encoder): 'mmcondetr.models.encoder',
         module_of(model.decoder): 'mmcondetr.models.decoder',

@@ -8,7 +8,7 @@ model = dict(
     # torchvision's IMAGENET1K_V1 weights by URL, so that neither torchvision nor its resolver is needed. A local copy:
     # --cfg-options model.backbone.init_cfg.checkpoint=/path/to/resnet50-0676ba61.pth
     backbone=dict(
-        type='mmdet.ResNet',
+        type='mmcondetr.ResNet',
         init_cfg=dict(type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
     neck=dict(type='mmdet.ChannelMapper'),
     positional_encoding=dict(type='mmdet.SinePositionalEncoding'),
