@@ -1,0 +1,148 @@
+"""Configs found by name, options applied, and errors as one line."""
+
+from argparse import ArgumentParser, Namespace
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from mmcondetr.compat import MissingMMCVOpError, config_root
+from mmcondetr.engine import cli, testing
+from mmcondetr.engine.config import apply_training_options, find_config, load_config
+from mmcondetr.engine.errors import UserError
+
+NAME = 'conditional-detr_r50_8xb2-50e_coco'
+
+
+def arguments(**changes) -> Namespace:
+    given = dict(config=NAME, launcher='none', cfg_options=None, work_dir=None)
+    return Namespace(**{**given, **dict(amp=False, auto_scale_lr=False, resume=None), **changes})
+
+
+@pytest.mark.parametrize('name', [NAME, f'{NAME}.py', f'conditional_detr/{NAME}.py', f'conditional_detr/{NAME}'])
+def test_a_config_is_found_by_name(name):
+    assert find_config(name) == str(config_root() / 'conditional_detr' / f'{NAME}.py')
+
+
+def test_a_path_is_taken_as_it_is(tmp_path):
+    path = tmp_path / f'{NAME}.py'
+    path.write_text('a = 1\n')
+    assert find_config(str(path)) == str(path)
+
+
+def test_an_unknown_name_is_answered_with_what_comes_close():
+    with pytest.raises(UserError, match=f"'conditional-detr_r50_8xb2-50e'.*Close to it: .*{NAME}.py"):
+        find_config('conditional-detr_r50_8xb2-50e')
+
+
+def test_a_missing_path_is_not_taken_for_a_config_of_ours_with_the_same_name(tmp_path):
+    with pytest.raises(UserError, match='neither a file nor the name'):
+        find_config(str(tmp_path / f'{NAME}.py'))
+
+
+@pytest.mark.parametrize(
+    'text, message', [('a = (\n', 'not valid Python'), ("_base_ = './gone.py'\n", 'does not exist.*gone')]
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path, text, message):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf'broken\.py.*{message}'):
+        load_config(arguments(config=str(path)))
+
+
+def test_the_work_directory_comes_from_the_flag_or_from_the_name(tmp_path):
+    assert load_config(arguments()).work_dir == f'work_dirs/{NAME}'
+    assert load_config(arguments(work_dir='here')).work_dir == 'here'
+
+
+def test_options_of_the_command_line_win():
+    config = load_config(arguments(cfg_options={'train_dataloader.batch_size': 3}))
+    assert config.train_dataloader.batch_size == 3
+    apply_training_options(config, arguments(amp=True, auto_scale_lr=True, resume='some.pth'))
+    assert (config.optim_wrapper.type, config.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+    assert config.auto_scale_lr.enable is True
+    assert (config.resume, config.load_from) == (True, 'some.pth')
+
+
+def test_resume_without_a_value_looks_for_the_last_checkpoint():
+    config = Config(dict(load_from='start.pth'))
+    apply_training_options(config, arguments(resume='auto'))
+    assert (config.resume, config.load_from) == (True, None)
+
+
+def test_scaling_the_rate_needs_to_know_for_which_batch_it_is():
+    with pytest.raises(UserError, match='auto_scale_lr.base_batch_size'):
+        apply_training_options(Config(dict()), arguments(auto_scale_lr=True))
+
+
+def test_flags_of_the_test_tool_reach_the_config():
+    config = load_config(arguments())
+    given = Namespace(checkpoint='a.pth', out='a.pkl', show=False, show_dir='drawn', wait_time=2, tta=True)
+    steps = list(config.test_dataloader.dataset.pipeline)
+    testing.apply_testing_options(config, given)
+    assert config.load_from == 'a.pth'
+    assert (config.default_hooks.visualization.draw, config.default_hooks.visualization.test_out_dir) == (True, 'drawn')
+    assert (config.model.type, config.model.module.type) == ('mmdet.DetTTAModel', 'mmcondetr.ConditionalDETR')
+    assert config.test_dataloader.dataset.pipeline[:-1] == steps[:-1]
+    assert config.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+
+
+def test_predictions_go_into_a_pickle_file_only():
+    with pytest.raises(UserError, match=r"--out 'a\.json'"):
+        testing.apply_testing_options(Config(dict()), Namespace(out='a.json'))
+
+
+def test_showing_needs_a_hook_that_shows():
+    given = Namespace(checkpoint='a.pth', out=None, show=True, show_dir=None, wait_time=2, tta=False)
+    with pytest.raises(UserError, match=r'default_hooks\.visualization'):
+        testing.apply_testing_options(Config(ConfigDict()), given)
+
+
+def failing(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize('error', [UserError('the file is gone'), MissingMMCVOpError('the file is gone')])
+def test_an_error_that_can_be_mended_is_one_line(capsys, error):
+    assert cli.run(failing(error)) == cli.USER_ERROR
+    assert capsys.readouterr().err == 'error: the file is gone\n'
+
+
+def test_an_error_from_a_loaders_worker_loses_its_traceback(capsys):
+    sent = UserError('Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
+                     '  File "x.py", line 1\nmmcondetr.engine.errors.UserError: the image is gone\n')
+    assert cli.run(failing(sent)) == cli.USER_ERROR
+    assert capsys.readouterr().err == 'error: the image is gone\n'
+
+
+def test_an_interruption_says_how_to_go_on(capsys):
+    assert cli.run(failing(KeyboardInterrupt())) == cli.INTERRUPTED
+    assert '--resume' in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(failing(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize('spelling', ['--local_rank', '--local-rank'])
+def test_the_local_rank_reaches_mmengine(monkeypatch, spelling):
+    monkeypatch.setattr('sys.argv', ['train.py', NAME, spelling, '3'])
+    monkeypatch.setattr('os.environ', {})
+    parser = ArgumentParser()
+    cli.add_common_arguments(parser)
+    cli.parse(parser)
+    import os
+
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_a_wrong_config_costs_one_line_and_exit_code_2(run_tool, tmp_path, tool):
+    done = run_tool(tool, 'no-such-config', *(['x.pth'] if tool == 'test' else []), cwd=tmp_path)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1 and "Config 'no-such-config' is neither" in lines[0]
+    assert 'Traceback' not in done.stderr
