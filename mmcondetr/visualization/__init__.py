@@ -1,5 +1,6 @@
 """Seeing the attention: record it, draw the papers' figures, write an explorer page, measure it over a data set."""
 
+from mmcondetr.visualization.explorer import write_explorer
 from mmcondetr.visualization.figures import draw_attention, draw_comparison
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.inference import AttendedImage, Detection, attend, read_image
@@ -9,5 +10,5 @@ from mmcondetr.visualization.record import Recorded, record_attention
 
 __all__ = [
     'AttendedImage', 'AttentionMaps', 'Detection', 'ImageAttention', 'Recorded', 'attend', 'draw_attention',
-    'draw_comparison', 'load_detector', 'read_image', 'record_attention'
+    'draw_comparison', 'load_detector', 'read_image', 'record_attention', 'write_explorer'
 ]

@@ -147,8 +147,9 @@ def _rounded(values: Sequence[float]) -> list[float]:
 def _fill_page(data: dict) -> str:
     """The template with style, scripts and data put in."""
     folder = resources.files('mmcondetr.visualization') / 'explorer'
-    read = {name: (folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.css', 'maps.js', 'page.js')}
-    text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')  # nothing may end the script
-    page = read['page.html'].replace('/*{style}*/', read['page.css'])
-    page = page.replace('/*{script}*/', read['maps.js'] + read['page.js'])
+    page, style, maps, steering = (
+        (folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.css', 'maps.js', 'page.js'))
+    # No "<", for nothing may end the script element that the data lies in.
+    text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
+    page = page.replace('/*{style}*/', style).replace('/*{script}*/', maps + steering)
     return page.replace('/*{data}*/', text)

@@ -37,8 +37,7 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
     if 'init_cfg' in settings.model.get('backbone', {}):
         settings.model.backbone.init_cfg = None  # the checkpoint has these weights
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    with warnings.catch_warnings():  # a checkpoint without class names is met below
-        warnings.simplefilter('ignore')
+    with warnings.catch_warnings(record=True):  # of missing class names, which are met below
         if not str(settings.model.type).startswith('mmcondetr.'):  # ours check it themselves, in whatever format it is
             check_fits(init_detector(deepcopy(settings), None, device='cpu'), loaded.get('state_dict', loaded))
         model = init_detector(settings, checkpoint, device=device)

@@ -54,7 +54,7 @@ def draw_rows(rows: Sequence[Row], titles: Sequence[str], title: str, out_png: s
         top=1 - 0.62 / height, wspace=0.05, hspace=0.05 / aspect, width_ratios=ratios)
     start = 0
     for block in blocks:
-        _draw_detection(figure.add_subplot(grid[start:start + len(block), :left]), block[0])
+        _draw_detection(figure.add_subplot(grid[start:start + len(block), :left]), block[0], left > 1)
         for index, row in enumerate(block):
             for column, weights in enumerate(row.maps):
                 axes = figure.add_subplot(grid[start + index, left + 1 + column])
@@ -80,11 +80,11 @@ def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
     return blocks
 
 
-def _draw_detection(axes: Axes, row: Row) -> None:
+def _draw_detection(axes: Axes, row: Row, tall: bool) -> None:
     axes.imshow(to_rgb(row.attended.pixels), interpolation='nearest' if max(row.maps.shape) < 400 else 'antialiased')
     _mark(axes, row)
     _caption(axes, f'{row.detection.name} {row.detection.score:.2f}, query {row.detection.query}', 0.03, 'left')
-    axes.set_anchor('N')
+    axes.set_anchor('N' if tall else 'C')
     _hide_ticks(axes)
 
 
@@ -127,7 +127,8 @@ def _hide_ticks(axes: Axes) -> None:
 def _draw_scale(figure: Figure) -> None:
     """One scale for all panels, since each runs from zero to its own maximum."""
     width = figure.get_figwidth()
-    axes = figure.add_axes((1 - 0.62 / width, 0.25, 0.13 / width, 0.5))
+    share = min(0.5, 2.4 / figure.get_figheight())
+    axes = figure.add_axes((1 - 0.62 / width, 0.5 - share / 2, 0.13 / width, share))
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOUR_MAP), cax=axes, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(['0', 'half', 'max'], fontsize=8)
     bar.outline.set_visible(False)
