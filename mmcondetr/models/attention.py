@@ -16,13 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcondetr.models.dropout import applies
 from mmcondetr.models.dropout_attention import dropout_attention
 from mmcondetr.registry import MODELS
-
-if hasattr(torch.compiler, 'is_compiling'):
-    from torch.compiler import is_compiling
-else:  # torch 2.1 and 2.2
-    from torch._dynamo import is_compiling
 
 
 class DotProductAttention(nn.Module):
@@ -53,17 +49,15 @@ class DotProductAttention(nn.Module):
         """
         batch = value.shape[0]
         q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value, ), batch)
-        dropout = self.dropout if self.training else 0.
-        # torch.compile cannot look into the chunked form: what is compiled takes torch's own.
-        if dropout and q.device.type == 'cpu' and not is_compiling():
-            return dropout_attention(q, k, v, dropout, mask).transpose(1, 2).flatten(2)
+        if applies(self, self.dropout, q):
+            return dropout_attention(q, k, v, self.dropout, mask).transpose(1, 2).flatten(2)
         # torch's fused kernels want q, k and v of one width: zero channels cost less than the unfused form.
         width = v.shape[-1]
         v = F.pad(v, (0, q.shape[-1] - width))
         attended = F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=None if mask is None else ~mask[:, None, None, :],
-            dropout_p=dropout)  # (B, H, N, width of q per head)
+            dropout_p=self.dropout if self.training else 0.)  # (B, H, N, width of q per head)
         return attended[..., :width].transpose(1, 2).flatten(2)
 
     def _heads(self, parts: Sequence[Tensor], batch: int) -> Tensor:

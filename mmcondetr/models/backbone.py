@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from mmdet.models.backbones import ResNet as MMDetResNet
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mmcondetr.models import checkpointing
 from mmcondetr.registry import MODELS
 
 
@@ -33,9 +33,10 @@ class FoldingBasicBlock(BasicBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, planes, h / stride, w / stride)."""
-        return _maybe_checkpoint(self, x)
+        return checkpointing.run(self.compute, x, recompute=self.with_cp)
 
     def compute(self, x: Tensor) -> Tensor:
+        """What :meth:`forward` computes."""
         out = F.relu_(convolve(self.conv1, self.norm1, x))
         out = convolve(self.conv2, self.norm2, out)
         return F.relu_(out.add_(_shortcut(self, x)))
@@ -46,9 +47,10 @@ class FoldingBottleneck(Bottleneck):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 4 * planes, h / stride, w / stride)."""
-        return _maybe_checkpoint(self, x)
+        return checkpointing.run(self.compute, x, recompute=self.with_cp)
 
     def compute(self, x: Tensor) -> Tensor:
+        """What :meth:`forward` computes."""
         out = F.relu_(convolve(self.conv1, self.norm1, x))
         out = F.relu_(convolve(self.conv2, self.norm2, out))
         out = convolve(self.conv3, self.norm3, out)
@@ -57,12 +59,6 @@ class FoldingBottleneck(Bottleneck):
 
 def _shortcut(block: nn.Module, x: Tensor) -> Tensor:
     return x if block.downsample is None else convolve(*block.downsample, x)
-
-
-def _maybe_checkpoint(block: FoldingBasicBlock | FoldingBottleneck, x: Tensor) -> Tensor:
-    if block.with_cp and block.training and torch.is_grad_enabled():
-        return checkpoint(block.compute, x, use_reentrant=False)
-    return block.compute(x)
 
 
 @MODELS.register_module()

@@ -14,6 +14,7 @@ import torch
 from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
+from mmcondetr.models import checkpointing
 from mmcondetr.models.encoder import TransformerEncoder
 from mmcondetr.models.positional import sine_embed
 from mmcondetr.models.reference import Position
@@ -127,12 +128,14 @@ class ScaledPositionEncoder(TransformerEncoder):
     Paper: arXiv 2201.12329, the authors' code (the encoder's ``query_scale``).
     """
 
-    def __init__(self, num_layers: int, layer: dict, embed_dims: int, init_cfg: dict | None = None) -> None:
-        super().__init__(num_layers, layer, init_cfg)
+    def __init__(self, num_layers: int, layer: dict, embed_dims: int, with_cp: bool = False,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(num_layers, layer, with_cp, init_cfg)
         self.position_scale = MLP(embed_dims, embed_dims, embed_dims, 2)
 
     def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """See :meth:`TransformerEncoder.forward`."""
         for layer in self.layers:
-            tokens = layer(tokens, position * self.position_scale(tokens), mask)
+            scaled = position * self.position_scale(tokens)
+            tokens = checkpointing.run(layer, tokens, scaled, mask, recompute=self.with_cp)
         return tokens

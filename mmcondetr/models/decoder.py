@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmcondetr.models import checkpointing
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.feed_forward import FeedForward, xavier_linear
 from mmcondetr.registry import MODELS
@@ -63,14 +64,16 @@ class ConditionalDecoder(BaseModule):
         layer: config of one layer; its ``index`` is filled in here.
         reference_point: config of the reference point module.
         spatial_query: config of the spatial query head.
+        with_cp: recompute the layers' activations in the backward pass to save memory.
         init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
 
     Paper: §3.3.
     """
 
     def __init__(self, num_layers: int, layer: dict, reference_point: dict, spatial_query: dict,
-                 init_cfg: dict | None = None) -> None:
+                 with_cp: bool = False, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        self.with_cp = with_cp
         self.layers = nn.ModuleList(MODELS.build(dict(layer, index=index)) for index in range(num_layers))
         self.embed_dims = self.layers[0].embed_dims
         self.reference_point = MODELS.build(reference_point)
@@ -108,9 +111,11 @@ class ConditionalDecoder(BaseModule):
         for i, layer in enumerate(self.layers):
             if i > 0:
                 position = self.reference_point.move(position, f, box_embed)
-            c_q = layer.self_attend(f, position.object_query)
+            c_q = checkpointing.run(layer.self_attend, f, position.object_query, recompute=self.with_cp)
             p_q = self.spatial_query(f, c_q, position.p_s, layer=i)  # eq. 6
-            f = layer.cross_attend(c_q, p_q, position.object_query, memory, memory_position, mask)  # eq. 3
+            f = checkpointing.run(  # eq. 3
+                layer.cross_attend, c_q, p_q, position.object_query, memory, memory_position, mask,
+                recompute=self.with_cp)
             hidden_states.append(self.norm(f))
             references.append(position.reference.expand(*f.shape[:2], -1))
         return torch.stack(hidden_states), torch.stack(references)

@@ -1,11 +1,13 @@
 """DETR's transformer encoder: the memory tokens attend to each other, in post-norm layers."""
 
-from typing import Optional
+from __future__ import annotations
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmcondetr.models import checkpointing
 from mmcondetr.models.attention import EncoderSelfAttention
+from mmcondetr.models.dropout import Dropout
 from mmcondetr.models.feed_forward import FeedForward, xavier_linear
 from mmcondetr.registry import MODELS
 
@@ -23,15 +25,15 @@ class TransformerEncoderLayer(nn.Module):
     """
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
-                 activation: Optional[dict] = None) -> None:
+                 activation: dict | None = None) -> None:
         super().__init__()
         self.self_attn = EncoderSelfAttention(embed_dims, num_heads, dropout)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout, activation)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, position: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """Refine the tokens: (B, S, D) with position (B or 1, S, D) and mask (B, S) -> (B, S, D)."""
         tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, position, mask)))
         return self.norm2(tokens + self.dropout(self.ffn(tokens)))
@@ -44,11 +46,13 @@ class TransformerEncoder(BaseModule):
     Args:
         num_layers: how many.
         layer: config of one layer.
+        with_cp: recompute the layers' activations in the backward pass to save memory.
         init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
     """
 
-    def __init__(self, num_layers: int, layer: dict, init_cfg: Optional[dict] = None) -> None:
+    def __init__(self, num_layers: int, layer: dict, with_cp: bool = False, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        self.with_cp = with_cp
         self.layers = nn.ModuleList(MODELS.build(layer) for _ in range(num_layers))
 
     def init_weights(self) -> None:
@@ -56,7 +60,7 @@ class TransformerEncoder(BaseModule):
         xavier_linear(self)
         super().init_weights()
 
-    def forward(self, tokens: Tensor, position: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode the flattened feature map into the memory.
 
         Args:
@@ -68,5 +72,5 @@ class TransformerEncoder(BaseModule):
             (B, S, D).
         """
         for layer in self.layers:
-            tokens = layer(tokens, position, mask)
+            tokens = checkpointing.run(layer, tokens, position, mask, recompute=self.with_cp)
         return tokens

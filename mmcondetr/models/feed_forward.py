@@ -1,9 +1,10 @@
 """The feed-forward network that every encoder and decoder layer ends in."""
 
-from typing import Optional
+from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmcondetr.models.dropout import Dropout
 from mmcondetr.registry import MODELS
 
 
@@ -18,16 +19,21 @@ class FeedForward(nn.Module):
     """
 
     def __init__(self, embed_dims: int, feedforward_channels: int, dropout: float,
-                 activation: Optional[dict] = None) -> None:
+                 activation: dict | None = None) -> None:
         super().__init__()
         self.linear1 = nn.Linear(embed_dims, feedforward_channels)
         self.activation = MODELS.build(activation or dict(type='mmengine.ReLU', inplace=True))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(feedforward_channels, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform every token: (..., D) -> (..., D)."""
-        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+        hidden = self.linear1(x)  # (..., feedforward_channels)
+        if isinstance(self.activation, nn.ReLU):
+            hidden = self.dropout.after_relu(hidden)
+        else:
+            hidden = self.dropout(self.activation(hidden))
+        return self.linear2(hidden)
 
 
 def xavier_linear(module: nn.Module) -> None:

@@ -1,0 +1,16 @@
+"""Activation checkpointing: pay a second forward pass for memory. The switch is ``with_cp``, as in mmdet's ResNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+
+def run(function: Callable[..., Any], *inputs: Any, recompute: bool) -> Any:
+    """``function(*inputs)``; with ``recompute``, its activations are computed again for the backward pass."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(function, *inputs, use_reentrant=False)
+    return function(*inputs)
