@@ -7,13 +7,16 @@ import os.path
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmcondetr.engine.checkpoint_io import remove_leftovers, replacing
+from mmcondetr.engine.errors import NonFiniteLossError
 from mmcondetr.engine.random_state import get_random_state, set_random_state
 from mmcondetr.engine.resuming import advance, drawing_sampler
 from mmcondetr.registry import HOOKS
@@ -27,6 +30,18 @@ class AtomicBackend(LocalBackend):
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         with replacing(filepath) as temporary:
             temporary.write_bytes(obj)
+
+
+def _check_finite(runner: Runner, last: str | None) -> None:
+    """A loss can be finite and its gradient not: the weights are then lost, and must not replace good ones."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    broken = [name for name, value in model.state_dict().items()
+              if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        shown = ', '.join(broken[:5]) + (', ...' if len(broken) > 5 else '')
+        raise NonFiniteLossError(
+            f'{len(broken)} tensors of the model are NaN or infinite at iteration {runner.iter} ({shown}), so no '
+            f'checkpoint is written; the last good one is {last}. Try a smaller learning rate or optim_wrapper.clip_grad, or training without --amp.')
 
 
 @HOOKS.register_module()
@@ -57,6 +72,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend = get_file_backend(self.out_dir, backend_args=self.backend_args)
             if is_main_process():
                 remove_leftovers(self.out_dir)
+        if runner.train_dataloader.generator is None:  # else each pass draws a number from training's generator
+            runner.train_dataloader.generator = torch.Generator().manual_seed(runner.seed or 0)
         if runner.iter > 0:
             self._resume(runner)
         self._keep_state()
@@ -95,7 +112,12 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint['random_state'] = self._saving
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Write the checkpoint of ``step``, then the name of the latest, then remove what is too old."""
+        """Write the checkpoint of ``step``, then the name of the latest, then remove what is too old.
+
+        Raises:
+            NonFiniteLossError: A weight is NaN or infinite; nothing is written or removed.
+        """
+        _check_finite(runner, self.last_ckpt)
         name = self.filename_tmpl.format(step)
         outdated = self._outdated(runner, step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmcondetr.engine.checkpoint_hook import AtomicBackend
 from mmcondetr.engine.checkpoint_io import load_file
-from mmcondetr.engine.errors import UserError
+from mmcondetr.engine.errors import NonFiniteLossError, UserError
 from mmcondetr.engine.random_state import get_random_state, seeded, set_random_state
 
 
@@ -202,6 +202,19 @@ def test_leftovers_are_removed_at_the_start(tmp_path):
     (tmp_path / '.epoch_1.pth.99.tmp').write_bytes(b'half')
     make_runner(tmp_path, epochs=1).train()
     assert not (tmp_path / '.epoch_1.pth.99.tmp').exists()
+
+
+def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path):
+    class Spoil(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            if runner.epoch == 2:
+                runner.model.bbox_head.bias.data.fill_(float('nan'))
+
+    message = r'2 tensors of the model are NaN or infinite at iteration 6 \(bbox_head.weight, .*one is .*epoch_2.pth'
+    with pytest.raises(NonFiniteLossError, match=message):
+        make_runner(tmp_path, epochs=4, max_keep_ckpts=1, hooks=[Spoil()]).train()
+    assert [name for name in names(tmp_path) if name.endswith('.pth')] == ['epoch_2.pth']
+    assert load_file(tmp_path / 'epoch_2.pth')['state_dict']['bbox_head.bias'].isfinite().all()
 
 
 @pytest.mark.parametrize('outputs', [2, 80])
