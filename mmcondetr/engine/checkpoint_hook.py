@@ -41,7 +41,8 @@ def _check_finite(runner: Runner, last: str | None) -> None:
         shown = ', '.join(broken[:5]) + (', ...' if len(broken) > 5 else '')
         raise NonFiniteLossError(
             f'{len(broken)} tensors of the model are NaN or infinite at iteration {runner.iter} ({shown}), so no '
-            f'checkpoint is written; the last good one is {last}. Try a smaller learning rate or optim_wrapper.clip_grad, or training without --amp.')
+            f'checkpoint is written; the last good one is {last}. Try a smaller learning rate or '
+            'optim_wrapper.clip_grad, or training without --amp.')
 
 
 @HOOKS.register_module()
