@@ -177,9 +177,10 @@ def _write_split(root: Path, split: str, number: int, image_size: int, seed: int
     target.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
 
 
-def _read_marker(root: Path) -> dict | None:
+def read_marker(root: str | os.PathLike) -> dict | None:
+    """What the set at ``root`` was drawn with: arguments of :func:`generate_shapes` and the version; None for none."""
     try:
-        return json.loads((root / MARKER).read_text())
+        return json.loads((Path(root) / MARKER).read_text())
     except (OSError, ValueError):
         return None
 
@@ -203,9 +204,9 @@ def generate_shapes(root: str | os.PathLike, num_train: int = 2000, num_val: int
             raise UserError(f'Shapes data set: {name}={parameters[name]} is too small, the least is {least}.')
     root = Path(os.path.abspath(root))
     wanted = dict(parameters, version=VERSION)
-    if _read_marker(root) == wanted:
+    if read_marker(root) == wanted:
         return False
-    if root.exists() and _read_marker(root) is None and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and read_marker(root) is None and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f'{root} is not empty and holds no {MARKER}, so it is no shapes data set: name another folder, '
                         f'or remove this one.')
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -226,6 +227,6 @@ def _replace_folder(new: Path, root: Path, old: Path, wanted: dict) -> None:
     try:
         os.rename(new, root)
     except OSError:
-        if _read_marker(root) != wanted:
+        if read_marker(root) != wanted:
             raise
     shutil.rmtree(old, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from mmcondetr.datasets import shapes
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, draw_image, generate_shapes
 from mmcondetr.engine.errors import UserError
+from mmcondetr.registry import DATASETS
 
 
 def digest(root) -> str:
@@ -109,3 +111,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 def test_numbers_out_of_range_are_named(tmp_path, field):
     with pytest.raises(UserError, match=f'{field}=0 is too small'):
         generate_shapes(tmp_path / 'set', **{field: 0})
+
+
+def test_the_data_set_draws_itself_and_warns_of_another(tmp_path):
+    def build(number: int):
+        return DATASETS.build(dict(
+            type='mmcondetr.ShapesDataset', data_root=str(tmp_path / 'set'), ann_file='annotations/train.json',
+            data_prefix=dict(img='train/'), generate=dict(num_train=number, num_val=1, image_size=64)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(build(3)) == 3 and build(3).metainfo['classes'] == SHAPES_CLASSES
+    with pytest.warns(UserWarning, match=r"holds a shapes data set with {'num_train': 3}.*asks for {'num_train': 4"):
+        assert len(build(4)) == 3
