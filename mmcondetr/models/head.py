@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmcondetr.engine.errors import NonFiniteLossError
 from mmcondetr.models.matching import Matches
+from mmcondetr.models.precision import full_precision
 from mmcondetr.registry import MODELS, TASK_UTILS
 
 #: Loss terms by name, each (L, B): what one image adds to the loss of one layer.
@@ -87,7 +88,8 @@ class ConditionalDETRHead(BaseModule):
             - class logits (L, B, N, classes);
             - boxes (L, B, N, 4), cxcywh in fractions of the unpadded image, float32.
         """
-        offsets = self.box_embed(hidden_states).float()
+        with full_precision(hidden_states):
+            offsets = self.box_embed(hidden_states.to(self.class_embed.weight.dtype)).float()
         origin = F.pad(references.float(), (0, 4 - references.shape[-1]))  # [s, 0, 0]
         return self.class_embed(hidden_states), (offsets + origin).sigmoid()
 
@@ -109,7 +111,8 @@ class ConditionalDETRHead(BaseModule):
         logits, boxes = self(hidden_states, references)
         num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples)])
         num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]  # averaged over ranks, as the authors do
-        table = self.loss_table(logits.float(), boxes, samples, num_boxes)
+        with full_precision(logits):
+            table = self.loss_table(logits.float(), boxes, samples, num_boxes)
         check_finite(table, samples)
         losses = {}
         for name, values in table.items():

@@ -14,6 +14,7 @@ from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
 from mmcondetr.models.positional import sine_embed
+from mmcondetr.models.precision import full_precision
 from mmcondetr.registry import MODELS
 
 
@@ -77,7 +78,8 @@ class ReferencePoint(StillReferencePoint):
 
     def forward(self, object_query: Tensor) -> Tensor:
         """Logits (x, y) of the points: (B or 1, N, D) -> (B or 1, N, 2)."""
-        return self.predictor(object_query)
+        with full_precision(object_query):
+            return self.predictor(object_query)
 
 
 @MODELS.register_module()
