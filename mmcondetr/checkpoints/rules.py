@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Union
 
+from mmcondetr.checkpoints import dab_rules
+
 Rule = tuple[Union[str, tuple[str, ...]], str]
 
 
@@ -222,9 +224,13 @@ _ON_DISK, _IN_MEMORY = 'model.backbone.conv_encoder.model.', 'model.backbone.mod
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family('mmcondetr', 'mmcondetr', _ours(tuple(_authors())), keeps_counters=True),
+        Family('mmcondetr', 'mmcondetr', _ours((*_authors(), *dab_rules.authors(_authors()))), keeps_counters=True),
         Family('authors', "the authors' code", tuple(_authors())),
         Family('mmdet', 'mmdet', tuple(_mmdet()), keeps_counters=True),
+        # The authors keep the box MLP twice: the decoder refines anchors by the head's.
+        Family('dab-authors', "the code of DAB-DETR's authors", dab_rules.authors(_authors()),
+               ignored=(r'transformer\.decoder\.bbox_embed\..*', )),
+        Family('dab-mmdet', "mmdet's DAB-DETR", dab_rules.mmdet(_mmdet()), keeps_counters=True),
         Family('detrex', 'detrex', tuple(_detrex()), ignored=(r'criterion\.empty_weight', r'pixel_(mean|std)')),
         Family('huggingface', f'{_TRANSFORMERS}, timm backbone', tuple(_huggingface_on_disk() + _resnet(_ON_DISK))),
         Family('huggingface-resnet', f'{_TRANSFORMERS}, its own ResNet',
