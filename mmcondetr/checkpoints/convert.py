@@ -17,8 +17,8 @@ from torch import Tensor
 from mmcondetr.checkpoints import classes
 from mmcondetr.checkpoints.huggingface import write_configs
 from mmcondetr.checkpoints.reading import find_file, read
-from mmcondetr.checkpoints.renaming import check_complete, from_ours, to_ours
-from mmcondetr.checkpoints.rules import FAMILIES
+from mmcondetr.checkpoints.renaming import check_complete, from_ours, is_dab, to_ours
+from mmcondetr.checkpoints.rules import FAMILIES, Family
 from mmcondetr.checkpoints.source import RECORD, Source, examine, hash_tensors
 from mmcondetr.engine.checkpoint_io import replacing
 from mmcondetr.engine.errors import UserError
@@ -53,13 +53,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, to: str, dc5: 
     check_complete(tensors, path)
     tensors, names = _with_rows(tensors, found.names, 91 if to in _WITH_91_ROWS else 80)
     dc5 = found.dc5 if dc5 is None else dc5
-    if to == 'huggingface':
-        layout = FAMILIES['huggingface' if dc5 else 'huggingface-resnet']
-        if dc5 is None:
-            raise UserError(f"'{path}' does not say whether it is a DC5 model, and Hugging Face's config.json must: "
-                            'give --dc5 or --no-dc5.')
-    else:
-        layout = FAMILIES[to]
+    layout = _layout(to, tensors, dc5, path)
     renamed = from_ours(tensors, layout, path)
     record = _record(found, renamed, to, names, dc5)
     if to == 'huggingface':
@@ -69,6 +63,16 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, to: str, dc5: 
     rows = len(tensors[classes.HEAD[0]])
     return (f'{path} ({found.family.title}, {len(found.tensors)} tensors) -> {target} ({layout.title}, {len(renamed)} '
             f'tensors, {rows} classes, SHA-256 {record["tensors_sha256"][:12]}...)')
+
+
+def _layout(to: str, tensors: Mapping[str, Tensor], dc5: bool | None, path: str) -> Family:
+    """The family that is written."""
+    if to == 'huggingface':
+        if dc5 is None:
+            raise UserError(f"'{path}' does not say whether it is a DC5 model, and Hugging Face's config.json must: "
+                            'give --dc5 or --no-dc5.')
+        return FAMILIES['huggingface' if dc5 else 'huggingface-resnet']
+    return FAMILIES[f'dab-{to}' if is_dab(tensors) and to != 'mmcondetr' else to]
 
 
 def _check_target(target: Path, to: str, force: bool) -> None:

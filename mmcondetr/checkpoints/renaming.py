@@ -115,6 +115,11 @@ def from_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> dict
     return renamed
 
 
+def is_dab(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors under our names are of a DAB-DETR."""
+    return any(name.startswith('decoder.reference_point.query_predictor.') for name in tensors)
+
+
 def check_complete(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise if a tensor is missing between others; how many layers there are is read off the names.
 
@@ -126,7 +131,9 @@ def check_complete(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     bottleneck = any('.conv3.' in name for name in tensors)
     missing = []
-    for _, ours in FAMILIES['mmcondetr'].rules:
+    for _, ours in FAMILIES['dab-authors' if is_dab(tensors) else 'authors'].rules:
+        if '.patterns.' in ours or '.activation.' in ours:  # only some of DAB-DETR's variants have them
+            continue
         if not bottleneck and ('.conv3.' in ours or '.bn3.' in ours or '.downsample.' in ours):
             continue
         head, found, _ = ours.partition('{i}')

@@ -5,6 +5,7 @@ The tests beside this file assert the differences; make_fidelity_table.py writes
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,9 +58,14 @@ def build(model: dict, scope: str = 'mmcondetr') -> nn.Module:
         return MODELS.build(model).eval()
 
 
+@lru_cache(maxsize=1)
+def _authors_tensors(layers: int) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in weights.authors_state_dict(layers).items()}
+
+
 def authors_tensors(backbone: str) -> dict[str, Tensor]:
-    """A full authors' checkpoint, 91 classes."""
-    return {name: torch.from_numpy(value) for name, value in weights.authors_state_dict(depth(backbone)).items()}
+    """A full authors' checkpoint, 91 classes; not to be written to."""
+    return dict(_authors_tensors(depth(backbone)))
 
 
 def our_tensors(backbone: str) -> dict[str, Tensor]:
