@@ -1,36 +1,16 @@
 """Recording attention: the maps are those the model attends with, and they lie where they belong on the image."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
+from tiny_files import tiny_detr_config
 from tiny_model import batch, build, sample, tiny_config
 
 from mmcondetr.engine.errors import UserError
 from mmcondetr.models.attention import DotProductAttention
 from mmcondetr.visualization import record_attention
 from mmcondetr.visualization.maps import AttentionParts, TokenGrid, compute_maps
-
-
-def tiny_detr_config() -> dict:
-    config = tiny_config()
-    attention = dict(embed_dims=32, num_heads=4, dropout=0., batch_first=True)
-    ffn = dict(embed_dims=32, feedforward_channels=64, num_fcs=2, ffn_drop=0., act_cfg=dict(type='ReLU', inplace=True))
-    config.update(
-        type='mmdet.DETR',
-        positional_encoding=dict(num_feats=16, normalize=True),
-        encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
-        decoder=dict(
-            num_layers=3, return_intermediate=True,
-            layer_cfg=dict(self_attn_cfg=copy.deepcopy(attention), cross_attn_cfg=copy.deepcopy(attention), ffn_cfg=ffn)),
-        bbox_head=dict(
-            type='mmdet.DETRHead', num_classes=5, embed_dims=32,
-            loss_cls=dict(type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1, use_sigmoid=False, class_weight=1.0),
-            loss_bbox=dict(type='mmdet.L1Loss'), loss_iou=dict(type='mmdet.GIoULoss')),
-        train_cfg=None, test_cfg=dict(max_per_img=12))
-    return config
 
 
 def run(model, **options):
