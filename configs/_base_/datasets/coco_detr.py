@@ -5,7 +5,8 @@ _base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
 custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
 default_hooks = dict(
     checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
-    check_classes=dict(type='mmcondetr.CheckClassesHook'))
+    check_classes=dict(type='mmcondetr.CheckClassesHook'),
+    match_classes=dict(type='mmcondetr.MatchClassesHook'))
 
 # mmdet's augmentation differs in one place: it caps the longer side at 1333 in the resize before the crop, which the
 # authors do not, so that a panorama becomes thinner than the crop's least side of 384. An edge this long never caps.
