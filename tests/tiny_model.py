@@ -24,7 +24,9 @@ CONFIG = dict(
         num_outs=1),
     positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=16, normalize=True),
     encoder=dict(
-        type='mmcondetr.TransformerEncoder', num_layers=2, layer=dict(type='mmcondetr.TransformerEncoderLayer', **LAYER)),
+        type='mmcondetr.TransformerEncoder',
+        num_layers=2,
+        layer=dict(type='mmcondetr.TransformerEncoderLayer', **LAYER)),
     decoder=dict(
         type='mmcondetr.ConditionalDecoder',
         num_layers=3,
@@ -42,6 +44,15 @@ CONFIG = dict(
     test_cfg=dict(max_per_img=20),
     data_preprocessor=dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=1))
 
+
+# Gradients that are zero by construction. Softmax does not see what all its logits share: the biases of the keys.
+# Before the first layer f is zero: its content projections see nothing, and its self-attention averages equal
+# values, whatever the attention weights.
+ZERO_GRADIENT_ENDINGS = ('attn.key_content_proj.bias', 'attn.key_position_proj.bias')
+ZERO_GRADIENT_FIRST_LAYER = tuple(
+    f'decoder.layers.0.self_attn.{name}' for name in (
+        'query_content_proj.weight', 'query_content_proj.bias', 'query_position_proj.weight',
+        'query_position_proj.bias', 'key_content_proj.weight', 'key_position_proj.weight', 'value_proj.weight'))
 
 def tiny_config() -> dict:
     """A copy of the config, to be changed at will."""
@@ -89,3 +100,8 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, list[DetDataSample]]:
         sample((70, 100), (96, 128), [[10, 10, 90, 60]], [4]),
     ]
     return images, samples
+
+
+def is_silent(name: str) -> bool:
+    """Whether this parameter's gradient is zero by construction."""
+    return name.endswith(ZERO_GRADIENT_ENDINGS) or name in ZERO_GRADIENT_FIRST_LAYER

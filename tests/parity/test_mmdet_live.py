@@ -3,13 +3,17 @@
 The weights are those of weights.py, under which tokens and queries stay apart; two images, the second one padded.
 """
 
+import copy
+import re
+
 import pytest
 import torch
 import weights
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
-from tiny_model import sample
+from tiny_model import is_silent, sample
 
 from mmcondetr.checkpoints.renaming import from_ours, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
@@ -18,10 +22,13 @@ from mmcondetr.engine.config import find_config
 pytestmark = pytest.mark.slow
 OUTPUT_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5
+# On top of weights.py: gains under which neither softmax nor 50 layers of ReLU amplify float32's rounding past 1e-5.
+GAINS = ((r'neck.*weight', 0.25), (r'encoder.*in_proj.weight', 0.3), (r'bn3.weight', 0.5),
+         (r'decoder.*(query|key)_\w+_proj.weight', 0.6), (r'cross_attn.value_proj', 1.5))
 
 
-def build(config: str, tensors: dict) -> torch.nn.Module:
-    model_config = Config.fromfile(config).model
+def build(config: Config, tensors: dict) -> torch.nn.Module:
+    model_config = config.model
     model_config.backbone.init_cfg = None
     model = MODELS.build(model_config).eval()
     missing, unexpected = model.load_state_dict(tensors, strict=False)
@@ -37,8 +44,12 @@ def models():
     tensors, _ = to_ours(authors, FAMILIES['authors'], 'weights.py')
     for name in ('bbox_head.class_embed.weight', 'bbox_head.class_embed.bias'):
         tensors[name] = tensors[name][:80].clone()
-    ours = build(find_config('conditional-detr_r50_8xb2-50e_coco'), tensors)
-    theirs = build('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
+    for name, tensor in tensors.items():
+        for pattern, gain in GAINS:
+            if re.search(pattern, name):
+                tensor.mul_(gain)
+    ours = build(Config.fromfile(find_config('conditional-detr_r50_8xb2-50e_coco')), tensors)
+    theirs = build(get_config('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'),
                    from_ours(tensors, FAMILIES['mmdet'], 'weights.py'))
     return ours, theirs
 
@@ -63,19 +74,33 @@ def test_outputs_agree(models):
     assert torch.allclose(boxes, their_boxes, rtol=0, atol=OUTPUT_TOLERANCE)
 
 
-def test_losses_and_gradients_agree(models):
-    ours, theirs = models
+def test_losses_agree(models):
     images, samples = batch()
-    losses, their_losses = (model(images, samples, mode='loss') for model in models)
+    with torch.no_grad():
+        losses, their_losses = (model(images, samples, mode='loss') for model in models)
     assert set(losses) == set(their_losses)
     for name, value in their_losses.items():
         assert torch.allclose(losses[name], value, rtol=0, atol=LOSS_TOLERANCE), name
-    sum(losses.values()).backward()
-    sum(their_losses.values()).backward()
-    gradients = {name: value.grad for name, value in ours.named_parameters() if value.grad is not None}
-    theirs = {name: value.grad for name, value in theirs.named_parameters() if value.grad is not None}
-    theirs, _ = to_ours(theirs, FAMILIES['mmdet'], 'gradients')
-    assert set(gradients) == set(theirs)
+
+
+def test_gradients_agree(models):
+    """|difference| <= 1e-4 |gradient| + 1e-6, tensor by tensor.
+
+    ReLU's gradient jumps where an activation is within rounding of zero, which happens somewhere in any large backbone
+    whose BatchNorm is folded in one implementation and not in the other (test_backbone.py compares the two). So both
+    detectors use one backbone here.
+    """
+    ours, theirs = (copy.deepcopy(model) for model in models)
+    ours.backbone = copy.deepcopy(theirs.backbone)
+    images, samples = batch()
+    gradients = []
+    for model in (ours, theirs):
+        sum(model(images, samples, mode='loss').values()).backward()
+        gradients.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
+    gradients, expected = gradients[0], to_ours(gradients[1], FAMILIES['mmdet'], 'gradients')[0]
+    assert set(gradients) == set(expected)
     for name, gradient in gradients.items():
-        difference, size = (gradient - theirs[name]).norm(), theirs[name].norm()
+        difference, size = (gradient - expected[name]).norm(), expected[name].norm()
+        # Softmax does not see a key's bias: its gradient is zero but for rounding, which is that of its weight's.
+        size = expected[name.replace('bias', 'weight')].norm() if is_silent(name) else size
         assert difference <= 1e-4 * size + 1e-6, f'{name}: {difference:.3g} of {size:.3g}'

@@ -3,23 +3,10 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
-from tiny_model import batch, build, sample, tiny_config
+from tiny_model import batch, build, is_silent, sample, tiny_config
 
 from mmcondetr.engine.errors import NonFiniteLossError
 from mmcondetr.models.detector import padding_mask
-
-# Gradients that are zero by construction. Softmax does not see what all its logits share: the biases of the keys.
-# Before the first layer f is zero: its content projections see nothing, and its self-attention averages equal
-# values, whatever the attention weights.
-ZERO_GRADIENT_ENDINGS = ('attn.key_content_proj.bias', 'attn.key_position_proj.bias')
-ZERO_GRADIENT_FIRST_LAYER = tuple(
-    f'decoder.layers.0.self_attn.{name}' for name in (
-        'query_content_proj.weight', 'query_content_proj.bias', 'query_position_proj.weight',
-        'query_position_proj.bias', 'key_content_proj.weight', 'key_position_proj.weight', 'value_proj.weight'))
-
-
-def is_silent(name: str) -> bool:
-    return name.endswith(ZERO_GRADIENT_ENDINGS) or name in ZERO_GRADIENT_FIRST_LAYER
 
 
 def test_loss_names_and_shapes_are_mmdets():
