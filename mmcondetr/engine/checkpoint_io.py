@@ -22,7 +22,7 @@ from mmcondetr.compat import torch_load
 from mmcondetr.engine.errors import UserError
 
 # How torch's weights-only reader (two ways) and compat.torch_load say which name a file asks for.
-_ASKED = re.compile(r"(?:GLOBAL |global: |attribute '|type )'?([\w.]+)")
+_ASKED = re.compile(r"(?:global: GLOBAL |GLOBAL |global: |attribute '|type )'?([\w.]+)")
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
                AttributeError, struct.error, zipfile.BadZipFile)
 _SHOWN = 12  # keys named in a message
