@@ -42,10 +42,11 @@ def files_under(folder: Path) -> set:
 
 @pytest.fixture(scope='module')
 def checkout(root, tmp_path_factory) -> Path:
-    """A copy of what git tracks, as a fresh clone would have it."""
+    """A copy of what git does not ignore, as a fresh clone would have it."""
     copy = tmp_path_factory.mktemp('checkout')
     try:
-        listing = subprocess.run(['git', 'ls-files', '-z'], cwd=root, capture_output=True, check=True).stdout
+        command = ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard']
+        listing = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip('the source is no git checkout')
     for name in filter(None, listing.decode().split('\0')):

@@ -18,6 +18,11 @@ def arguments(**changes) -> Namespace:
     return Namespace(**{**given, **dict(amp=False, auto_scale_lr=False, resume=None), **changes})
 
 
+def testing_arguments(**changes) -> Namespace:
+    given = dict(checkpoint='a.pth', out=None, show=False, show_dir=None, wait_time=2, tta=False)
+    return Namespace(**{**given, **dict(optimize=None, compile=False), **changes})
+
+
 @pytest.mark.parametrize('name', [NAME, f'{NAME}.py', f'conditional_detr/{NAME}.py', f'conditional_detr/{NAME}'])
 def test_a_config_is_found_by_name(name):
     assert find_config(name) == str(config_root() / 'conditional_detr' / f'{NAME}.py')
@@ -76,7 +81,7 @@ def test_scaling_the_rate_needs_to_know_for_which_batch_it_is():
 
 def test_flags_of_the_test_tool_reach_the_config():
     config = load_config(arguments())
-    given = Namespace(checkpoint='a.pth', out='a.pkl', show=False, show_dir='drawn', wait_time=2, tta=True)
+    given = testing_arguments(out='a.pkl', show_dir='drawn', tta=True)
     steps = list(config.test_dataloader.dataset.pipeline)
     testing.apply_testing_options(config, given)
     assert config.load_from == 'a.pth'
@@ -88,13 +93,12 @@ def test_flags_of_the_test_tool_reach_the_config():
 
 def test_predictions_go_into_a_pickle_file_only():
     with pytest.raises(UserError, match=r"--out 'a\.json'"):
-        testing.apply_testing_options(Config(dict()), Namespace(out='a.json'))
+        testing.apply_testing_options(Config(dict()), testing_arguments(out='a.json'))
 
 
 def test_showing_needs_a_hook_that_shows():
-    given = Namespace(checkpoint='a.pth', out=None, show=True, show_dir=None, wait_time=2, tta=False)
     with pytest.raises(UserError, match=r'default_hooks\.visualization'):
-        testing.apply_testing_options(Config(ConfigDict()), given)
+        testing.apply_testing_options(Config(ConfigDict()), testing_arguments(show=True))
 
 
 def failing(error: BaseException):
