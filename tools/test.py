@@ -18,6 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='draw predictions into this folder, under <work dir>/<time>/')
     parser.add_argument('--wait-time', type=float, default=2, help='how long --show shows each, in seconds')
     parser.add_argument('--tta', action='store_true', help='average over flipped images (needs the full mmcv)')
+    parser.add_argument('--optimize', choices=('fp32', 'bf16', 'fp16'),
+                        help='fold BatchNorm, lay weights out for inference and compute in this precision')
+    parser.add_argument('--compile', action='store_true', help='with --optimize: use torch.compile')
     return parse(parser)
 
 

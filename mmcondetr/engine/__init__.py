@@ -5,5 +5,9 @@ from mmcondetr.engine.checkpoint_io import load_file
 from mmcondetr.engine.class_check import CheckClassesHook
 from mmcondetr.engine.coco_metric import CocoMetric
 from mmcondetr.engine.errors import NonFiniteLossError, UserError
+from mmcondetr.engine.inference_hook import OptimizeForInferenceHook
 
-__all__ = ['CheckClassesHook', 'CheckpointHook', 'CocoMetric', 'NonFiniteLossError', 'UserError', 'load_file']
+__all__ = [
+    'CheckClassesHook', 'CheckpointHook', 'CocoMetric', 'NonFiniteLossError', 'OptimizeForInferenceHook', 'UserError',
+    'load_file'
+]

@@ -14,10 +14,11 @@ TTA_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'fli
 
 
 def apply_testing_options(config: Config, args: Namespace) -> None:
-    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does.
+    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does, and ``--optimize``.
 
     Raises:
-        UserError: ``--out`` is not a pickle file, or the config has no visualization hook to show with.
+        UserError: ``--out`` is not a pickle file, the config has no visualization hook to show with, or --compile is
+            given alone.
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{args.out}': give a file that ends in .pkl or .pickle.")
@@ -31,6 +32,11 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
             hook.show, hook.wait_time = True, args.wait_time
         if args.show_dir:
             hook.test_out_dir = args.show_dir
+    if args.compile and not args.optimize:
+        raise UserError('--compile: works with --optimize, say in which precision.')
+    if args.optimize:
+        hook = dict(type='mmcondetr.OptimizeForInferenceHook', precision=args.optimize, compile=args.compile)
+        config.custom_hooks = [*config.get('custom_hooks', []), hook]
     if args.tta:
         _augment_tests(config)
 

@@ -116,6 +116,6 @@ class ConditionalDecoder(BaseModule):
             f = checkpointing.run(  # eq. 3
                 layer.cross_attend, c_q, p_q, position.object_query, memory, memory_position, mask,
                 recompute=self.with_cp)
-            hidden_states.append(self.norm(f))
+            hidden_states.append(f)
             references.append(position.reference.expand(*f.shape[:2], -1))
-        return torch.stack(hidden_states), torch.stack(references)
+        return self.norm(torch.stack(hidden_states)), torch.stack(references)

@@ -1,6 +1,6 @@
-"""No attention matrix: what an encoder layer and a cross-attention allocate grows with the tokens, not with their square.
+"""No attention matrix: the memory of an encoder layer and of a cross-attention grows with the tokens, not their square.
 
-Counted in allocated bytes, of every size that an operator's result has, with the numbers of a DC5 image where it matters.
+Counted in bytes by the allocator's own record, at the number of tokens that a DC5 image has.
 """
 
 import pytest

@@ -1,0 +1,73 @@
+"""Make a trained detector faster for inference, with the same results."""
+
+from __future__ import annotations
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from torch import nn
+
+PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
+    """Prepare a detector for inference, in place; it cannot be trained afterwards.
+
+    BatchNorm goes into the convolutions' weights, weights are laid out channels-last, and what only training needs is
+    put away: gradients, the matcher and the losses. In float32 boxes and scores stay equal within 1e-4.
+
+    Works on any detector of this package, on ``DetInferencer``'s too::
+
+        inferencer = DetInferencer(config, checkpoint)
+        optimize_for_inference(inferencer.model)
+
+    Args:
+        model: a detector, its weights loaded and on its device.
+        dtype: torch.bfloat16 or torch.float16 for matrix products and convolutions; boxes stay in float32. None for
+            float32 everywhere.
+        compile: let torch.compile make kernels for backbone and transformer when the first image comes; on a CPU that
+            needs a C++ compiler.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        ValueError: for another dtype.
+    """
+    if dtype not in PRECISIONS.values():
+        raise ValueError(f'optimize_for_inference: dtype must be None, torch.bfloat16 or torch.float16, got {dtype}')
+    model.eval()  # frozen statistics are what can be folded
+    fuse_conv_bn(model)
+    model.eval().requires_grad_(False)  # fusing makes new parameters and modules
+    _lay_out_channels_last(model)
+    _drop_training_parts(model)
+    if dtype is not None:
+        _lower_precision(model, dtype)
+    if compile:
+        model.extract_feat = torch.compile(model.extract_feat)
+        model.forward_transformer = torch.compile(model.forward_transformer)
+    return model
+
+
+def _lay_out_channels_last(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+
+
+def _drop_training_parts(model: nn.Module) -> None:
+    for name in ('loss_cls', 'loss_bbox', 'loss_iou', 'matcher'):
+        if hasattr(model.bbox_head, name):
+            delattr(model.bbox_head, name)
+
+
+def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
+    """Store weights of matrix products and convolutions in ``dtype`` and run under autocast, which casts the rest.
+
+    What decides where a box is stays in float32: the reference points and the head (see precision.py).
+    """
+    exact = {*model.bbox_head.modules(), *model.decoder.reference_point.modules()}
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in exact:
+            module.to(dtype)
+    device = next(model.parameters()).device.type
+    model.forward = torch.autocast(device, dtype=dtype)(model.forward)

@@ -1,0 +1,97 @@
+"""optimize_for_inference: the same detections, fewer parts."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from tiny_model import batch, build, tiny_config
+from torch import nn
+
+from mmcondetr.engine.errors import UserError
+from mmcondetr.engine.inference_hook import OptimizeForInferenceHook
+from mmcondetr.inference import optimize_for_inference
+
+
+def trained(backbone='mmcondetr.ResNet'):
+    """A model whose BatchNorms do something and whose queries stay apart, so that equality says something."""
+    config = tiny_config()
+    config['backbone']['type'] = backbone
+    model = build(config)
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.copy_(1.5 + torch.rand(module.running_var.shape, generator=generator))
+            module.running_mean.copy_(torch.rand(module.running_mean.shape, generator=generator) * 0.2 - 0.1)
+    with torch.no_grad():
+        model.query_embedding.weight.mul_(4)
+        model.bbox_head.class_embed.weight.mul_(4)
+        for name, parameter in model.decoder.named_parameters():
+            if parameter.dim() > 1:
+                residual = name.endswith(('out_proj.weight', 'linear2.weight'))
+                parameter.mul_(8 if 'cross_attn.value' in name else 0.3 if residual else 2)
+    return model
+
+
+@torch.no_grad()
+def outputs(model):
+    images, samples = batch()
+    return model(images, samples, mode='tensor')
+
+
+@pytest.mark.parametrize('backbone', ['mmcondetr.ResNet', 'mmdet.ResNet'])
+def test_float32_gives_the_same_boxes_and_detections(backbone):
+    model = trained(backbone)
+    optimized = optimize_for_inference(copy.deepcopy(model))
+    (logits, boxes), (fast_logits, fast_boxes) = outputs(model), outputs(optimized)
+    assert logits[-1].std(dim=1).mean() > 0.03  # queries differ: equality says something
+    torch.testing.assert_close(fast_boxes, boxes, rtol=0, atol=1e-4)
+    torch.testing.assert_close(fast_logits, logits, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        a, b = (m(*batch(), mode='predict')[1].pred_instances for m in (model, optimized))
+    assert torch.equal(a.labels, b.labels)
+    torch.testing.assert_close(a.bboxes, b.bboxes, rtol=0, atol=1e-4 * 128)  # pixels of a 128 pixel wide image
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
+def test_lower_precision_stays_near_and_boxes_stay_float32(dtype, tolerance):
+    model = trained()
+    optimized = optimize_for_inference(copy.deepcopy(model), dtype)
+    (logits, boxes), (fast_logits, fast_boxes) = outputs(model), outputs(optimized)
+    assert fast_boxes.dtype == torch.float32
+    assert (fast_boxes - boxes).abs().max() < tolerance
+    assert (fast_logits.float() - logits).abs().mean() < tolerance * logits.std()
+    assert optimized.encoder.layers[0].ffn.linear1.weight.dtype == dtype
+    exact = [*optimized.bbox_head.parameters(), *optimized.decoder.reference_point.parameters()]
+    assert {parameter.dtype for parameter in exact} == {torch.float32}
+
+
+def test_what_only_training_needs_is_gone():
+    optimized = optimize_for_inference(trained())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in optimized.modules())
+    assert not any(parameter.requires_grad for parameter in optimized.parameters())
+    assert not any(module.training for module in optimized.modules())
+    assert not hasattr(optimized.bbox_head, 'loss_cls') and not hasattr(optimized.bbox_head, 'matcher')
+    weight = optimized.backbone.layer1[0].conv2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(ValueError, match='float64'):
+        optimize_for_inference(trained(), torch.float64)
+    with pytest.raises(UserError, match="fp32, bf16, fp16, got 'int8'"):
+        OptimizeForInferenceHook('int8')
+
+
+def test_the_hook_finds_the_detector_in_its_wrappers(monkeypatch):
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    runner = object.__new__(Runner)
+    runner.model = Wrapper(Wrapper(trained()))
+    logger = type('Logger', (), dict(info=lambda self, text: None))()
+    monkeypatch.setattr(Runner, 'logger', logger, raising=False)
+    OptimizeForInferenceHook('bf16').before_test(runner)
+    assert runner.model.module.module.encoder.layers[0].ffn.linear1.weight.dtype == torch.bfloat16
