@@ -9,6 +9,8 @@ from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor
 
 from mmcondetr.checkpoints.adapting import accept_any_checkpoint
+from mmcondetr.engine.errors import NonFiniteLossError
+from mmcondetr.models.head import image_name
 from mmcondetr.registry import MODELS
 
 
@@ -55,8 +57,20 @@ class ConditionalDETR(BaseDetector):
         accept_any_checkpoint(self)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head."""
-        return self.bbox_head.loss(*self.decode(batch_inputs, batch_data_samples), batch_data_samples)
+        """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head.
+
+        Raises:
+            NonFiniteLossError: naming images, layer and term, and the images whose pixels are not finite: where
+                BatchNorm is trained, one such image spoils the losses of all.
+        """
+        try:
+            return self.bbox_head.loss(*self.decode(batch_inputs, batch_data_samples), batch_data_samples)
+        except NonFiniteLossError as error:
+            spoilt = [index for index, image in enumerate(batch_inputs) if not image.isfinite().all()]
+            if not spoilt:
+                raise
+            names = ', '.join(image_name(batch_data_samples, index) for index in spoilt)
+            raise NonFiniteLossError(f'{error} Pixels that are not finite reached the model from: {names}.') from None
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Detections in a batch of images (B, 3, height, width), put into the samples' ``pred_instances``."""

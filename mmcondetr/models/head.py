@@ -202,14 +202,20 @@ def _sum_matches(values: Tensor, matches: Matches, shape: Sequence[int]) -> Tens
     return table.index_add(0, matches.layer * shape[1] + matches.image, values).view(shape[0], shape[1])
 
 
+def image_name(samples: SampleList, image: int) -> str:
+    """The file of one image of the batch, for messages."""
+    return samples[image].metainfo.get('img_path', f'number {image} of the batch')
+
+
 def check_finite(table: LossTable, samples: SampleList) -> None:
-    """Raise NonFiniteLossError that names image, layer and term, unless every loss is finite. One synchronisation."""
+    """Raise NonFiniteLossError that names images, layer and term, unless all losses are finite. One synchronisation."""
     losses = torch.stack(list(table.values())).detach()  # (terms, L, B)
     if losses.isfinite().all():
         return
-    term, layer, image = (~losses.isfinite()).nonzero()[0].tolist()
-    name = list(table)[term]
-    path = samples[image].metainfo.get('img_path', f'number {image} of the batch')
+    bad = ~losses.isfinite()
+    term, layer, image = bad.nonzero()[0].tolist()
+    images = ', '.join(image_name(samples, index) for index in bad[term, layer].nonzero().flatten().tolist())
     raise NonFiniteLossError(
-        f'non-finite loss: {name} of decoder layer {layer} is {losses[term, layer, image].item()} on image {path}; '
-        'nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, the precision.')
+        f'non-finite loss: {list(table)[term]} of decoder layer {layer} is {losses[term, layer, image].item()} on '
+        f'image {images}; nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, the '
+        'precision.')
