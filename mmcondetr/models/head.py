@@ -217,5 +217,5 @@ def check_finite(table: LossTable, samples: SampleList) -> None:
     images = ', '.join(image_name(samples, index) for index in bad[term, layer].nonzero().flatten().tolist())
     raise NonFiniteLossError(
         f'non-finite loss: {list(table)[term]} of decoder layer {layer} is {losses[term, layer, image].item()} on '
-        f'image {images}; nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, the '
-        'precision.')
+        f'image {images}; nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, '
+        'the precision.')
