@@ -39,7 +39,7 @@ class Complexity:
 
 
 # They cost no products and keep the shape. The meta device works them out in Python, which is half of the time.
-SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.dropout)
+SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.relu_, F.dropout)
 
 
 class AttentionCounter(TorchFunctionMode):
