@@ -146,7 +146,9 @@ def _dc5(checkpoint: Mapping[str, Any], record: Mapping[str, Any], config: Mappi
     for known in (record.get('dc5'), getattr(checkpoint.get('args'), 'dilation', None), config.get('dilation')):
         if isinstance(known, bool):
             return known
-    name = (where if '://' in where else '/'.join(where.rsplit('/', 2)[-2:])).lower()
+    *_, folder, name = ('', *where.lower().split('/'))
+    if name in ('model.safetensors', 'pytorch_model.bin'):  # Hugging Face's: the model's name is its folder's
+        name = where.lower() if '://' in where else folder
     if 'dc5' in name:
         return True
     published = r'conditionaldetr_r(50|101)_|conditional-detr[-_]r(esnet-)?(50|101)|conditional_detr_r(50|101)_'

@@ -14,6 +14,7 @@ from tiny_model import build, tiny_config
 from mmcondetr.checkpoints import adapting, classes
 from mmcondetr.checkpoints.renaming import check_complete, from_ours, recognise, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
+from mmcondetr.checkpoints.source import _dc5
 from mmcondetr.engine.errors import UserError
 
 HEAD_WEIGHT, HEAD_BIAS = classes.HEAD
@@ -313,3 +314,17 @@ def test_our_configs_have_the_authors_dilation(root, name):
     backbone = MODELS.build(config.backbone)
     assert [block.conv2.dilation[0] for block in backbone.layer4] == [1, 2, 2]
     assert backbone.layer4[0].conv2.stride == (1, 1)
+
+
+@pytest.mark.parametrize('where, dc5', [
+    ('/data/dc5-trials/checkpoint.pth', None),
+    ('/models/conditional-detr-resnet-50-dc5/model.safetensors', True),
+    ('/models/conditional-detr-resnet-50/pytorch_model.bin', False),
+    ('https://host/microsoft/conditional-detr-resnet-50-dc5/resolve/main/model.safetensors', True),
+    ('https://host/v1.0/ConditionalDETR_r101_epoch50.pth', False),
+    ('https://host/v1.0/ConditionalDETR_r101dc5_epoch50.pth', True),
+    ('conditional-detr_r50_8xb2-50e_coco_20221121_180202-c83a1dc0.pth', False),
+    ('my_model.pth', None),
+])
+def test_what_a_name_says_about_dilation(where, dc5):
+    assert _dc5({}, {}, {}, where) is dc5
