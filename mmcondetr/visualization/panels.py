@@ -23,7 +23,7 @@ from mmcondetr.visualization.inference import AttendedImage, Detection, to_rgb
 
 COLOUR_MAP = 'viridis'  # grows evenly in lightness, so that it also reads in grey and with any colour vision
 BOX_COLOUR = '#ff3b6b'
-OPACITY = 0.72
+OPACITY = (0.45, 0.88)  # of the overlay, at weight zero and at the largest weight
 PANEL = 1.55  # inches
 GUTTER = 0.42  # panels; between the image and its maps, for the rows' titles
 
@@ -93,7 +93,8 @@ def _draw_map(axes: Axes, row: Row, weights: np.ndarray) -> None:
     grey = np.repeat(row.attended.pixels.mean(axis=2, keepdims=True) / 255, 3, axis=2)
     top = max(float(weights.max()), 1e-12)
     colours = colormaps[COLOUR_MAP](weights / top)[..., :3]
-    axes.imshow(OPACITY * colours + (1 - OPACITY) * grey)
+    opacity = OPACITY[0] + (OPACITY[1] - OPACITY[0]) * (weights / top)[..., None]
+    axes.imshow(opacity * colours + (1 - opacity) * grey)
     _mark(axes, row)
     _caption(axes, f'max {top:.2g}', 0.97, 'right')
     _hide_ticks(axes)

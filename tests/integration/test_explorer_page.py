@@ -144,7 +144,7 @@ def test_keys(opened):
     press(opened, Keys.ARROW_DOWN)
     assert 'layer 1' in status(opened) and value('layer') == '1'
     press(opened, '+')
-    assert value('opacity') == '75'
+    assert value('opacity') == '90'
     before = status(opened)
     press(opened, 'n')
     assert status(opened) != before

@@ -1,5 +1,8 @@
 """Recording attention: the maps are those the model attends with, and they lie where they belong on the image."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -268,3 +271,48 @@ def test_one_part_has_a_combined_map_only():
     grid = TokenGrid((2, 2), (2, 2), (4, 4), (4, 4), (4, 4))
     with pytest.raises(UserError, match='only a combined'):
         compute_maps(parts, 0, [0], [0], grid)
+
+
+DC5_SIZED = """
+import resource, sys
+import torch
+from tiny_model import build, tiny_config
+from mmcondetr.visualization import record_attention
+
+layer = dict(embed_dims=256, num_heads=8, feedforward_channels=512)
+config = tiny_config()
+config['num_queries'] = 300
+config['backbone'].update(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ))
+config['neck'].update(in_channels=[128], out_channels=256)
+config['positional_encoding']['num_feats'] = 128
+for part in ('encoder', 'decoder'):
+    config[part]['num_layers'] = 1
+    config[part]['layer'].update(layer)
+config['decoder']['reference_point']['embed_dims'] = 256
+config['decoder']['spatial_query'].update(embed_dims=256, num_heads=8)
+config['bbox_head']['embed_dims'] = 256
+model = build(config)
+images = torch.zeros(1, 3, 800, 1066)
+with torch.no_grad():
+    model(images)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with record_attention(model) as recorded:
+        model(images)
+    parts = recorded.decoder[0]
+    kept = sum(part.numel() * part.element_size() for part in (*parts.queries, *parts.keys))
+    maps = recorded[0].maps(0)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print('shape', *maps.spatial.shape, 'kept', kept, 'grown', (after - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_dc5_sized_layer_is_recorded_in_less_than_a_gigabyte(root, source_environment):
+    """50 x 67 tokens, 300 queries, 8 heads: all three maps of all queries at once."""
+    environment = dict(source_environment, PYTHONPATH=source_environment['PYTHONPATH'] + f':{root / "tests"}')
+    command = [sys.executable, '-W', 'ignore', '-c', DC5_SIZED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    *_, queries, heads, height, width, _, kept, _, grown = done.stdout.split()
+    assert (queries, heads, height, width) == ('300', '8', '50', '67')
+    assert int(kept) < 10e6 and int(grown) < 1e9, (kept, grown)

@@ -71,8 +71,8 @@ class Maps {
       + below * ((1 - right) * weights[lower + left] + right * weights[lower + next]);
   }
 
-  // Paint a map over the whole image into a canvas; `top` gets the brightest colour.
-  paint(canvas, weights, top, smooth, width) {
+  // Paint a map of the whole image into a canvas; `top` gets the brightest colour.
+  paint(canvas, weights, top, smooth, width, seeThrough) {
     const { width: imageWidth, height: imageHeight } = this.data.image;
     canvas.width = Math.round(width);
     canvas.height = Math.max(1, Math.round(width * imageHeight / imageWidth));
@@ -82,11 +82,12 @@ class Maps {
     for (let y = 0, at = 0; y < canvas.height; y++) {
       for (let x = 0; x < canvas.width; x++, at += 4) {
         const weight = this.sample(weights, (x + 0.5) * stepX, (y + 0.5) * stepY, smooth);
-        const colour = 3 * Math.min(255, Math.round(255 * weight / top));
+        const share = Math.min(1, weight / top);
+        const colour = 3 * Math.round(255 * share);
         pixels.data[at] = this.colours[colour];
         pixels.data[at + 1] = this.colours[colour + 1];
         pixels.data[at + 2] = this.colours[colour + 2];
-        pixels.data[at + 3] = 255;
+        pixels.data[at + 3] = seeThrough ? 255 * (0.55 + 0.45 * share) : 255; // little weight hides little
       }
     }
     context.putImageData(pixels, 0, 0);

@@ -2,7 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId('data').textContent);
-const state = { detection: 0, layer: data.layers.length - 1, kind: 0, head: MEAN, opacity: 70, overlay: true, shared: false, cells: false };
+const state = { detection: 0, layer: data.layers.length - 1, kind: 0, head: MEAN, opacity: 85, overlay: true, shared: false, cells: false };
 let maps = null;
 let playing = null;
 
@@ -109,7 +109,7 @@ function show() {
 function showOverlay() {
   const top = topOf(state.kind, state.head);
   const width = state.cells ? 640 : 400;
-  maps.paint(byId('overlay'), weightsOf(state.kind, state.head), top, !state.cells, width);
+  maps.paint(byId('overlay'), weightsOf(state.kind, state.head), top, !state.cells, width, true);
   byId('overlay').style.opacity = state.opacity / 100;
   byId('stage').classList.toggle('plain', !state.overlay || state.opacity === 0);
   byId('scale-max').textContent = weightText(top);
@@ -183,7 +183,7 @@ function showThumbnails() {
   KINDS.forEach((_, kind) => heads.forEach((head, column) => {
     const button = buttons[kind * heads.length + column];
     pressed(button, kind === state.kind && head === state.head);
-    const context = maps.paint(button.firstChild, weightsOf(kind, head), topOf(kind, head), !state.cells, 112);
+    const context = maps.paint(button.firstChild, weightsOf(kind, head), topOf(kind, head), !state.cells, 112, false);
     const scale = button.firstChild.width / data.image.width;
     const rectangle = [box[0], box[1], box[2] - box[0], box[3] - box[1]].map((value) => value * scale);
     [['#000', 3.5], ['#ff5c86', 1.7]].forEach(([colour, line]) => {
