@@ -85,8 +85,8 @@ def test_outputs_losses_and_gradients_equal_mmdets(case):
     assert set(gradients) == set(wanted)
     for name, gradient in gradients.items():
         difference, size = (gradient - wanted[name]).norm(), wanted[name].norm()
-        # 1e-5: what rounding leaves where the gradient is zero, as in the first self-attention of equal values.
-        assert difference <= 1e-3 * size + 1e-5, f'{name}: {difference:.3g} of {size:.3g}'
+        # 5e-5: what rounding leaves where the gradient is zero, as in the first self-attention of equal values.
+        assert difference <= 1e-3 * size + 5e-5, f'{name}: {difference:.3g} of {size:.3g}'
 
 
 def test_files_of_conditional_detr_and_dab_detr_are_told_apart():
