@@ -138,14 +138,12 @@ def record_attention(model: nn.Module,
         What is recorded; it stays usable after the block.
 
     Raises:
-        UserError: the model is of another kind, or a layer or query does not exist.
+        UserError: the model is of another kind, or a layer does not exist; while the model runs, if a query does not.
     """
     model = getattr(model, 'module', model)  # a distributed wrapper
     listen = choose_listener(model)
     recorded = Recorded()
     rows = None if queries is None else tuple(queries)
-    num_queries = model.query_embedding.weight.shape[0]
-    check_indices('query', rows or (), num_queries)
     with ExitStack() as hooks:
         def attach(handle) -> None:
             hooks.callback(handle.remove)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from tiny_files import tiny_detr_config
 from tiny_model import batch, build, sample, tiny_config
+from tiny_variants import VARIANTS, tiny_variant
 
 from mmcondetr.engine.errors import UserError
 from mmcondetr.models.attention import DotProductAttention
@@ -77,6 +78,25 @@ def test_maps_follow_the_definitions(model):
     assert maps.spatial.std() > 1e-4, 'the maps must not be flat, or this test shows nothing'
 
 
+@pytest.mark.parametrize('path', VARIANTS, ids=lambda path: path.stem)
+def test_every_variant_is_recorded(path):
+    """DETR's additive layers and DAB-DETR's boxes included: maps times values are what attention returned; 1e-5."""
+    variant = build(tiny_variant(path))
+    noted = []
+    handle = variant.decoder.layers[1].cross_attn.attention.register_forward_hook(
+        lambda module, args, output: noted.append((args[2], output)))
+    recorded, (logits, boxes) = run(variant)
+    handle.remove()
+    (value, output), record = noted[0], recorded[0]
+    queries = logits.shape[2]  # three times num_queries with three patterns
+    maps = record.maps(1)
+    attended = torch.einsum('qhyx,yxhd->qhd', maps.combined, value[0].view(3, 4, 4, 8)).flatten(1)
+    torch.testing.assert_close(attended, output[0], rtol=0, atol=1e-5)
+    assert maps.spatial.shape == (queries, 4, 3, 4) and record.is_additive == ('detr_r50' == path.stem[:8])
+    assert record.references.shape == (3, queries, 2)
+    torch.testing.assert_close(record.boxes[-1][:, 2] - record.boxes[-1][:, 0], boxes[-1, 0, :, 2] * 128)
+
+
 def test_every_map_sums_to_one_without_the_padding(model):
     recorded, _ = run(model)
     record = recorded[1]
@@ -135,12 +155,17 @@ def test_only_what_was_asked_for_is_kept(model):
 
 @pytest.mark.parametrize('options, message', [
     (dict(layers=[3]), 'no decoder layer 3: this model has 3'),
-    (dict(queries=[12]), 'no query 12: this model has 12, numbered 0 to 11'),
     (dict(encoder_layers=[2]), 'no encoder layer 2'),
 ])
 def test_indices_out_of_range(model, options, message):
     with pytest.raises(UserError, match=message), record_attention(model, **options):
         raise AssertionError('must not get here')
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+def test_a_query_out_of_range(model):
+    with pytest.raises(UserError, match='no query 12: this model has 12, numbered 0 to 11'):
+        run(model, queries=[3, 12])
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
