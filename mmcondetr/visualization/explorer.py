@@ -29,6 +29,7 @@ from mmcondetr.visualization.panels import COLOUR_MAP
 from mmcondetr.visualization.record import resolve_layers
 
 LARGEST_SIDE = 1280  # of the image in the page, in pixels
+LARGEST_MAPS = 4_000_000  # bytes of maps before they are zipped; a DC5 model's detection takes 482 400 of them
 NOTES = ('Where the query expects its object: softmax(p_q · p_k).', 'What the query looks for: softmax(c_q · c_k).',
          'What the layer attends with: softmax(c_q · c_k + p_q · p_k).')
 ADDITIVE_NOTES = ('DETR adds positions to contents; the part of positions: softmax((o_q + c_q) · p_k).',
@@ -46,7 +47,7 @@ def write_explorer(model: nn.Module, image: Image, out_html: str | os.PathLike, 
         model: a detector as ``mmdet.apis.init_detector`` gives it.
         image: a path, or an array (height, width, 3) BGR.
         out_html: the file to write.
-        count: the most detections to show.
+        count: the most detections to show; fewer where the page would become too large (DC5: 8).
         score_threshold: of the detections.
         query: show this object query alone instead.
         layers: decoder layers to show; all where None.
@@ -60,11 +61,14 @@ def write_explorer(model: nn.Module, image: Image, out_html: str | os.PathLike, 
             model is not supported.
     """
     attended = attend(model, image, layers=layers)
+    shown = resolve_layers('decoder layer', layers, attended.attention.num_layers)
+    rows, columns = attended.attention.grid.valid
+    size = len(shown) * len(KINDS) * attended.attention.num_heads * rows * columns
+    count = min(count, max(1, LARGEST_MAPS // size))
     found = [attended.detection(query)] if query is not None else attended.best_detections(count, score_threshold)
     if title is None:
         name = 'image' if isinstance(image, np.ndarray) else os.path.basename(os.fspath(image))
         title = f'{type(model).__name__} on {name}'
-    shown = resolve_layers('decoder layer', layers, attended.attention.num_layers)
     page = _fill_page(_page_data(attended, found, shown, title))
     path = Path(out_html)
     path.parent.mkdir(parents=True, exist_ok=True)

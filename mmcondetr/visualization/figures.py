@@ -53,8 +53,7 @@ def draw_attention(model: nn.Module, image: Image, out_png: str | os.PathLike, q
         for kind in KINDS:
             note = '\n(positions added)' if kind == 'content' and attended.attention.content_includes_position(
                 layer) else ''
-            resized = attended.attention.resize(getattr(maps, kind))[0].numpy()
-            rows.append(Row(f'{kind}\n{symbols[kind]}{note}', attended, detection, resized,
+            rows.append(Row(f'{kind}\n{symbols[kind]}{note}', attended, detection, getattr(maps, kind)[0],
                             _reference(attended, layer, detection.query)))
     title = f'Attention weights of decoder layer {layer} (of 0 to {attended.attention.num_layers - 1})'
     draw_rows(rows, _head_titles(heads, attended), title, out_png)
@@ -93,7 +92,7 @@ def draw_comparison(models: Sequence[tuple[str, nn.Module]], image: Image, out_p
             query = _closest_query(attended, rows[0].detection)
         detection = _choose(attended, query, 1, score_threshold)[0]
         index = attended.attention.layers[0]
-        maps = attended.attention.resize(attended.attention.maps(index, [detection.query], heads).spatial)[0].numpy()
+        maps = attended.attention.maps(index, [detection.query], heads).spatial[0]
         reference = _reference(attended, index, detection.query)
         symbol = _symbols(attended)['spatial']
         rows.append(Row(f'{title}\n{symbol}', attended, detection, maps, reference))

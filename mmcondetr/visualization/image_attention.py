@@ -120,9 +120,12 @@ class ImageAttention:
         rows = [self.grid.token_at(x, y) for x, y in points]
         return compute_combined(kept[index], self._image, rows, self._heads(kept[index], heads), self.grid)
 
-    def resize(self, maps: Tensor) -> Tensor:
-        """Interpolate maps to the original image: (..., h, w) -> (..., height, width)."""
-        return self.grid.resize(maps)
+    def resize(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Interpolate maps to the original image, or to a copy of it of another size (height, width).
+
+        (..., h, w) -> (..., height, width).
+        """
+        return self.grid.resize(maps, size)
 
     @property
     def _size(self) -> Tensor:

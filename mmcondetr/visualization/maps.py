@@ -98,11 +98,16 @@ class TokenGrid(NamedTuple):
         """Cut the padding off: (..., S) -> (..., h, w) of the valid part."""
         return weights.unflatten(-1, self.shape)[..., :self.valid[0], :self.valid[1]]
 
-    def resize(self, maps: Tensor) -> Tensor:
-        """Interpolate maps of the valid part to the original image: (..., h, w) -> (..., height, width)."""
+    def resize(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Interpolate maps of the valid part to the original image: (..., h, w) -> (..., height, width).
+
+        Args:
+            maps: (..., h, w).
+            size: (height, width) of a smaller or larger copy of the image; the original's where None.
+        """
         axes = []
-        for size, cell, count in zip(self.ori_shape, self.cell, self.valid):
-            centres = torch.arange(size, dtype=torch.float32, device=maps.device) + 0.5
+        for number, length, cell, count in zip(size or self.ori_shape, self.ori_shape, self.cell, self.valid):
+            centres = (torch.arange(number, dtype=torch.float32, device=maps.device) + 0.5) * length / number
             axes.append(centres / cell * 2 / count - 1)  # grid_sample's coordinates: -1 and 1 are the borders
         y, x = torch.meshgrid(*axes, indexing='ij')
         where = torch.stack((x, y), dim=-1)[None]  # (1, height, width, 2)

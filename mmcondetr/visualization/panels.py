@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from mmcondetr.engine.checkpoint_io import replacing
 from mmcondetr.engine.errors import UserError
@@ -25,16 +27,17 @@ COLOUR_MAP = 'viridis'  # grows evenly in lightness, so that it also reads in gr
 BOX_COLOUR = '#ff3b6b'
 OPACITY = (0.45, 0.88)  # of the overlay, at weight zero and at the largest weight
 PANEL = 1.55  # inches
+PANEL_PIXELS = 360  # of a map's longer side
 GUTTER = 0.42  # panels; between the image and its maps, for the rows' titles
 
 
 class Row(NamedTuple):
-    """One row of panels: maps (H, height, width) over an image, with the box that they are for."""
+    """One row of panels: maps (H, h, w) over an image, with the box that they are for."""
 
     title: str
     attended: AttendedImage
     detection: Detection
-    maps: np.ndarray
+    maps: Tensor
     reference: tuple[float, float] | None
 
 
@@ -56,7 +59,7 @@ def draw_rows(rows: Sequence[Row], titles: Sequence[str], title: str, out_png: s
     for block in blocks:
         _draw_detection(figure.add_subplot(grid[start:start + len(block), :left]), block[0], left > 1)
         for index, row in enumerate(block):
-            for column, weights in enumerate(row.maps):
+            for column, weights in enumerate(row.attended.attention.resize(row.maps, _panel_size(row)).cpu().numpy()):
                 axes = figure.add_subplot(grid[start + index, left + 1 + column])
                 _draw_map(axes, row, weights)
                 if start + index == 0:
@@ -81,20 +84,30 @@ def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _draw_detection(axes: Axes, row: Row, tall: bool) -> None:
-    axes.imshow(to_rgb(row.attended.pixels), interpolation='nearest' if max(row.maps.shape) < 400 else 'antialiased')
+    pixels = row.attended.pixels
+    axes.imshow(to_rgb(pixels), interpolation='nearest' if max(pixels.shape) < 400 else 'antialiased')
     _mark(axes, row)
     _caption(axes, f'{row.detection.name} {row.detection.score:.2f}, query {row.detection.query}', 0.03, 'left')
     axes.set_anchor('N' if tall else 'C')
     _hide_ticks(axes)
 
 
+def _panel_size(row: Row) -> tuple[int, int]:
+    """(height, width) of what is drawn in a panel: not more than can be seen, for images may be large."""
+    height, width = row.attended.pixels.shape[:2]
+    scale = min(1., PANEL_PIXELS / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def _draw_map(axes: Axes, row: Row, weights: np.ndarray) -> None:
     """The map over the grey image, from zero to its own maximum, which is written in its corner."""
-    grey = np.repeat(row.attended.pixels.mean(axis=2, keepdims=True) / 255, 3, axis=2)
+    grey = cv2.resize(cv2.cvtColor(row.attended.pixels, cv2.COLOR_BGR2GRAY), weights.shape[::-1],
+                      interpolation=cv2.INTER_AREA)[..., None] / 255
     top = max(float(weights.max()), 1e-12)
     colours = colormaps[COLOUR_MAP](weights / top)[..., :3]
     opacity = OPACITY[0] + (OPACITY[1] - OPACITY[0]) * (weights / top)[..., None]
-    axes.imshow(opacity * colours + (1 - opacity) * grey)
+    height, width = row.attended.pixels.shape[:2]
+    axes.imshow(opacity * colours + (1 - opacity) * grey, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     _mark(axes, row)
     _caption(axes, f'max {top:.2g}', 0.97, 'right')
     _hide_ticks(axes)

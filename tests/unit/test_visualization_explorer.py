@@ -82,6 +82,11 @@ def test_a_large_image_is_made_smaller_in_the_page(model, tmp_path):
     assert data['image']['src'].startswith('data:image/jpeg') and len(data['image']['src']) < 100_000
 
 
+def test_the_page_does_not_grow_without_bound(model, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmcondetr.visualization.explorer.LARGEST_MAPS', 3 * (3 * 3 * 4 * 12))  # 3 x 4 tokens
+    assert len(write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=0)) == 3
+
+
 def test_nothing_found(model, pixels, tmp_path):
     with pytest.raises(UserError, match='No detection reaches'):
         write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=2)

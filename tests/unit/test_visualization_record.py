@@ -263,6 +263,8 @@ def test_hot_spot_is_found_again_on_the_original_image():
     assert abs(y + 0.5 - 3.5 * 64) <= 1 and abs(x + 0.5 - 5.5 * 64) <= 1
     assert resized.max() <= 1 and resized[0, 3 * 64 - 40, 5 * 64] == 0
     assert grid.token_at(5.5 * 64, 3.5 * 64) == 35
+    y, x = divmod(int(grid.resize(grid.cut(weights)[None], (90, 108)).argmax()), 108)
+    assert abs(y + 0.5 - 3.5 * 16) <= 0.5 and abs(x + 0.5 - 5.5 * 16) <= 0.5
 
 
 def test_hot_spot_through_a_padded_batch(model):
