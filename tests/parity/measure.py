@@ -73,12 +73,12 @@ def our_tensors(backbone: str) -> dict[str, Tensor]:
     return to_ours(authors_tensors(backbone), FAMILIES['authors'], 'made by the rule')[0]
 
 
-def our_model(backbone: str, num_classes: int = 91) -> nn.Module:
-    """Our model from the config, loaded from the authors' names."""
+def our_model(backbone: str, num_classes: int = 91, family: str = 'authors') -> nn.Module:
+    """Our model from the config, loaded from the names of a family."""
     model = config(backbone)
     model.bbox_head.num_classes = num_classes
     result = build(model)
-    result.load_state_dict(authors_tensors(backbone))
+    result.load_state_dict(from_ours(our_tensors(backbone), FAMILIES[family], 'made by the rule'))
     return result
 
 
@@ -136,20 +136,35 @@ def apart(ours: Tensor, theirs: Tensor | np.ndarray) -> float:
     return (ours - torch.as_tensor(theirs)).abs().max().item()
 
 
-def against_authors(backbone: str) -> Difference:
-    """Our model against the golden outputs of the authors' code."""
+def against_authors(backbone: str, family: str = 'authors') -> Difference:
+    """Our model, loaded from the names of a family, against the golden outputs of the authors' code."""
     golden = np.load(GOLDEN / f'authors_{backbone}.npz')
-    model = our_model(backbone)
+    model = our_model(backbone, family=family)
     logits, boxes = outputs(model)
     difference = max(apart(logits[:, :, ::10], golden['logits']), apart(logits[-1, :, ::3], golden['last_logits']))
     loss = losses_of(model.bbox_head, logits, boxes, model_samples(91))
     return Difference(difference, apart(boxes, golden['boxes']), apart(loss, golden['terms']), spread(logits[-1]))
 
 
+def wrongly_dilated(backbone: str) -> Difference:
+    """The authors' DC5 weights in mmdet.ResNet(dilations=(1, 1, 1, 2)), which dilates the first block too."""
+    model = config(backbone)
+    model.bbox_head.num_classes = 91
+    model.backbone.update(type='mmdet.ResNet', strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
+    model = build(model)
+    model.load_state_dict(authors_tensors(backbone))
+    golden = np.load(GOLDEN / f'authors_{backbone}.npz')
+    logits, boxes = outputs(model)
+    return Difference(apart(logits[-1, :, ::3], golden['last_logits']), apart(boxes[-1], golden['boxes'][-1]), None,
+                      spread(logits[-1]))
+
+
 def mmdet_model(backbone: str) -> nn.Module:
     """mmdet's own ConditionalDETR; for DC5, which it has no config for, on our backbone."""
     model = Config.fromfile(_mmdet_config()).model
-    model.backbone = config(backbone).backbone
+    model.backbone.update(depth=depth(backbone), init_cfg=None)
+    if 'dc5' in backbone:
+        model.backbone = config(backbone).backbone
     result = build(model, 'mmdet')
     assert type(result).__module__.startswith('mmdet.')
     return result

@@ -75,7 +75,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1:
         return uniform(name, shape, -0.1, 0.1)
     if name == 'query_embed.weight':
-        return uniform(name, shape, -1.7, 1.7)
+        return uniform(name, shape, -1.0, 1.0)
     if len(shape) == 4:  # convolutions, by fan-in
         bound = math.sqrt(6.0 / math.prod(shape[1:]))
     else:  # linear layers, Xavier
