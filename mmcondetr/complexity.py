@@ -117,7 +117,7 @@ def count_multiply_adds(model: nn.Module, size: Size) -> int:
     attention, rest = AttentionCounter(), FlopCounterMode(display=False)
     handles = attention.watch(model)
     try:
-        with torch.no_grad(), rest, attention:
+        with torch.no_grad(), torch.device('meta'), rest, attention:
             model(torch.empty(1, 3, height, width, device='meta'), [sample], mode='tensor')
     finally:
         for handle in handles:
