@@ -1,0 +1,118 @@
+"""Starts one worker a contestant and lets them take turns, step by step, so that all see the same machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mmcondetr.benchmark.workload import Workload
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class BenchmarkError(RuntimeError):
+    """A contestant failed; the message ends with what it printed last."""
+
+
+class Contestant:
+    """A worker process.
+
+    Args:
+        workload: what it does.
+        python: the interpreter to run it with, the current one where None.
+    """
+
+    def __init__(self, workload: Workload, python: str | None = None) -> None:
+        self.workload = workload
+        self.errors = tempfile.TemporaryFile('w+')
+        paths = [str(PACKAGE_ROOT), os.environ.get('PYTHONPATH', '')]
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+                       'OMP_NUM_THREADS': str(workload.threads), 'MKL_NUM_THREADS': str(workload.threads)}
+        self.process = subprocess.Popen(
+            [python or sys.executable, '-m', 'mmcondetr.benchmark.worker'], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment)
+        self.unavailable = None
+        self._send(workload.asdict())
+
+    def wait_until_ready(self) -> None:
+        """Wait for the model to be built, or note what is missing in ``unavailable``."""
+        self.unavailable = self._receive().get('unavailable')
+
+    def ask(self, **message: object) -> dict:
+        """Send a command and wait for the reply."""
+        self._send(message)
+        return self._receive()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+        self.errors.close()
+
+    def _send(self, message: dict) -> None:
+        self.process.stdin.write(json.dumps(message) + '\n')
+        self.process.stdin.flush()
+
+    def _receive(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            last = '\n'.join(self.errors.read().splitlines()[-15:])
+            raise BenchmarkError(f'{self.workload}: the worker ended with code {self.process.returncode}:\n{last}')
+        return json.loads(line)
+
+
+def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split: bool = False,
+            pythons: dict[str, str] | None = None, say: Callable[[str], None] = print) -> list[dict]:
+    """Measure contestants in turn: everybody one step, then everybody the next.
+
+    Args:
+        workloads: one a contestant.
+        repeats: measured steps of each.
+        warm_up: steps of each that are not measured.
+        split: also measure the forward pass by part.
+        pythons: interpreters by implementation, where it is not the current one.
+        say: told what is going on.
+
+    Returns:
+        One record a contestant: ``workload``, and either ``unavailable`` (why) or ``seconds`` (of each step),
+        ``memory`` (peak and before the first step, bytes) and, with ``split``, ``split`` (seconds by part, each step).
+
+    Raises:
+        BenchmarkError: a contestant failed.
+    """
+    contestants: list[Contestant] = []
+    try:
+        for workload in workloads:  # one after the other: building at once would need the memory of all at once
+            contestants.append(Contestant(workload, (pythons or {}).get(workload.implementation)))
+            contestants[-1].wait_until_ready()
+        records = [dict(workload=contestant.workload.asdict()) for contestant in contestants]
+        running = []
+        for contestant, record in zip(contestants, records):
+            if contestant.unavailable:
+                record['unavailable'] = contestant.unavailable
+                say(f'{contestant.workload.implementation}: not measured, {contestant.unavailable}')
+            else:
+                record['seconds'] = []
+                running.append((contestant, record))
+        for repeat in range(warm_up + repeats):
+            for contestant, record in running:
+                seconds = contestant.ask(do='step')['seconds']
+                say(f'  {contestant.workload.implementation:22s} {seconds:8.3f} s{" (warm-up)" * (repeat < warm_up)}')
+                if repeat >= warm_up:
+                    record['seconds'].append(seconds)
+        for contestant, record in running:
+            record['memory'] = contestant.ask(do='memory')
+            if split:
+                record.update(contestant.ask(do='split', steps=max(2, repeats // 2)))
+        return records
+    finally:
+        for contestant in contestants:
+            contestant.close()

@@ -1,0 +1,107 @@
+"""Runs one contestant in a process of its own, so that its memory is its own; it does a step whenever it is asked to.
+
+One JSON object a line on standard input and output: ``{"do": "step"}`` -> ``{"seconds": ...}``, ``{"do": "memory"}`` ->
+bytes, ``{"do": "split", "steps": n}`` -> seconds by part. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections import defaultdict
+
+import torch
+
+from mmcondetr.benchmark.implementations import Unavailable, build
+from mmcondetr.benchmark.workload import Workload
+
+
+class Worker:
+    """One contestant, ready to run.
+
+    Args:
+        workload: what it does.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        torch.set_num_threads(workload.threads)
+        self.workload = workload
+        self.cuda = workload.device == 'cuda'
+        self.model, self.run = build(workload)
+        self.before = self._resident()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done everything."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def step(self) -> dict:
+        """Run one step and say how long it took."""
+        self.synchronize()
+        start = time.perf_counter()
+        self.run()
+        self.synchronize()
+        return dict(seconds=time.perf_counter() - start)
+
+    def memory(self) -> dict:
+        """The most memory so far, and what was taken before the first step, in bytes."""
+        if self.cuda:
+            return dict(peak=torch.cuda.max_memory_allocated(), before=self.before)
+        return dict(peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, before=self.before)
+
+    def _resident(self) -> int:
+        if self.cuda:
+            return torch.cuda.memory_allocated()
+        with open('/proc/self/statm') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+    def split(self, steps: int) -> dict:
+        """Seconds of the forward pass by part, of each of some steps; the rest of a step is 'rest'."""
+        names = ('backbone', 'neck', 'encoder', 'decoder')
+        starts, seconds, handles = {}, defaultdict(float), []
+        for name in names:
+
+            def enter(module, inputs, name=name):
+                self.synchronize()
+                starts[name] = time.perf_counter()
+
+            def leave(module, inputs, output, name=name):
+                self.synchronize()
+                seconds[name] += time.perf_counter() - starts[name]
+
+            part = getattr(self.model, name)
+            handles += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
+        result = []
+        for _ in range(steps):
+            seconds.clear()
+            total = self.step()['seconds']
+            result.append({**seconds, 'rest': total - sum(seconds.values())})
+        for handle in handles:
+            handle.remove()
+        return dict(split=result)
+
+
+def main() -> None:
+    """Build what the first line of standard input describes, then obey the lines after it."""
+    replies = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)  # what libraries print is no reply
+
+    def reply(message: dict) -> None:
+        print(json.dumps(message), file=replies, flush=True)
+
+    try:
+        worker = Worker(Workload(**json.loads(sys.stdin.readline())))
+    except Unavailable as error:
+        reply(dict(unavailable=str(error)))
+        return
+    reply(dict(ready=True, versions=dict(torch=torch.__version__)))
+    for line in sys.stdin:
+        message = json.loads(line)
+        reply(getattr(worker, message.pop('do'))(**message))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,101 @@
+"""Measure this package against mmdet's, Hugging Face's and the authors' Conditional DETR, in turn, in one run.
+
+    python tools/benchmark.py                       # CPU: every cell; about 15 minutes on 2 cores
+    python tools/benchmark.py --device cuda         # one GPU
+    python tools/benchmark.py --tables README.md benchmarks/*.json   # write the tables of goals between its markers
+
+Writes benchmarks/<name>.json and .md. Nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import mmcondetr  # noqa: F401  (before anything of mmdet)
+from mmcondetr.benchmark import environment, report
+from mmcondetr.benchmark.measuring import BenchmarkError, measure
+from mmcondetr.benchmark.plans import PARTS, Cell, plan
+from mmcondetr.benchmark.workload import IMPLEMENTATIONS, OUR_CONFIGS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Measure implementations of Conditional DETR side by side.')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
+    parser.add_argument('--models', nargs='+', choices=list(OUR_CONFIGS), default=list(OUR_CONFIGS))
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='which cells (default: all)')
+    parser.add_argument('--implementations', nargs='+', choices=list(IMPLEMENTATIONS), default=list(IMPLEMENTATIONS),
+                        help='contestants beside mmdet (default: all that are installed)')
+    parser.add_argument('--authors', help="folder of the authors' code (needs torchvision)")
+    parser.add_argument('--authors-python', help='interpreter for it; it must have our dependencies too')
+    parser.add_argument('--transformers-python', help='interpreter for transformers; it must have our dependencies too')
+    parser.add_argument('--height', type=int, default=800)
+    parser.add_argument('--width', type=int, default=1066)
+    parser.add_argument('--queries', type=int, default=300)
+    parser.add_argument('--batch', type=int, help='images a step (default: 1 on a CPU, 2 on a GPU)')
+    parser.add_argument('--growth-heights', nargs='*', type=int, default=[480, 800, 1333])
+    parser.add_argument('--growth-queries', nargs='*', type=int, default=[100, 300, 900])
+    parser.add_argument('--repeats', type=int, help='measured steps of each (default: 5 and 3 on a CPU, 20 on a GPU)')
+    parser.add_argument('--name', help='of the files under --out (default: the device)')
+    parser.add_argument('--out', default=str(ROOT / 'benchmarks'), help='folder of the results')
+    parser.add_argument('--tables', nargs='+', metavar='FILE',
+                        help='measure nothing: put the tables of goals of result files into a Markdown file')
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> dict:
+    pythons = {name: python for name, python in (('authors', args.authors_python),
+                                                 ('transformers', args.transformers_python)) if python}
+    results = dict(environment=environment.describe(args.device, args.threads), cells=[])
+    cells = plan(args, environment.cpu_flags())
+    for number, cell in enumerate(cells, start=1):
+        print(f'[{number}/{len(cells)}] {cell.title}', flush=True)
+        records = measure(cell.workloads, cell.repeats, cell.warm_up, cell.part == 'split', pythons)
+        results['cells'].append(dict(part=cell.part, multiply_adds=multiply_adds(cell), records=records))
+    return results
+
+
+def multiply_adds(cell: Cell) -> int:
+    """What an image costs, counted on our model."""
+    from mmengine import Config
+
+    from mmcondetr.complexity import build_on_meta, count_multiply_adds
+    from mmcondetr.engine.config import find_config
+
+    first = cell.workloads[0]
+    config = Config.fromfile(find_config(OUR_CONFIGS[first.model]))
+    config.model.num_queries = first.queries
+    return count_multiply_adds(build_on_meta(config), (first.width, first.height))
+
+
+def write(results: dict, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{name}.json').write_text(json.dumps(results, indent=1) + '\n')
+    text = f'# Benchmark: {name}\n\nWritten by `tools/benchmark.py` from `{name}.json`.\n\n' + report.markdown(results)
+    (folder / f'{name}.md').write_text(text)
+    print(text)
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        if args.tables:
+            path, *sources = args.tables
+            results = [json.loads(Path(source).read_text()) for source in sources]
+            Path(path).write_text(report.insert(Path(path).read_text(), results))
+        else:
+            start = time.time()
+            write(run(args), Path(args.out), args.name or args.device)
+            print(f'took {(time.time() - start) / 60:.1f} minutes')
+    except (BenchmarkError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
