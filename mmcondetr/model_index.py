@@ -3,6 +3,7 @@
 A README holds a generated table between two markers; everything else in it is left as it is.
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +19,15 @@ NOTE = (
     'params, GFLOPs (multiply-adds) and AP to APL: Table 1 of the paper, its authors\' runs on COCO 2017 val; in '
     'parentheses what this project counts. Released weights: who published them and the AP that they report for them. '
     'None of these is a result of this project.')
+SYSTEM_HEADER = ('system', 'place in the paper', 'epochs', 'params (M)', 'GFLOPs', 'paper AP', 'shapes: AP',
+                 'shapes: epochs')
+SYSTEM_NOTE = (
+    'paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper\'s runs on COCO 2017 val; in '
+    'parentheses what this project counts. shapes: this project\'s small-scale result, the same system at the size of the '
+    'small model on the generated shapes: AP at the end, mean and standard deviation over seeds, and the mean epoch in '
+    'which a set AP was first reached (docs/convergence/README.md). "-": the paper does not say, or not run.')
+SHAPES_RESULTS = Path('docs/convergence/convergence.json')
+OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; the root README shows it too
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,35 @@ def render_table(entries: list[Entry], start: Path) -> str:
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{NOTE}'
 
 
+def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
+    """Write entries of any paper as a Markdown table, with links relative to ``start`` (from the root).
+
+    Args:
+        results: this project's small-scale results by system (:mod:`mmcondetr.convergence`).
+    """
+    rows = [SYSTEM_HEADER, ['---'] * len(SYSTEM_HEADER)]
+    for entry in {entry.config: entry for entry in reversed(entries)}.values():
+        data, shapes = entry.metadata, results.get(entry.metadata.get('Shapes System'))
+        params, gflops = data.get('Parameters'), data.get('FLOPs')
+        rows.append([
+            f'[{Path(entry.config).stem}]({os.path.relpath(entry.config, start).replace(os.sep, "/")})',
+            data.get('Place', 'Table 1'),
+            data['Epochs'],
+            f"{f'{params / 1e6:.0f}' if params else '-'} ({data['Counted Parameters (M)']})",
+            f"{f'{gflops / 1e9:.4g}' if gflops else '-'} ({data['Counted GFLOPs']})",
+            entry.metrics.get('box AP (paper)', '-'),
+            f"{shapes['final_ap']['mean']:.3f} ± {shapes['final_ap']['std']:.3f}" if shapes else '-',
+            _epochs(shapes) if shapes else '-',
+        ])
+    rows[2:] = reversed(rows[2:])
+    return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{SYSTEM_NOTE}'
+
+
+def _epochs(shapes: dict) -> str:
+    reached = shapes['epochs_to_target']
+    return f"{reached['mean']:.1f}" if reached else 'not reached'
+
+
 def _weights(entry: Entry) -> str:
     publisher = "authors'" if 'DeppMeng' in entry.weights else "mmdet's"
     return f"[{publisher}]({entry.weights}): AP {entry.metrics['box AP']}"
@@ -94,15 +133,19 @@ def replace_table(text: str, table: str, source: Path) -> str:
 
 
 def updated_readmes(root: Path) -> dict[Path, str]:
-    """Return the text that each README with a table should have: the root's and the metafiles' folders'."""
+    """Return the text that each README with a table should have: the root's, configs/'s and the metafiles' folders'."""
     entries = read_index(root)
-    folders = sorted({Path(entry.config).parent for entry in entries})
+    results = json.loads((root / SHAPES_RESULTS).read_text())['systems'] if (root / SHAPES_RESULTS).exists() else {}
+    folders = {folder: [entry for entry in entries if Path(entry.config).parent == folder]
+               for folder in sorted({Path(entry.config).parent for entry in entries})}
+    table1 = folders.get(Path(OWN_TABLE), entries)
+    tables = {Path('configs'): render_systems(entries, Path('configs'), results)}
+    if (root / 'README.md').exists():
+        tables[Path('.')] = render_table(table1, Path('.'))
+    for folder, own in folders.items():
+        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, results)
     texts = {}
-    for folder in folders:
-        own = [entry for entry in entries if Path(entry.config).parent == folder]
+    for folder, table in tables.items():
         readme = root / folder / 'README.md'
-        texts[readme] = replace_table(readme.read_text(), render_table(own, folder), readme)
-    readme = root / 'README.md'
-    if readme.exists():
-        texts[readme] = replace_table(readme.read_text(), render_table(entries, Path('.')), readme)
+        texts[readme] = replace_table(readme.read_text(), table, readme)
     return texts

@@ -25,8 +25,9 @@ def entries(root):
 
 
 def own(entries):
-    """The entries that stand for a config of their own."""
-    return [entry for name, entry in entries.items() if name != MMDET_ENTRY]
+    """The entries of Table 1's twelve that stand for a config of their own."""
+    return [entry for name, entry in entries.items()
+            if entry.config.startswith('configs/conditional_detr/') and name != MMDET_ENTRY]
 
 
 def test_one_entry_a_config_named_as_its_file(entries, root):
@@ -83,7 +84,7 @@ def test_readme_tables_are_up_to_date(root):
 
 def test_table_has_a_row_a_config_with_links_that_exist(entries, root):
     folder = Path('configs/conditional_detr')
-    table = model_index.render_table(list(entries.values()), folder)
+    table = model_index.render_table([*own(entries), entries[MMDET_ENTRY]], folder)
     for name, entry in ((entry.name, entry) for entry in own(entries)):
         row = next(line for line in table.splitlines() if line.startswith(f'| [{name}]'))
         link = row.split('](')[1].split(')')[0]
@@ -114,6 +115,6 @@ def test_entry_without_a_field_is_named(tmp_path):
 def test_mims_own_reader_accepts_the_index(root):
     modelindex = pytest.importorskip('modelindex', reason='mim is not installed (extra "mim")')
     index = modelindex.load(str(root / 'model-index.yml'))
-    assert len(index.models) == 13 and len(index.collections) == 1
+    assert len(index.models) == len(model_index.read_index(root)) and len(index.collections) == 4
     metrics = {model.name: model.results[0].metrics for model in index.models}['conditional-detr_r50_8xb2-50e_coco']
     assert (metrics['box AP'], metrics['box AP (paper)']) == (41.0, 40.9)
