@@ -1,0 +1,133 @@
+"""The benchmark's parts: what is planned, what tables say, and one run at toy size."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+import pytest
+
+from mmcondetr.benchmark import report
+from mmcondetr.benchmark.measuring import BenchmarkError, measure
+from mmcondetr.benchmark.plans import PARTS, plan
+from mmcondetr.benchmark.workload import IMPLEMENTATIONS, Workload
+
+
+def arguments(**changes) -> Namespace:
+    given = dict(device='cpu', threads=2, models=['r50', 'r50-dc5'], parts=list(PARTS), authors=None, height=800,
+                 width=1066, queries=300, batch=None, growth_heights=[480, 800], growth_queries=[100, 300],
+                 repeats=None, implementations=list(IMPLEMENTATIONS))
+    return Namespace(**{**given, **changes})
+
+
+def test_mmdet_is_what_every_cell_compares_to():
+    for device in ('cpu', 'cuda'):
+        cells = plan(arguments(device=device), cpu_flags='')
+        assert {cell.part for cell in cells} == set(PARTS)
+        for cell in cells:
+            first, *rest = cell.workloads
+            assert (first.implementation, first.precision) == ('mmdet', 'fp32') and rest
+            assert len({(w.model, w.height, w.width, w.batch, w.queries, w.mode) for w in cell.workloads}) == 1
+
+
+def test_bf16_on_a_cpu_only_where_it_has_matrix_units_for_it():
+    def precisions(device, flags):
+        return {w.precision for cell in plan(arguments(device=device), flags) for w in cell.workloads}
+
+    assert precisions('cpu', 'avx512f avx512_bf16') == {'fp32'}
+    assert precisions('cpu', 'avx512f amx_bf16') == precisions('cuda', '') == {'fp32', 'bf16'}
+
+
+def test_images_grow_in_both_sides():
+    sizes = [cell.workloads[0] for cell in plan(arguments(parts=['sizes']), '')]
+    assert [(w.height, w.width) for w in sizes] == [(480, 640), (800, 1066)]
+
+
+def test_a_chosen_contestant_keeps_mmdet_beside_it():
+    cell, = plan(arguments(parts=['training'], models=['r50'], implementations=['mmcondetr']), '')
+    assert [w.implementation for w in cell.workloads] == ['mmdet', 'mmcondetr']
+
+
+@pytest.mark.parametrize('field, value', [('implementation', 'detrex'), ('model', 'r101'), ('precision', 'int8'),
+                                          ('batch', 0)])
+def test_what_cannot_be_measured_is_refused(field, value):
+    with pytest.raises(ValueError, match=f'{field} must be .* got .?{value}'):
+        Workload(**{'implementation': 'mmdet', field: value})
+
+
+def record(implementation, seconds, peak=2, precision='fp32', **fields):
+    workload = Workload(implementation, precision=precision, **fields).asdict()
+    return dict(workload=workload, seconds=seconds, memory=dict(peak=peak * 2**30, before=2**30))
+
+
+def results():
+    missing = dict(workload=Workload('transformers').asdict(), unavailable='transformers is not installed')
+    environment = dict(device='A CPU', kind='cpu', threads=2, instruction_sets=['avx2'], python='3.11.7',
+                       versions=dict(torch='2.13.0'), peak_gflops=100.)
+    inference = [record('mmdet', [2., 4., 3.]), missing, record('mmcondetr', [2.1, 1.8, 2.]),
+                 record('mmcondetr-optimized', [1., 1.2, 1.1])]
+    training = [record('mmdet', [10.], 4, mode='training'), record('mmcondetr', [9.], 3, mode='training')]
+    growth = [record('mmdet', [1.], queries=100), record('mmcondetr-optimized', [.25], queries=100)]
+    split = [dict(record('mmdet', [1.]), split=[dict(backbone=0.75, rest=0.25), dict(backbone=0.75, rest=0.25)])]
+    parts = dict(inference=inference, training=training, queries=growth, split=split)
+    cells = [dict(part=part, multiply_adds=10**10, records=records) for part, records in parts.items()]
+    return dict(environment=environment, cells=cells)
+
+
+def test_goals_are_ratios_of_medians_and_what_was_not_measured_says_so():
+    r50, dc5 = report.goals_table(results()).splitlines()[2:]
+    assert r50 == ('| r50 | 0.37 (goal <= 0.50, reached) | not measured (goal <= 0.15) | 0.90 (goal <= 0.80, missed) '
+                   '| 0.75 (goal <= 0.85, reached) |')
+    assert dc5.count('not measured') == 4
+
+
+def test_the_report_names_spread_memory_and_the_share_of_the_peak():
+    text = report.markdown(json.loads(json.dumps(results())))  # as it is read back
+    assert '| this package after optimize_for_inference, fp32 | 1.100 | 1.000 - 1.200 | 0.37 | 2.00 | 1.00 |' in text
+    assert 'not measured: transformers is not installed' in text
+    assert '18 GFLOP/s, 18% of this machine' in text  # 2e10 operations in 1.1 s
+    assert '| 100 | 1.000 | 0.250 | 0.25 | 2.00 | 2.00 |' in text
+    assert '750 (75%) | 250 (25%)' in text
+
+
+def test_tables_go_between_the_markers_and_nowhere_else():
+    page = f'before\n{report.BEGIN}\nold\n{report.END}\nafter\n'
+    once = report.insert(page, [results()])
+    assert once.startswith('before\n') and once.endswith('\nafter\n') and 'old' not in once and 'reached' in once
+    assert report.insert(once, [results()]) == once
+    with pytest.raises(ValueError, match='markers'):
+        report.insert('no place', [results()])
+
+
+def test_committed_tables_are_those_of_the_committed_numbers(root):
+    files = sorted((root / 'benchmarks').glob('*.json'))
+    for file in files:
+        text = file.with_suffix('.md').read_text()
+        assert text.endswith(report.markdown(json.loads(file.read_text()))), f'{file.name} is newer'
+    readme = root / 'README.md'
+    if files and readme.is_file() and report.BEGIN in readme.read_text():
+        assert report.insert(readme.read_text(), [json.loads(file.read_text()) for file in files]) == readme.read_text()
+
+
+@pytest.mark.slow
+def test_contestants_take_turns_in_processes_of_their_own():
+    small = dict(height=64, width=64, queries=10, threads=1)
+    spoken = []
+    theirs, ours, missing = measure(
+        [Workload('mmdet', **small), Workload('mmcondetr-optimized', **small), Workload('authors', **small)],
+        repeats=2, split=True, say=spoken.append)
+    assert len(theirs['seconds']) == len(ours['seconds']) == 2
+    assert [line.split()[0] for line in spoken[1:5]] == ['mmdet', 'mmcondetr-optimized'] * 2
+    assert ours['memory']['peak'] >= ours['memory']['before'] > 2**20
+    assert set(ours['split'][0]) == {'backbone', 'neck', 'encoder', 'decoder', 'rest'}
+    assert all(value > 0 for value in ours['split'][0].values())
+    assert '--authors' in missing['unavailable']
+
+
+@pytest.mark.slow
+def test_a_contestant_that_fails_says_why(tmp_path):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho "no such module" >&2\nexit 3\n')
+    python.chmod(0o755)
+    with pytest.raises(BenchmarkError, match='code 3:\nno such module'):
+        measure([Workload('mmdet', height=64, width=64)], repeats=1, pythons=dict(mmdet=str(python)))
