@@ -135,3 +135,10 @@ def test_r50_from_scratch_is_the_papers_model_with_a_trainable_backbone(load_con
         scratch['backbone'].pop(field)
         paper['backbone'].pop(field, None)
     assert scratch == paper
+
+
+def test_boxes_are_loaded_before_training_images_are_resized(any_leaf, load_config):
+    """A resize before LoadAnnotations leaves the boxes as they were: right for testing, wrong for training."""
+    pipeline = load_config(any_leaf).train_dataloader.dataset.pipeline
+    types = [transform.type.split('.')[-1] for transform in pipeline]
+    assert types[0] in ('LoadImage', 'LoadImageFromFile') and types[1] == 'LoadAnnotations', types

@@ -7,8 +7,8 @@ scale = (320, 240)  # half of the photos' size, for a CPU
 
 train_pipeline = [
     dict(type='mmcondetr.LoadImage'),
-    dict(type='mmdet.Resize', scale=scale, keep_ratio=True),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.Resize', scale=scale, keep_ratio=True),
     dict(type='mmdet.RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='mmdet.PackDetInputs'),
 ]

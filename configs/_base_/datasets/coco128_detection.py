@@ -8,8 +8,8 @@ scale = (320, 320)  # the longer side, for a CPU; COCO's own is (1333, 800)
 
 train_pipeline = [
     dict(type='mmcondetr.LoadImage'),
-    dict(type='mmdet.Resize', scale=scale, keep_ratio=True),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.Resize', scale=scale, keep_ratio=True),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet.PackDetInputs'),
 ]
