@@ -13,7 +13,8 @@ from mmengine.runner import load_checkpoint
 from mmcondetr.checkpoints.classes import COCO_IDS
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('backbone', [
+    pytest.param(name, marks=pytest.mark.slow if 'r101' in name else ()) for name in BACKBONES])
 def test_outputs_and_loss_equal_the_authors(backbone):
     difference = measure.against_authors(backbone)
     assert difference.spread > SPREAD

@@ -7,7 +7,7 @@ from measure import SPREAD, TOLERANCE
 from mmengine.runner import load_checkpoint
 
 
-@pytest.mark.parametrize('backbone', ['r50', 'r101', 'r50-dc5'])
+@pytest.mark.parametrize('backbone', ['r50', pytest.param('r101', marks=pytest.mark.slow), 'r50-dc5'])
 def test_outputs_and_loss_equal_mmdets(backbone):
     """DC5 stands on our backbone in both; mmdet has no config for it."""
     difference = measure.against_mmdet(backbone)

@@ -29,7 +29,7 @@ def _folder(tmp_path, backbone):
     return tmp_path / 'folder'
 
 
-@pytest.mark.parametrize('backbone', ['r50', 'r101'])
+@pytest.mark.parametrize('backbone', ['r50', pytest.param('r101', marks=pytest.mark.slow)])
 def test_transformers_opens_our_folder_and_agrees(tmp_path, backbone):
     pytest.importorskip('transformers')
     difference = measure.against_transformers(backbone, _folder(tmp_path, backbone))
