@@ -9,7 +9,7 @@ from mmcondetr.engine.cli import run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Evaluate, train and draw a small Conditional DETR on generated shapes')
+    parser = argparse.ArgumentParser(description='Evaluate, train and draw a small Conditional DETR')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
     args = parser.parse_args()
     from mmcondetr.demo import run_demo

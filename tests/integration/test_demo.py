@@ -32,7 +32,7 @@ def test_a_second_run_does_nothing_again(demo):
     work_dir, metrics = demo
 
     def times():
-        return {path: path.stat().st_mtime_ns for path in work_dir.rglob('*') if path.is_file() and path.suffix != '.log'}
+        return {path: path.stat().st_mtime_ns for path in work_dir.rglob('*.*') if path.suffix != '.log'}
 
     before = times()
     assert run_demo(work_dir, num_train=32, num_val=24) == metrics
