@@ -168,7 +168,7 @@ def test_code_is_refused_by_name_and_does_not_run(valid, outcome, tmp_path, func
     (bytes(1000), ''),
     (b'\xff' * 64, ''),
     (b'{}', ''),
-])
+], ids=['page', 'git-lfs', 'text', 'list', 'model', 'zip', 'pickle', 'zeros', 'ones', 'json'])
 @pytest.mark.parametrize('name', ['other.pth', 'other.safetensors'])
 def test_something_else_under_the_name_of_a_checkpoint(outcome, valid, tmp_path, content, said, name):
     path = _write(tmp_path / name, content)
