@@ -1,0 +1,211 @@
+"""Small-scale convergence: every system with the same data, size, schedule and seeds, and how soon each learns.
+
+A run is one system with one seed, trained by tools/train.py in a process of its own. Its result is one JSON file; a run
+whose file is there is not trained again, and one that was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from mmengine.config import Config
+
+from mmcondetr.engine.config import find_config
+from mmcondetr.engine.errors import UserError
+from mmcondetr.visualization.convergence import COLOURS, METRIC, read_curve
+
+BASE = 'conditional-detr_r18_small_1xb16-24e_shapes'
+REFERENCE = 'detr'
+_SMALL = '{}_r18_small_1xb16-24e_shapes'
+_ABLATION = '{}_r50_{}_8xb2-50e_coco'
+MAIN_SYSTEMS = ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')
+
+#: The config that says a system's model. The ablations' COCO models are shrunk to the small one's sizes.
+SYSTEMS: dict[str, str] = {
+    **{name: _SMALL.format(name) for name in MAIN_SYSTEMS},
+    **{name: _ABLATION.format('conditional-detr', name)
+       for name in ('csq-c', 'csq-t', 'csq-p', 'csq-i', 'single-transform', 'block-transform', 'full-transform',
+                    'zero-reference', 'learned-reference')},
+    **{name: _ABLATION.format('detr', name) for name in ('additive', 'or', 'fl', 'or-fl', 'first-positions')},
+}
+
+
+def system_config(system: str, base: Config, epochs: int, seed: int) -> Config:
+    """The config of one run: the base's data and optimiser, the system's model, nothing pretrained.
+
+    Args:
+        system: a name of :data:`SYSTEMS`.
+        base: config of a small Conditional DETR; gives data, optimiser and every size.
+        epochs: the budget; the learning rate drops to a tenth after five sixths of it.
+        seed: of initialisation, order and augmentation.
+
+    Raises:
+        UserError: there is no such system.
+    """
+    if system not in SYSTEMS:
+        raise UserError(f"System '{system}' is not one of {', '.join(SYSTEMS)}.")
+    config = Config(base._cfg_dict.to_dict())
+    model = Config.fromfile(find_config(SYSTEMS[system])).model.to_dict()
+    config.model = model if system in MAIN_SYSTEMS else _shrink(model, config.model)
+    _set_classes(config.model['bbox_head'], base.model.bbox_head.num_classes)
+    config.load_from, config.resume = None, False
+    config.randomness = dict(seed=seed)
+    config.train_cfg.update(max_epochs=epochs, val_interval=1)
+    config.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+        dict(type='MultiStepLR', begin=0, end=epochs, by_epoch=True, milestones=[round(epochs * 5 / 6)], gamma=0.1)]
+    return config
+
+
+def _shrink(model: dict, small: Mapping[str, Any]) -> dict:
+    """A COCO model with the small one's sizes, backbone and neck."""
+    layer = small['decoder']['layer']
+    sizes = {name: layer[name] for name in ('embed_dims', 'num_heads', 'feedforward_channels', 'dropout')}
+    sizes['num_queries'] = small['num_queries']
+
+    def set_sizes(part: Any) -> Any:
+        return {name: sizes.get(name, set_sizes(value)) for name, value in part.items()} if isinstance(
+            part, dict) else part
+
+    model = set_sizes(model)
+    for part in ('encoder', 'decoder'):
+        model[part]['num_layers'] = small[part]['num_layers']
+    model['positional_encoding']['num_feats'] = small['positional_encoding']['num_feats']
+    for name in ('backbone', 'neck', 'data_preprocessor', 'test_cfg'):
+        model[name] = small[name]
+    return model
+
+
+def _set_classes(head: dict, num_classes: int) -> None:
+    head['num_classes'] = num_classes
+    weights = head['loss_cls'].get('class_weight')
+    if isinstance(weights, (list, tuple)):
+        head['loss_cls']['class_weight'] = [*weights[:num_classes], weights[-1]]
+
+
+def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, train: Path) -> dict:
+    """Train one run, or read the result of a finished one.
+
+    Args:
+        system, base, epochs, seed: as for :func:`system_config`.
+        work_dir: where results and the runs' folders are.
+        train: tools/train.py.
+
+    Returns:
+        system, seed, epochs, and the curve: ``steps`` (epochs) and ``ap``.
+
+    Raises:
+        UserError: the training failed, or the finished run was one of another budget.
+    """
+    result = work_dir / f'{system}_seed{seed}.json'
+    if result.exists():
+        found = json.loads(result.read_text())
+        if found['epochs'] != epochs:
+            raise UserError(f"{result}: field 'epochs' is {found['epochs']}, and {epochs} are asked for. Give another "
+                            '--work-dir, or delete the file to train it again.')
+        return found
+    folder = work_dir / f'{system}_seed{seed}'
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'run.py'
+    system_config(system, base, epochs, seed).dump(path)
+    command = [sys.executable, str(train), str(path), '--work-dir', str(folder), '--resume']
+    with open(folder / 'output.txt', 'a') as output:
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        raise UserError(f'{system}, seed {seed}: training ended with exit code {code}; see {folder / "output.txt"}. '
+                        'The same command goes on from its last checkpoint.')
+    curve = read_curve(folder, METRIC)
+    found = dict(system=system, seed=seed, epochs=epochs, steps=list(curve.steps), ap=list(curve.values))
+    temporary = result.with_suffix('.tmp')
+    temporary.write_text(json.dumps(found))
+    os.replace(temporary, result)
+    return found
+
+
+def read_runs(work_dir: Path) -> list[dict]:
+    """The results of all finished runs in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = [json.loads(path.read_text()) for path in sorted(work_dir.glob('*_seed*.json'))]
+    if not runs:
+        raise UserError(f"'{work_dir}' holds no finished run (<system>_seed<number>.json).")
+    return runs
+
+
+def _spread(values: Sequence[float]) -> dict:
+    return dict(mean=fmean(values), std=stdev(values) if len(values) > 1 else 0.0, values=list(values))
+
+
+def _first(run: dict, target: float) -> int | None:
+    return next((step for step, ap in zip(run['steps'], run['ap']) if ap >= target), None)
+
+
+def _epochs_to(runs: Sequence[dict], target: float) -> dict | None:
+    """Mean and spread of the first epoch at or above a target; None unless every seed reached it."""
+    reached = [_first(run, target) for run in runs]
+    return None if None in reached else _spread(reached)
+
+
+def summarise(runs: Sequence[dict], target: float) -> dict:
+    """What the runs say.
+
+    Args:
+        runs: of any systems and seeds.
+        target: an AP; for each system the epoch is given in which it was first reached.
+
+    Returns:
+        ``target`` and ``systems``: per system the seeds, the final AP, the epochs to the target (None unless all seeds
+        reached it), the epochs to DETR's mean final AP, and how many times faster than DETR each of the two is.
+    """
+    by_system: dict[str, list[dict]] = {}
+    for run in runs:
+        by_system.setdefault(run['system'], []).append(run)
+    reference = by_system.get(REFERENCE, [])
+    reference_final = fmean(run['ap'][-1] for run in reference) if reference else None
+    reference_epochs = _epochs_to(reference, target) if reference else None
+    systems = {}
+    for name, own in by_system.items():
+        reached = _epochs_to(own, target)
+        matched = _epochs_to(own, reference_final) if reference else None
+        systems[name] = dict(
+            seeds=[run['seed'] for run in own], epochs=own[0]['epochs'],
+            final_ap=_spread([run['ap'][-1] for run in own]),
+            epochs_to_target=reached, epochs_to_detrs_final_ap=matched,
+            faster_to_target=reference_epochs['mean'] / reached['mean'] if reference_epochs and reached else None,
+            faster_to_detrs_final_ap=reference[0]['epochs'] / matched['mean'] if matched else None)
+    return dict(metric='COCO AP', target=target, systems=systems)
+
+
+def plot(runs: Sequence[dict], path: Path, target: float) -> None:
+    """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides."""
+    figure = Figure(figsize=(7.2, 4.6), layout='constrained')
+    axes = figure.add_subplot()
+    names = sorted({run['system'] for run in runs}, key=list(SYSTEMS).index)
+    for index, name in enumerate(names):
+        own = [run for run in runs if run['system'] == name]
+        steps = own[0]['steps']
+        columns = [_spread(column) for column in zip(*(run['ap'] for run in own))]
+        mean, std = [column['mean'] for column in columns], [column['std'] for column in columns]
+        colour, style = COLOURS[index % len(COLOURS)], ('-', '--', ':')[index // len(COLOURS) % 3]
+        axes.plot(steps[:len(mean)], mean, style, color=colour, label=f'{name} ({len(own)} seeds)')
+        axes.fill_between(steps[:len(mean)], [a - b for a, b in zip(mean, std)], [a + b for a, b in zip(mean, std)],
+                          color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(target, color='grey', linewidth=0.8)
+    axes.set_xlabel('epoch')
+    axes.set_ylabel('AP (COCO)')
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,135 @@
+"""Ablations, DAB-DETR, baselines and the small systems: they build, train, and cost what the tables say."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+from tiny_model import sample
+
+from mmcondetr import complexity, model_index
+
+GROUPS = ('ablations', 'dab_detr', 'baselines')
+TABLE3 = {'csq-c': 89.3, 'csq-t': 89.5, 'csq-p': 89.3, 'csq-i': 89.5, 'csq': 89.5}
+TABLE4 = {'detr_r50_additive': 85.5, 'detr_r50_or': 85.5, 'detr_r50_fl': 88.1, 'detr_r50_or-fl': 88.1,
+          'conditional-detr_r50_csq': 89.5}
+
+
+@pytest.fixture(scope='module')
+def sizes(root):
+    return complexity.read_sizes(root / 'tests/data/coco_val2017_first100_sizes.json')
+
+
+@pytest.fixture(scope='module')
+def entries(root):
+    return [entry for entry in model_index.read_index(root) if entry.config.split('/')[1] in GROUPS]
+
+
+def leaves(root, *groups):
+    return [path for group in groups for path in sorted((root / 'configs' / group).glob('*.py'))]
+
+
+def test_ablations_are_at_most_ten_lines(root):
+    for path in leaves(root, 'ablations'):
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        assert len(lines) <= 10, path.name
+
+
+def test_every_config_has_an_entry_and_settings_that_agree(root, entries, load_config):
+    assert {entry.config for entry in entries} == {path.relative_to(root).as_posix() for path in leaves(root, *GROUPS)}
+    for entry in entries:
+        config = load_config(root / entry.config)
+        assert entry.metadata['Epochs'] == config.train_cfg.max_epochs, entry.name
+        assert entry.metadata['Batch Size'] == config.auto_scale_lr.base_batch_size, entry.name
+        assert config.model.backbone.init_cfg.checkpoint.startswith('https://'), entry.name
+        milestone = config.param_scheduler[-1].milestones
+        assert milestone == [config.train_cfg.max_epochs * 4 // 5], entry.name
+
+
+def test_every_config_builds_and_ours_are_ours(root, load_config):
+    for path in leaves(root, *GROUPS, 'shapes'):
+        config = load_config(path)
+        model = complexity.build_on_meta(config)
+        own = config.model.type == 'mmcondetr.ConditionalDETR'
+        assert type(model).__module__ == ('mmcondetr.models.detector' if own else type(model).__module__)
+        assert own or type(model).__module__.startswith('mmdet.models.detectors'), path.name
+        assert own == (path.parent.name in ('ablations', 'dab_detr') or path.stem.startswith(('cond', 'dab'))), path.name
+
+
+@pytest.mark.slow
+def test_counts_are_the_metafiles(root, entries, sizes, load_config):
+    """Deformable DETR reads sizes from tensors, which the meta device does not have: see its metafile."""
+    for entry in entries:
+        if 'deformable' in entry.name or '500e' in entry.name:
+            continue
+        counted = complexity.measure(load_config(root / entry.config), sizes)
+        assert round(counted.parameters / 1e6, 1) == entry.metadata['Counted Parameters (M)'], entry.name
+        assert round(counted.multiply_adds / 1e9, 1) == pytest.approx(entry.metadata['Counted GFLOPs'], abs=0.051)
+        if 'FLOPs' in entry.metadata:
+            assert counted.multiply_adds == pytest.approx(entry.metadata['FLOPs'], rel=0.03), entry.name
+
+
+def gflops(root, stem, load_config, sizes):
+    config = load_config(root / f'configs/ablations/{stem}_8xb2-50e_coco.py')
+    return complexity.measure(config, sizes).multiply_adds / 1e9
+
+
+@pytest.mark.slow
+def test_rows_of_table_3_differ_from_each_other_as_in_the_paper(root, sizes, load_config):
+    """To 0.1 GFLOPs. We count matrix products and convolutions alone, 0.8 less than the paper in every row."""
+    counted = {name: gflops(root, f'conditional-detr_r50_{name}', load_config, sizes) for name in TABLE3}
+    for name, paper in TABLE3.items():
+        assert counted['csq'] - counted[name] == pytest.approx(TABLE3['csq'] - paper, abs=0.1), name
+
+
+@pytest.mark.slow
+def test_rows_of_table_4_cost_what_the_paper_says(root, sizes, load_config):
+    """Within 1.1 %: the paper counts normalisation and softmax, too."""
+    for name, paper in TABLE4.items():
+        assert gflops(root, name, load_config, sizes) == pytest.approx(paper, rel=0.011), name
+
+
+@pytest.mark.parametrize('name', [
+    'baselines/detr_r50_8xb2-50e_coco',
+    pytest.param('baselines/detr_r50-dc5_8xb1-50e_coco', marks=pytest.mark.slow),
+    pytest.param('baselines/detr_r101_8xb2-50e_coco', marks=pytest.mark.slow),
+    pytest.param('baselines/detr_r101-dc5_8xb1-50e_coco', marks=pytest.mark.slow),
+    'baselines/deformable-detr_r50_single-scale_16xb2-50e_coco',
+    pytest.param('baselines/deformable-detr_r50-dc5_single-scale_16xb2-50e_coco', marks=pytest.mark.slow),
+    pytest.param('baselines/deformable-detr_r50_16xb2-50e_coco', marks=pytest.mark.slow),
+    'shapes/detr_r18_small_1xb16-24e_shapes',
+    'shapes/conditional-detr_r18_small_1xb16-24e_shapes',
+    'shapes/dab-detr_r18_small_1xb16-24e_shapes',
+    'shapes/deformable-detr_r18_small_1xb16-24e_shapes',
+])
+def test_trains_two_steps_on_a_cpu(name, root, load_config):
+    model = load_config(root / f'configs/{name}.py').model
+    model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        net = MODELS.build(model)
+        net.init_weights()
+    net.train()
+    images = torch.randn(2, 3, 96, 128)
+    samples = [sample((96, 128), (96, 128), [[4, 6, 50, 60], [30, 20, 120, 90]], [0, 3]),
+               sample((70, 100), (96, 128), [[10, 10, 90, 60]], [4])]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+    before = net.query_embedding.weight.detach().clone()
+    for _ in range(2):
+        loss, _ = net.parse_losses(net(images, samples, mode='loss'))
+        assert loss.isfinite() and loss > 1
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert not torch.equal(net.query_embedding.weight, before)
+
+
+def test_small_systems_have_equal_data_schedule_width_and_depth(root, load_config):
+    small = [load_config(root / f'configs/shapes/{system}_r18_small_1xb16-24e_shapes.py')
+             for system in ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')]
+    for config in small[1:]:
+        for name in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+            assert config[name] == small[0][name], name
+        assert config.model.backbone == small[0].model.backbone
+        assert config.model.num_queries == small[0].model.num_queries
+        assert config.model.encoder.num_layers == small[0].model.encoder.num_layers
+        assert config.model.decoder.num_layers == small[0].model.decoder.num_layers

@@ -1,0 +1,90 @@
+"""The convergence tool: configs of equal size, a report that can be checked by hand, runs that are not repeated."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmcondetr import convergence
+from mmcondetr.engine.config import find_config
+from mmcondetr.engine.errors import UserError
+
+BASE = Config.fromfile(find_config(convergence.BASE))
+
+
+def run(system, seed, ap, epochs=4):
+    return dict(system=system, seed=seed, epochs=epochs, steps=[1, 2, 3, 4][:epochs], ap=ap)
+
+
+RUNS = [run('detr', 0, [0.0, 0.1, 0.2, 0.3]), run('detr', 1, [0.0, 0.1, 0.1, 0.3]),
+        run('conditional-detr', 0, [0.2, 0.3, 0.4, 0.5]), run('conditional-detr', 1, [0.1, 0.2, 0.4, 0.6])]
+
+
+@pytest.mark.parametrize('system', convergence.SYSTEMS)
+def test_every_system_has_the_bases_sizes_data_and_budget(system):
+    config = convergence.system_config(system, BASE, epochs=12, seed=3)
+    for name in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper'):
+        assert config[name] == BASE[name]
+    assert config.randomness.seed == 3 and config.load_from is None
+    assert config.train_cfg.max_epochs == 12 and config.param_scheduler[1].milestones == [10]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config.model)
+        small = MODELS.build(BASE.model)
+    assert model.query_embedding.weight.shape[0] == small.query_embedding.weight.shape[0]
+    assert len(model.encoder.layers) == len(small.encoder.layers)
+    assert len(model.decoder.layers) == len(small.decoder.layers)
+    assert model.encoder.embed_dims == 128 if hasattr(model.encoder, 'embed_dims') else True
+    count, base_count = (sum(value.numel() for value in net.parameters()) for net in (model, small))
+    assert count < 2.2 * base_count if system == 'full-transform' else 0.8 < count / base_count < 1.2
+
+
+def test_other_classes_than_the_shapes_reach_head_and_background():
+    base = Config(BASE._cfg_dict.to_dict())
+    base.model.bbox_head.num_classes = 3
+    head = convergence.system_config('or', base, 12, 0).model.bbox_head
+    assert head.num_classes == 3 and head.loss_cls.class_weight == [1.0, 1.0, 1.0, 0.1]
+
+
+def test_report_by_hand():
+    report = convergence.summarise(RUNS, target=0.2)['systems']
+    assert report['detr']['epochs_to_target']['values'] == [3, 4]
+    assert report['conditional-detr']['epochs_to_target']['values'] == [1, 2]
+    assert report['conditional-detr']['faster_to_target'] == pytest.approx(3.5 / 1.5)
+    assert report['conditional-detr']['final_ap']['mean'] == pytest.approx(0.55)
+    assert report['conditional-detr']['epochs_to_detrs_final_ap']['values'] == [2, 3]
+    assert report['conditional-detr']['faster_to_detrs_final_ap'] == pytest.approx(4 / 2.5)
+
+
+def test_a_target_that_one_seed_missed_has_no_mean():
+    report = convergence.summarise(RUNS, target=0.55)['systems']
+    assert report['conditional-detr']['epochs_to_target'] is None
+    assert report['detr']['faster_to_target'] is None
+
+
+def test_a_finished_run_is_read_and_one_of_another_budget_refused(tmp_path):
+    (tmp_path / 'detr_seed0.json').write_text(json.dumps(RUNS[0]))
+    no_training = Path('does/not/exist.py')
+    assert convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training) == RUNS[0]
+    with pytest.raises(UserError, match="field 'epochs' is 4, and 5 are asked for"):
+        convergence.run_once('detr', BASE, 5, 0, tmp_path, no_training)
+
+
+def test_failed_training_names_its_output(tmp_path):
+    with pytest.raises(UserError, match='output.txt'):
+        convergence.run_once('detr', BASE, 4, 0, tmp_path, tmp_path / 'none.py')
+    assert not (tmp_path / 'detr_seed0.json').exists()
+
+
+def test_plot_and_empty_folder(tmp_path):
+    convergence.plot(RUNS, tmp_path / 'out.png', 0.2)
+    assert (tmp_path / 'out.png').stat().st_size > 5000
+    with pytest.raises(UserError, match='no finished run'):
+        convergence.read_runs(tmp_path)
+
+
+def test_unknown_system_names_the_known():
+    with pytest.raises(UserError, match="'yolo' is not one of detr, conditional-detr"):
+        convergence.system_config('yolo', BASE, 4, 0)

@@ -1,0 +1,63 @@
+"""Train systems at the size of the small model with the same budget, and report how soon each learns.
+
+    python tools/convergence.py --systems detr conditional-detr --seeds 0 1 2 --epochs 24
+
+Finished runs are skipped and interrupted ones go on, so that the command can be killed and given again. --report-only
+trains nothing. Writes convergence.json and convergence.png into --out.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import mmcondetr  # noqa: F401  (before anything of mmdet)
+from mmcondetr import convergence
+from mmcondetr.engine.cli import run
+from mmcondetr.engine.config import find_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--systems', nargs='+', default=list(convergence.MAIN_SYSTEMS), metavar='SYSTEM',
+                        choices=list(convergence.SYSTEMS),
+                        help=f'of {", ".join(convergence.SYSTEMS)} (default: the first four)')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
+    parser.add_argument('--epochs', type=int, default=24, help='budget of every run (default: 24)')
+    parser.add_argument('--target-ap', type=float, default=0.2, help='report the epochs to this AP (default: 0.2)')
+    parser.add_argument('--base', default=convergence.BASE,
+                        help='config of a small Conditional DETR: data, optimiser and sizes (default: that for shapes)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='where runs are kept')
+    parser.add_argument('--out', type=Path, help='where the report goes (default: the work directory)')
+    parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
+    return parser.parse_args()
+
+
+def main() -> None:
+    from mmengine.config import Config
+
+    args = parse_args()
+    if not args.report_only:
+        train = Path(__file__).resolve().with_name('train.py')
+        base = Config.fromfile(find_config(args.base))
+        for seed in args.seeds:  # one seed of everything first, so that a killed command leaves a comparison
+            for system in args.systems:
+                found = convergence.run_once(system, base, args.epochs, seed, args.work_dir, train)
+                print(f'{system}, seed {seed}: AP {found["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
+    runs = convergence.read_runs(args.work_dir)
+    report = convergence.summarise(runs, args.target_ap)
+    out = args.out or args.work_dir
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'convergence.json').write_text(json.dumps(dict(report, runs=runs), indent=1) + '\n')
+    convergence.plot(runs, out / 'convergence.png', args.target_ap)
+    for name, system in report['systems'].items():
+        ap, reached, faster = system['final_ap'], system['epochs_to_target'], system['faster_to_target']
+        print(f'{name}: AP {ap["mean"]:.3f} ± {ap["std"]:.3f} over {len(system["seeds"])} seeds; '
+              f'AP {args.target_ap} '
+              + (f'after {reached["mean"]:.1f} ± {reached["std"]:.1f} epochs' if reached else 'not reached by all')
+              + (f', {faster:.1f} times as fast as DETR' if faster else ''))
+    print(f'wrote {out / "convergence.json"} and {out / "convergence.png"}')
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
