@@ -191,7 +191,7 @@ class ConditionalDETRHead(BaseModule):
             boxes = boxes.clamp(0, 1)
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         if rescale:
-            boxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
+            boxes = boxes / boxes.new_tensor(sample.metainfo.get('scale_factor', (1., 1.))).repeat(2)  # none: no Resize
         return InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
 
 
