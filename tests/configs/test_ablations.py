@@ -52,7 +52,8 @@ def test_every_config_builds_and_ours_are_ours(root, load_config):
         own = config.model.type == 'mmcondetr.ConditionalDETR'
         assert type(model).__module__ == ('mmcondetr.models.detector' if own else type(model).__module__)
         assert own or type(model).__module__.startswith('mmdet.models.detectors'), path.name
-        assert own == (path.parent.name in ('ablations', 'dab_detr') or path.stem.startswith(('cond', 'dab'))), path.name
+        ours = path.parent.name in ('ablations', 'dab_detr') or path.stem.startswith(('cond', 'dab'))
+        assert own == ours, path.name
 
 
 @pytest.mark.slow
