@@ -159,6 +159,33 @@ def wrongly_dilated(backbone: str) -> Difference:
                       spread(logits[-1]))
 
 
+@torch.no_grad()
+def padding_leak(backbone: str) -> tuple[Difference, Difference]:
+    """The second image in the batch, where it is padded, against the same image alone.
+
+    Returns:
+        Through the whole model; and through the transformer, which gets the features of the image alone, with and
+        without padded tokens of noise.
+    """
+    model, pixels, both = our_model(backbone), images()[0], model_samples(91)
+    height, width = weights.IMAGE_SIZES[1]
+    alone = pixels[1:, :, :height, :width]
+    logits, boxes = model(pixels, both, mode='tensor')
+    features = model.extract_feat(alone)
+    expected, reference = model.forward_transformer(features, None)
+    their_logits, their_boxes = model.bbox_head(expected, reference)
+    whole = Difference(apart(logits[:, 1:], their_logits), apart(boxes[:, 1:], their_boxes), None,
+                       spread(their_logits[-1]))
+    rows, columns = features.shape[-2:]
+    padded = torch.randn(1, features.shape[1], rows + 2, columns + 3, generator=torch.Generator().manual_seed(0))
+    padded[:, :, :rows, :columns] = features
+    padding = torch.ones(1, rows + 2, columns + 3, dtype=torch.bool)
+    padding[:, :rows, :columns] = False
+    logits, boxes = model.bbox_head(*model.forward_transformer(padded, padding))
+    transformer = Difference(apart(logits, their_logits), apart(boxes, their_boxes), None, spread(logits[-1]))
+    return whole, transformer
+
+
 def mmdet_model(backbone: str) -> nn.Module:
     """mmdet's own ConditionalDETR; for DC5, which it has no config for, on our backbone."""
     model = Config.fromfile(_mmdet_config()).model
