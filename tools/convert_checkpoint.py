@@ -24,10 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--to', required=True, choices=TARGETS, help='the format to write')
     parser.add_argument('--dc5', action=argparse.BooleanOptionalAction, default=None,
                         help='whether it is a DC5 model, where the source does not say; the weights do not show it')
+    parser.add_argument('--half', action='store_true', help='store float16: half the size, less precise')
     parser.add_argument('--force', action='store_true', help='replace the target')
     args = parser.parse_args(arguments)
     try:
-        print(convert(args.source, args.target, args.to, args.dc5, args.force))
+        print(convert(args.source, args.target, args.to, args.dc5, args.force, args.half))
     except UserError as error:
         print(f'convert_checkpoint.py: {error}', file=sys.stderr)
         return 1

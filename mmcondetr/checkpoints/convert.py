@@ -30,7 +30,7 @@ _LARGE = 8 << 20  # files from this size on get a progress bar
 
 
 def convert(source: str | os.PathLike, target: str | os.PathLike, to: str, dc5: bool | None = None,
-            force: bool = False) -> str:
+            force: bool = False, half: bool = False) -> str:
     """Convert a checkpoint file (or Hugging Face folder) of any family; returns what was done, in one line.
 
     Args:
@@ -39,6 +39,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, to: str, dc5: 
         to: one of ``TARGETS``.
         dc5: whether it is a DC5 model; None: what the source says. Weights do not show it.
         force: replace ``target`` if it is there.
+        half: store floating-point tensors in float16, at half the size; they lose precision.
 
     Raises:
         UserError: the source cannot be read or is of no known family, ``target`` is there or has another ending.
@@ -55,6 +56,8 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, to: str, dc5: 
     dc5 = found.dc5 if dc5 is None else dc5
     layout = _layout(to, tensors, dc5, path)
     renamed = from_ours(tensors, layout, path)
+    if half:
+        renamed = {name: value.half() if value.is_floating_point() else value for name, value in renamed.items()}
     record = _record(found, renamed, to, names, dc5)
     if to == 'huggingface':
         _write_folder(target, lambda folder: _write_huggingface(folder, renamed, tensors, record, names, bool(dc5)))

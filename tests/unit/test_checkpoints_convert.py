@@ -206,3 +206,32 @@ def test_the_command_line(tmp_path, source, root, source_environment):
     assert [run.returncode for run in runs] == [0, 1]
     assert "the authors' code" in runs[0].stdout and '80 classes' in runs[0].stdout
     assert '--force replaces it' in runs[1].stderr and 'Traceback' not in runs[1].stderr
+
+
+def test_half_precision_on_request(tmp_path, source, tensors):
+    convert(source, tmp_path / 'half.safetensors', 'authors', half=True)
+    halved, record = read(tmp_path / 'half.safetensors')
+    assert record['tensors_sha256'] == hash_tensors(halved)
+    assert {value.dtype for value in halved.values() if value.is_floating_point()} == {torch.float16}
+    for name, value in from_ours(tensors, FAMILIES['authors'], 'test').items():
+        assert torch.allclose(halved[name].float(), value.float(), rtol=1e-3, atol=1e-6), name
+
+
+def three_stages():
+    config = tiny_config()
+    config['backbone'].update(num_stages=3, out_indices=(2, ))
+    config['neck']['in_channels'] = [128]
+    return dict(build(config).state_dict())
+
+
+def test_a_backbone_of_fewer_stages_is_complete(tmp_path):
+    torch.save(dict(state_dict=three_stages()), tmp_path / 'small.pth')
+    convert(tmp_path / 'small.pth', tmp_path / 'small.safetensors', 'mmcondetr')
+    assert read(tmp_path / 'small.safetensors')[0].keys() == three_stages().keys()
+
+
+def test_a_last_stage_that_the_neck_wants_is_missing(tmp_path, tensors):
+    rest = {name: value for name, value in tensors.items() if not name.startswith('backbone.layer4.')}
+    torch.save(dict(state_dict=rest), tmp_path / 'cut.pth')
+    with pytest.raises(UserError, match='backbone.layer4.0.conv1.weight'):
+        convert(tmp_path / 'cut.pth', tmp_path / 'cut.safetensors', 'mmcondetr')
