@@ -24,8 +24,8 @@ SYSTEM_HEADER = ('system', 'place in the paper', 'epochs', 'params (M)', 'GFLOPs
 SYSTEM_NOTE = (
     'paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper\'s runs on COCO 2017 val; in '
     'parentheses what this project counts. shapes: this project\'s small-scale result, the same system at the size of '
-    'the small model on the generated shapes: AP at the end, mean and standard deviation over seeds, and the mean epoch in '
-    'which a set AP was first reached (docs/convergence/README.md). "-": not in the paper, or not run.')
+    'the small model on the generated shapes: AP at the end, mean and standard deviation over seeds, and the mean '
+    'epoch in which a set AP was first reached (docs/convergence/README.md). "-": not in the paper, or not run.')
 SHAPES_RESULTS = Path('docs/convergence/convergence.json')
 OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; the root README shows it too
 

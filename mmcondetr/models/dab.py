@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmcondetr.models import checkpointing
 from mmcondetr.models.encoder import TransformerEncoder
 from mmcondetr.models.positional import sine_embed
+from mmcondetr.models.precision import full_precision
 from mmcondetr.models.reference import Position
 from mmcondetr.registry import MODELS
 
@@ -73,7 +74,9 @@ class AnchorBoxes(nn.Module):
 
     def move(self, position: Position, f: Tensor, box_embed: nn.Module) -> Position:
         """Refine the boxes by what the last layer found, f (B, N, D), with the head's box MLP."""
-        boxes = box_embed(f).float() + position.origin.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)  # (B, N, 4)
+        with full_precision(f):
+            moves = box_embed(f.to(self.size_predictor.layers[0].weight.dtype)).float()
+        boxes = moves + position.origin.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)  # (B, N, 4)
         return self._position(boxes, boxes.detach(), f)
 
     def _position(self, reference: Tensor, origin: Tensor, f: Tensor) -> Position:
@@ -123,6 +126,7 @@ class ScaledPositionEncoder(TransformerEncoder):
         num_layers: how many.
         layer: config of one layer.
         embed_dims: D.
+        with_cp: recompute the layers' activations in the backward pass to save memory.
         init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
 
     Paper: arXiv 2201.12329, the authors' code (the encoder's ``query_scale``).

@@ -98,6 +98,25 @@ def test_encoder_scales_positions_by_the_content():
     assert isinstance(encoder.layers[0].ffn.activation, nn.PReLU)
 
 
+def test_recomputing_activations_changes_no_gradient():
+    gradients = []
+    for with_cp in (False, True):
+        net, (images, samples) = model(), batch()
+        net.encoder.with_cp = net.decoder.with_cp = with_cp
+        sum(net.train()(images, samples, mode='loss').values()).backward()
+        gradients.append(net.encoder.position_scale.layers[0].weight.grad)
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6) and gradients[0].abs().max() > 1e-4
+
+
+def test_boxes_move_in_float32_under_autocast():
+    net, (images, samples) = model(), batch()
+    with torch.autocast('cpu', torch.bfloat16):
+        hidden, references = net.decode(images, samples)
+        boxes = net.bbox_head(hidden, references)[1]
+    assert references.dtype == boxes.dtype == torch.float32
+    assert boxes.isfinite().all()
+
+
 def test_boxes_move_from_layer_to_layer():
     net, (images, samples) = model(), batch()
     hidden, references = net.decode(images, samples)
