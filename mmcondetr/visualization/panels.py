@@ -25,7 +25,7 @@ from mmcondetr.visualization.inference import AttendedImage, Detection, to_rgb
 
 COLOUR_MAP = 'viridis'  # grows evenly in lightness, so that it also reads in grey and with any colour vision
 BOX_COLOUR = '#ff3b6b'
-OPACITY = (0.45, 0.88)  # of the overlay, at weight zero and at the largest weight
+OPACITY = (0.38, 0.9)  # of the overlay, at weight zero and at the largest weight
 PANEL = 1.55  # inches
 PANEL_PIXELS = 360  # of a map's longer side
 GUTTER = 0.42  # panels; between the image and its maps, for the rows' titles
