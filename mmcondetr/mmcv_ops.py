@@ -1,8 +1,8 @@
 """The compiled mmcv ops that a DETR needs on a GPU, written in PyTorch for those who have only mmcv-lite.
 
 On the CPU mmdet takes its own PyTorch path. On CUDA its ``FocalLoss`` and ``MultiScaleDeformableAttention`` call
-``mmcv._ext`` and nothing else, so that :mod:`mmcondetr.compat` puts these functions there. They have the signatures of the
-compiled ops, results and gradients written into the given tensors included; slower, and the same values.
+``mmcv._ext`` and nothing else, so that :mod:`mmcondetr.compat` puts these functions there. They have the signatures of
+the compiled ops, results and gradients written into the given tensors included; slower, and the same values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def _focal_loss(logits: Tensor, target: Tensor, class_weight: Tensor, gamma: flo
     wrongness = probability * (1 - one_hot) + (1 - probability) * one_hot
     balance = alpha * one_hot + (1 - alpha) * (1 - one_hot)
     loss = balance * wrongness**gamma * cross_entropy
-    return loss * class_weight.to(logits.dtype)[target.clamp(max=logits.size(1) - 1), None] if len(class_weight) else loss
+    if len(class_weight) == 0:
+        return loss
+    return loss * class_weight.to(logits.dtype)[target.clamp(max=logits.size(1) - 1), None]
 
 
 def sigmoid_focal_loss_forward(

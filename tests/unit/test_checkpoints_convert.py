@@ -219,7 +219,7 @@ def test_half_precision_on_request(tmp_path, source, tensors):
 
 def three_stages():
     config = tiny_config()
-    config['backbone'].update(num_stages=3, out_indices=(2, ))
+    config['backbone'].update(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ))
     config['neck']['in_channels'] = [128]
     return dict(build(config).state_dict())
 
