@@ -10,11 +10,13 @@ DIMS = weights.EMBED_DIMS
 # On top of the gains of weights.py: content that scales positions and boxes that move let float32's rounding grow, with
 # these to 1e-5 in the logits.
 FACTORS = (
-    ('input_proj.weight', 0.25),
+    ('input_proj.weight', 0.125),
     ('encoder.query_scale.layers.1.weight', 0.2),
     ('self_attn.in_proj_weight', 0.5),
     ('bbox_embed.layers.2.weight', 0.25),
     ('ca_qpos_sine_proj.weight', 0.5),
+    ('ca_kcontent_proj.weight', 0.6),
+    ('ca_v_proj.weight', 0.4),
 )
 
 
