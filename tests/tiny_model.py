@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -11,6 +12,9 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import mmcondetr  # noqa: F401
+
+TORCH = tuple(int(number) for number in torch.__version__.split('.')[:2])
+needs_fp16_on_a_cpu = pytest.mark.skipif(TORCH < (2, 3), reason='before torch 2.3 autocast on a CPU knows bf16 only')
 
 LAYER = dict(embed_dims=32, num_heads=4, feedforward_channels=64, dropout=0.1)
 CONFIG = dict(

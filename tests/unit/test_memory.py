@@ -5,6 +5,7 @@ Counted in bytes by the allocator's own record, at the number of tokens that a D
 
 import pytest
 import torch
+from tiny_model import TORCH
 from torch.profiler import ProfilerActivity, profile
 
 from mmcondetr.models.attention import DotProductAttention
@@ -44,6 +45,8 @@ def run_layer(tokens: int, training: bool, padded: bool):
 @pytest.mark.parametrize('padded', [False, True], ids=['whole', 'padded'])
 @pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
 def test_an_encoder_layers_memory_grows_linearly_with_tokens(training, padded):
+    if padded and not training and TORCH < (2, 3):
+        pytest.skip("before torch 2.3 the CPU's fused attention takes no mask")
     sizes = (840, 1680, 3360)  # the last: the tokens of an 800 x 1066 image at stride 16
     peaks = [peak_bytes(run_layer(size, training, padded)) for size in sizes]
     matrix = HEADS * sizes[-1]**2 * 4
