@@ -133,22 +133,24 @@ def draw_detections(model: nn.Module, images: Sequence[Path], root: Path, out_pn
 
 
 def draw_training_curve(work_dir: Path, out_png: Path) -> None:
-    """Draw loss by iteration and AP by epoch of all runs in ``work_dir``, the start's AP at epoch 0."""
+    """Draw loss by iteration and AP by epoch of all runs in ``work_dir``; the start's AP, if known, at epoch 0."""
     records = [
         json.loads(line) for log in sorted(work_dir.glob('*/vis_data/scalars.json'))
         for line in log.read_text().splitlines()
     ]
     losses = {record['step']: record['loss'] for record in records if 'loss' in record}
     evaluated = {record['step']: record for record in records if METRICS['AP'] in record and record['step'] > 0}
-    start = json.loads((work_dir / 'metrics_start.json').read_text())
+    known = work_dir / 'metrics_start.json'
+    start = json.loads(known.read_text()) if known.is_file() else None
     figure = Figure(figsize=(9, 3.2), layout='constrained')
     left, right = figure.subplots(1, 2)
     left.plot(list(losses), list(losses.values()), color='#0072B2')
     left.set(xlabel='iteration', ylabel='loss (sum over decoder layers)', title='Training loss')
     for name, colour, style in (('AP', '#0072B2', 'o-'), ('AP50', '#D55E00', 's--')):
-        values = {0: start[name], **{epoch: record[METRICS[name]] for epoch, record in evaluated.items()}}
+        values = {} if start is None else {0: start[name]}
+        values.update({epoch: record[METRICS[name]] for epoch, record in evaluated.items()})
         right.plot(list(values), list(values.values()), style, color=colour, label=name)
-    right.set(xlabel='epoch (0: the trained start)', ylabel='on held-out images', title='COCO metrics', ylim=(0, 1))
+    right.set(xlabel='epoch' if start is None else 'epoch (0: the trained start)', title='COCO metrics', ylim=(0, 1))
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend(loc='lower right')
     figure.savefig(out_png, dpi=130)
