@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+WORKERS ?= 2
 
 ifeq ($(strip $(VENV)),)
 # No venv: install nothing, and use PYTHON as it is.
@@ -32,13 +33,14 @@ help:
 	@echo 'VENV=...     where to make it, or an environment to reuse and install the pins into; now: $(VENV)'
 	@echo 'VENV=        (empty) install nothing and run PYTHON as it is, with what it has:'
 	@echo '             make demo VENV= PYTHON=/path/to/your/environment/bin/python'
+	@echo 'WORKERS=...  processes that run the tests, each on one core with up to 3 GB; now: $(WORKERS)'
 	@echo 'TORCH_INDEX= a package index to take torch from, such as the CPU wheels that pytorch.org names'
 
 demo: $(READY)
 	$(VENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
 
 test: $(READY_TEST)
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(READY_TEST)
 	$(VENV_PYTHON) -m ruff check .

@@ -1,4 +1,4 @@
-"""What setup.cfg cannot say: the wheel carries configs/, tools/ and model-index.yml as mmcondetr/.mim, where mim looks."""
+"""What setup.cfg cannot say: the wheel has configs/, tools/ and model-index.yml as mmcondetr/.mim, where mim looks."""
 
 import os
 import shutil
