@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from mmcondetr.benchmark.workload import Workload
@@ -50,14 +51,16 @@ class Contestant:
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
         self.errors.close()
 
     def _send(self, message: dict) -> None:
-        self.process.stdin.write(json.dumps(message) + '\n')
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # a worker that has ended: _receive says why
+            self.process.stdin.write(json.dumps(message) + '\n')
+            self.process.stdin.flush()
 
     def _receive(self) -> dict:
         line = self.process.stdout.readline()
