@@ -76,7 +76,7 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     for name in wanted:
         if name.endswith(_COUNTER):
             tensors.setdefault(name, wanted[name])
-    tensors, said = _fit_classes(tensors, wanted, known, where)
+    tensors, said, detector.untrained_classes = _fit_classes(tensors, wanted, known, where)
     _check(tensors, wanted, where, 'mmcondetr' if own else family.title)
     _check_dilation(detector, known, where)
     title = 'mmcondetr' if own else family.title
@@ -87,40 +87,42 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
 
 
 def _fit_classes(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], known: Mapping[str, Any],
-                 where: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Give the head the model's rows; returns what was done, in words."""
+                 where: str) -> tuple[dict[str, Tensor], list[str], str]:
+    """Give the head the model's rows; returns what was done and which rows are left as initialised, in words."""
     if not all(name in tensors and name in wanted for name in classes.HEAD):
-        return tensors, []
+        return tensors, [], ''
     count, rows_wanted = len(tensors[classes.HEAD[0]]), len(wanted[classes.HEAD[0]])
     given_names, wanted_names = known.get('names') or classes.default_names(count), known.get('wanted')
     if given_names is not None and len(given_names) != count or any(
             tensors[name].shape[1:] != wanted[name].shape[1:] or tensors[name].shape[:1] != (count, )
             for name in classes.HEAD):
-        return tensors, []  # damaged or of another width: the check of shapes says so
+        return tensors, [], ''  # damaged or of another width: the check of shapes says so
     if wanted_names is not None and len(wanted_names) != rows_wanted:
         wanted_names = None
     rows = classes.choose_rows(given_names, count, wanted_names, rows_wanted)
     if rows == list(range(count)):
-        return tensors, []
-    start = dict(wanted)
+        return tensors, [], ''
+    start, notice = dict(wanted), ''
     if wanted_names is None and rows_wanted == 91 and classes.is_coco(given_names):
         start.update(classes.unused_rows(tensors, rows_wanted))
     else:
-        _tell_new_rows(rows, wanted_names, where)
+        notice = _tell_new_rows(rows, wanted_names, where)
     said = f'{count} -> {rows_wanted} classes by ' + (
         'COCO category id' if classes.is_coco(given_names) and rows_wanted in (80, 91) else 'name')
-    return classes.take_rows(tensors, rows, start), [said] if any(row is not None for row in rows) else []
+    return classes.take_rows(tensors, rows, start), [said] if any(row is not None for row in rows) else [], notice
 
 
-def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: str) -> None:
-    """One line about the rows that the checkpoint does not fill."""
+def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: str) -> str:
+    """Log and return one line about the rows that the checkpoint does not fill; nothing where it fills all."""
     new = [index for index, row in enumerate(rows) if row is None]
     if not new:
-        return
+        return ''
     which = 'all of their rows' if len(new) == len(rows) else f'{len(new)} of their {len(rows)} rows'
     shown = ', '.join(str(names[index] if names else index) for index in new[:80]) + (', ...' if len(new) > 80 else '')
-    print_log(f'{where}: {" and ".join(classes.HEAD)} are left as initialised in {which} ({shown}): the checkpoint has '
-              'no class of that name. Everything else is loaded; fine-tune before testing.', 'current', logging.WARNING)
+    notice = (f'{where}: {" and ".join(classes.HEAD)} are left as initialised in {which} ({shown}): the checkpoint has '
+              'no class of that name. Everything else is loaded; fine-tune before testing.')
+    print_log(notice, 'current', logging.WARNING)
+    return notice
 
 
 def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str, title: str) -> None:

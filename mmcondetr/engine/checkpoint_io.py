@@ -83,6 +83,10 @@ def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
     return checkpoint
 
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Lend a temporary name beside ``path``; what was written there takes its place at the end, or not at all."""
@@ -90,6 +94,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes files that only their owner can read
         with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

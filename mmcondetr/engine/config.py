@@ -60,8 +60,11 @@ def load_config(args: Namespace) -> Config:
 def apply_training_options(config: Config, args: Namespace) -> None:
     """Apply ``--amp``, ``--auto-scale-lr`` and ``--resume`` as mmdet's tools/train.py does.
 
+    ``--resume`` where there is nothing to resume yet starts as without it, from ``load_from`` if the config has one.
+
     Raises:
-        UserError: ``--auto-scale-lr`` with a config that does not say for which batch its learning rate is meant.
+        UserError: ``--auto-scale-lr`` with a config that does not say for which batch its learning rate is meant; the
+            checkpoint to start from is not there.
     """
     if args.amp:
         config.optim_wrapper.type = 'AmpOptimWrapper'
@@ -73,6 +76,22 @@ def apply_training_options(config: Config, args: Namespace) -> None:
                 'over all GPUs that its learning rate is meant for.'
             )
         config.auto_scale_lr.enable = True
-    if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        config.resume = os.path.isfile(os.path.join(config.work_dir, 'last_checkpoint'))
+        if config.resume:
+            config.load_from = None
+        else:
+            start = config.get('load_from') or 'the initial weights'
+            print(f'--resume: nothing to resume in {config.work_dir} yet; starting from {start}')
+    elif args.resume is not None:
+        config.resume, config.load_from = True, args.resume
+    _prepare_start(config)
+
+
+def _prepare_start(config: Config) -> None:
+    """Look for the checkpoint to start from, now; it holds the backbone too, so that no other weights are fetched."""
+    start = config.get('load_from')
+    if start and '://' not in start and not os.path.exists(start):
+        raise UserError(f"load_from: checkpoint '{start}' does not exist (config '{config.filename}', or --resume).")
+    if (start or config.get('resume')) and str(config.get('model', {}).get('type')).startswith('mmcondetr.'):
+        config.model.backbone.init_cfg = None

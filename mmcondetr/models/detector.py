@@ -9,7 +9,7 @@ from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor
 
 from mmcondetr.checkpoints.adapting import accept_any_checkpoint
-from mmcondetr.engine.errors import NonFiniteLossError
+from mmcondetr.engine.errors import NonFiniteLossError, UserError
 from mmcondetr.models.head import image_name
 from mmcondetr.registry import MODELS
 
@@ -55,6 +55,12 @@ class ConditionalDETR(BaseDetector):
         self.query_embedding = self.decoder.query_embedding(num_queries)
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
         accept_any_checkpoint(self)
+        self.untrained_classes = ''  # says which rows of the head a checkpoint with other classes has left as they were
+
+    def check_trained(self) -> None:
+        """Raise UserError if a checkpoint with other classes was loaded and the model not trained since."""
+        if self.untrained_classes:
+            raise UserError(f'{self.untrained_classes} Detections of these classes would be random.')
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head.
@@ -63,6 +69,7 @@ class ConditionalDETR(BaseDetector):
             NonFiniteLossError: naming images, layer and term, and the images whose pixels are not finite: where
                 BatchNorm is trained, one such image spoils the losses of all.
         """
+        self.untrained_classes = ''
         try:
             return self.bbox_head.loss(*self.decode(batch_inputs, batch_data_samples), batch_data_samples)
         except NonFiniteLossError as error:
@@ -73,7 +80,12 @@ class ConditionalDETR(BaseDetector):
             raise NonFiniteLossError(f'{error} Pixels that are not finite reached the model from: {names}.') from None
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """Detections in a batch of images (B, 3, height, width), put into the samples' ``pred_instances``."""
+        """Detections in a batch of images (B, 3, height, width), put into the samples' ``pred_instances``.
+
+        Raises:
+            UserError: see :meth:`check_trained`.
+        """
+        self.check_trained()
         results = self.bbox_head.predict(*self.decode(batch_inputs, batch_data_samples), batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 

@@ -128,12 +128,14 @@ def attend(model: nn.Module, image: Image, layers: Sequence[int] | None = None,
 
     Raises:
         UserError: see :func:`read_image` and :func:`~mmcondetr.visualization.record_attention`; or the model has no
-            config to take the test pipeline from.
+            config to take the test pipeline from; or its checkpoint has other classes.
     """
     pixels = read_image(image)
     if not hasattr(model, 'cfg'):
         raise UserError("The model has no attribute 'cfg' to take the test pipeline from: build it with "
                         'mmdet.apis.init_detector.')
+    if hasattr(model, 'check_trained'):  # ours; mmdet's own detectors load what fits
+        model.check_trained()
     data = _pipeline(model)(dict(img=pixels, img_id=0))
     data = model.data_preprocessor(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]), False)
     with torch.no_grad(), record_attention(model, layers, queries, encoder_layers) as recorded:

@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from safetensors.torch import save_file
-from tiny_model import build, tiny_config
+from tiny_model import batch, build, tiny_config
 
 from mmcondetr.checkpoints import adapting, classes
 from mmcondetr.checkpoints.renaming import check_complete, from_ours, recognise, to_ours
@@ -214,6 +214,20 @@ def test_another_number_of_classes_loads_the_body_and_says_what_is_new(tmp_path,
     notice = [line for line in log if 'left as initialised' in line]
     assert len(notice) == 1 and '\n' not in notice[0]
     assert all(name in notice[0] for name in classes.HEAD) and 'all of their rows (0, 1, 2)' in notice[0]
+
+
+def test_classes_that_are_not_in_the_checkpoint_must_be_trained_before_they_are_tested(tmp_path):
+    model, (images, samples) = model_with(3, seed=2), batch()
+    load_for(model, checkpoint_file(tmp_path, model_with(5, seed=1)))
+    with pytest.raises(UserError, match=r'all of their rows \(0, 1, 2\).*fine-tune before testing.*would be random'):
+        model(images, samples, mode='predict')
+    for sample in samples:
+        sample.gt_instances.labels.clamp_(max=2)
+    model(images, samples, mode='loss')
+    assert len(model(images, samples, mode='predict')) == 2
+    load_for(model, checkpoint_file(tmp_path, model_with(5, seed=1)))
+    load_for(model, checkpoint_file(tmp_path, model_with(3, seed=1)))  # a checkpoint that fits
+    assert len(model(images, samples, mode='predict')) == 2
 
 
 def test_classes_that_share_a_name_keep_their_rows(tmp_path, log):

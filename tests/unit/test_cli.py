@@ -59,19 +59,34 @@ def test_the_work_directory_comes_from_the_flag_or_from_the_name(tmp_path):
     assert load_config(arguments(work_dir='here')).work_dir == 'here'
 
 
-def test_options_of_the_command_line_win():
+def test_options_of_the_command_line_win(tmp_path):
+    checkpoint = tmp_path / 'some.pth'
+    checkpoint.touch()
     config = load_config(arguments(cfg_options={'train_dataloader.batch_size': 3}))
     assert config.train_dataloader.batch_size == 3
-    apply_training_options(config, arguments(amp=True, auto_scale_lr=True, resume='some.pth'))
+    apply_training_options(config, arguments(amp=True, auto_scale_lr=True, resume=str(checkpoint)))
     assert (config.optim_wrapper.type, config.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
     assert config.auto_scale_lr.enable is True
-    assert (config.resume, config.load_from) == (True, 'some.pth')
+    assert (config.resume, config.load_from) == (True, str(checkpoint))
+    assert config.model.backbone.init_cfg is None  # the checkpoint has the backbone's weights: no others are fetched
 
 
-def test_resume_without_a_value_looks_for_the_last_checkpoint():
-    config = Config(dict(load_from='start.pth'))
+def test_resume_without_a_value_looks_for_the_last_checkpoint(tmp_path, capsys):
+    start = tmp_path / 'start.pth'
+    start.touch()
+    config = Config(dict(load_from=str(start), work_dir=str(tmp_path / 'run')))
+    apply_training_options(config, arguments(resume='auto'))
+    assert (config.resume, config.load_from) == (False, str(start))
+    assert f'nothing to resume in {tmp_path / "run"} yet; starting from {start}' in capsys.readouterr().out
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'last_checkpoint').touch()
     apply_training_options(config, arguments(resume='auto'))
     assert (config.resume, config.load_from) == (True, None)
+
+
+def test_a_start_that_is_not_there_is_found_before_anything_is_built(tmp_path):
+    with pytest.raises(UserError, match=r"load_from: checkpoint '\S*gone.pth' does not exist"):
+        apply_training_options(Config(dict(load_from=str(tmp_path / 'gone.pth'))), arguments())
 
 
 def test_scaling_the_rate_needs_to_know_for_which_batch_it_is():
