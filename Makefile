@@ -34,7 +34,7 @@ help:
 	@echo 'VENV=        (empty) install nothing and run PYTHON as it is, with what it has:'
 	@echo '             make demo VENV= PYTHON=/path/to/your/environment/bin/python'
 	@echo 'WORKERS=...  processes that run the tests, each on one core with up to 3 GB; now: $(WORKERS)'
-	@echo 'TORCH_INDEX= a package index to take torch from, such as the CPU wheels that pytorch.org names'
+	@echo 'TORCH_INDEX= a package index to take torch from, such as that of PyTorch's CPU wheels'
 
 demo: $(READY)
 	$(VENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
