@@ -136,7 +136,7 @@ def _transformers(workload: Workload) -> Contestant:
 
     model = ConditionalDetrForObjectDetection(ConditionalDetrConfig(
         use_timm_backbone=False, backbone_config=ResNetConfig(out_features=['stage4']), num_labels=80,
-        num_queries=workload.queries, auxiliary_loss=True))
+        num_queries=workload.queries, auxiliary_loss=True, attention_dropout=0.1))  # as the others; it comes with 0
     backbone = model.model.backbone
     for name, parameter in backbone.named_parameters():  # all frozen as it comes; equal work trains stages 2 to 4
         parameter.requires_grad_(bool(re.search(r'stages\.[123]\.', name)) and 'normalization' not in name)
