@@ -186,6 +186,11 @@ def test_one_line_on_the_command_line(run_tool, tmp_path, shapes):
     assert 'Traceback' not in done.stderr and done.stderr.strip().splitlines()[-1].startswith('error: Annotation file')
 
 
+def heed_interrupts():
+    """In the child: a test run that was put into the background hands down that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_interrupted_and_resumed(tmp_path, shapes, root, source_environment):
     """Ctrl-C ends without a traceback; the same command with --resume goes on."""
@@ -193,7 +198,7 @@ def test_interrupted_and_resumed(tmp_path, shapes, root, source_environment):
     config, work_dir = write_config(tmp_path, ALONE, 'train_cfg = dict(max_epochs=500)'), tmp_path / 'run'
     command = [sys.executable, str(root / 'tools/train.py'), str(config), '--work-dir', str(work_dir)]
     process = subprocess.Popen(command, cwd=tmp_path, env=source_environment, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     deadline = time.time() + 120
     while not (work_dir / 'last_checkpoint').exists() and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
