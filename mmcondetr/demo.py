@@ -23,7 +23,8 @@ from torch import nn
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, SHAPES_PALETTE, generate_shapes
 from mmcondetr.engine.checkpoint_io import replacing
 from mmcondetr.engine.config import find_config
-from mmcondetr.visualization import draw_attention, load_detector, write_explorer
+from mmcondetr.visualization import draw_attention, load_detector, read_image, write_explorer
+from mmcondetr.visualization.inference import to_rgb
 
 CONFIG = 'conditional-detr_r18_small_1xb16-3e_shapes-finetune'
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
@@ -115,7 +116,7 @@ def draw_detections(model: nn.Module, images: Sequence[Path], root: Path, out_pn
     for place, path in enumerate(images, start=1):
         found = inference_detector(model, str(path)).pred_instances
         axes = figure.add_subplot((len(images) + 5) // 6, 6, place)
-        axes.imshow(_read_rgb(path))
+        axes.imshow(to_rgb(read_image(str(path))))
         axes.set_axis_off()
         for annotation in truth['annotations']:
             if annotation['image_id'] == numbers[path.name]:
@@ -186,8 +187,3 @@ def _evaluated(config: Config, checkpoint: Path, path: Path, sources: Sequence[P
 
     _make(path, sources, evaluate)
     return json.loads(path.read_text())
-
-
-def _read_rgb(path: Path) -> np.ndarray:
-    import mmcv
-    return mmcv.imread(str(path), channel_order='rgb')

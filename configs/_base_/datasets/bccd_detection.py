@@ -48,20 +48,7 @@ val_dataloader = dict(
         metainfo=metainfo,
         test_mode=True,
         pipeline=test_pipeline))
-test_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='annotations/test.json',
-        data_prefix=dict(img='images/'),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline))
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], ann_file='annotations/test.json'))
 
 val_evaluator = dict(type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
 test_evaluator = dict(type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox')
