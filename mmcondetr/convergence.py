@@ -17,7 +17,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
 
 from mmcondetr.engine.config import find_config
 from mmcondetr.engine.errors import UserError
@@ -39,14 +42,15 @@ SYSTEMS: dict[str, str] = {
 }
 
 
-def system_config(system: str, base: Config, epochs: int, seed: int) -> Config:
-    """The config of one run: the base's data and optimiser, the system's model, nothing pretrained.
+def system_config(system: str, base: Config, epochs: int, seed: int, backbone: str | None = None) -> Config:
+    """The config of one run: the base's data and optimiser, the system's model, at most the backbone pretrained.
 
     Args:
         system: a name of :data:`SYSTEMS`.
         base: config of a small Conditional DETR; gives data, optimiser and every size.
         epochs: the budget; the learning rate drops to a tenth after five sixths of it.
         seed: of initialisation, order and augmentation.
+        backbone: checkpoint of a detector of ours, whose backbone every system starts from; None starts from nothing.
 
     Raises:
         UserError: there is no such system.
@@ -58,6 +62,7 @@ def system_config(system: str, base: Config, epochs: int, seed: int) -> Config:
     config.model = model if system in MAIN_SYSTEMS else _shrink(model, config.model)
     _set_classes(config.model['bbox_head'], base.model.bbox_head.num_classes)
     config.load_from, config.resume = None, False
+    config.model.backbone.init_cfg = backbone and dict(type='Pretrained', checkpoint=backbone, prefix='backbone.')
     config.randomness = dict(seed=seed)
     config.train_cfg.update(max_epochs=epochs, val_interval=1)
     config.param_scheduler = [
@@ -92,31 +97,53 @@ def _set_classes(head: dict, num_classes: int) -> None:
         head['loss_cls']['class_weight'] = [*weights[:num_classes], weights[-1]]
 
 
-def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, train: Path) -> dict:
+def check_backbone(path: str, base: Config) -> str:
+    """The checkpoint's absolute path, once it is known to hold every weight of the small model's backbone.
+
+    Raises:
+        UserError: it cannot be read, or a weight of the backbone is missing or has another shape.
+    """
+    tensors = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    tensors = tensors.get('state_dict', tensors)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        wanted = MODELS.build(base.model.backbone).state_dict()
+    for name, value in wanted.items():
+        given = tensors.get(f'backbone.{name}')
+        if given is None or given.shape != value.shape:
+            found = 'is missing' if given is None else f'has shape {tuple(given.shape)}'
+            raise UserError(f"--backbone: checkpoint '{path}': 'backbone.{name}' {found}, and the backbone of "
+                            f"'{base.filename}' has one of shape {tuple(value.shape)}.")
+    return os.path.abspath(path)
+
+
+def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, train: Path,
+             backbone: str | None = None) -> dict:
     """Train one run, or read the result of a finished one.
 
     Args:
-        system, base, epochs, seed: as for :func:`system_config`.
+        system, base, epochs, seed, backbone: as for :func:`system_config`.
         work_dir: where results and the runs' folders are.
         train: tools/train.py.
 
     Returns:
-        system, seed, epochs, and the curve: ``steps`` (epochs) and ``ap``.
+        system, seed, epochs, backbone (its file's name), and the curve: ``steps`` (epochs) and ``ap``.
 
     Raises:
-        UserError: the training failed, or the finished run was one of another budget.
+        UserError: the training failed, or the finished run was one of another budget or start.
     """
     result = work_dir / f'{system}_seed{seed}.json'
+    asked = dict(system=system, seed=seed, epochs=epochs, backbone=backbone and Path(backbone).name)
     if result.exists():
         found = json.loads(result.read_text())
-        if found['epochs'] != epochs:
-            raise UserError(f"{result}: field 'epochs' is {found['epochs']}, and {epochs} are asked for. Give another "
-                            '--work-dir, or delete the file to train it again.')
+        for field, value in asked.items():
+            if found.get(field) != value:
+                raise UserError(f"{result}: field '{field}' is {found.get(field)}, and {value} is asked for. Give "
+                                'another --work-dir, or delete the file to train it again.')
         return found
     folder = work_dir / f'{system}_seed{seed}'
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'run.py'
-    system_config(system, base, epochs, seed).dump(path)
+    system_config(system, base, epochs, seed, backbone).dump(path)
     command = [sys.executable, str(train), str(path), '--work-dir', str(folder), '--resume']
     with open(folder / 'output.txt', 'a') as output:
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
@@ -124,7 +151,7 @@ def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, 
         raise UserError(f'{system}, seed {seed}: training ended with exit code {code}; see {folder / "output.txt"}. '
                         'The same command goes on from its last checkpoint.')
     curve = read_curve(folder, METRIC)
-    found = dict(system=system, seed=seed, epochs=epochs, steps=list(curve.steps), ap=list(curve.values))
+    found = dict(asked, steps=list(curve.steps), ap=list(curve.values))
     temporary = result.with_suffix('.tmp')
     temporary.write_text(json.dumps(found))
     os.replace(temporary, result)
@@ -165,7 +192,7 @@ def summarise(runs: Sequence[dict], target: float) -> dict:
         target: an AP; for each system the epoch is given in which it was first reached.
 
     Returns:
-        ``target`` and ``systems``: per system the seeds, the final AP, the epochs to the target (None unless all seeds
+        ``target`` and ``systems``: per system the seeds, the start, the final AP, the epochs to the target (None unless all seeds
         reached it), the epochs to DETR's mean final AP, and how many times faster than DETR each of the two is.
     """
     by_system: dict[str, list[dict]] = {}
@@ -179,7 +206,7 @@ def summarise(runs: Sequence[dict], target: float) -> dict:
         reached = _epochs_to(own, target)
         matched = _epochs_to(own, reference_final) if reference else None
         systems[name] = dict(
-            seeds=[run['seed'] for run in own], epochs=own[0]['epochs'],
+            seeds=[run['seed'] for run in own], epochs=own[0]['epochs'], backbone=own[0].get('backbone'),
             final_ap=_spread([run['ap'][-1] for run in own]),
             epochs_to_target=reached, epochs_to_detrs_final_ap=matched,
             faster_to_target=reference_epochs['mean'] / reached['mean'] if reference_epochs and reached else None,

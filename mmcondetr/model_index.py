@@ -20,13 +20,15 @@ NOTE = (
     'parentheses what this project counts. Released weights: who published them and the AP that they report for them. '
     'None of these is a result of this project.')
 SYSTEM_HEADER = ('system', 'place in the paper', 'epochs', 'params (M)', 'GFLOPs', 'paper AP', 'shapes: AP',
-                 'shapes: epochs')
+                 'shapes: epochs to AP')
 SYSTEM_NOTE = (
     'paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper\'s runs on COCO 2017 val; in '
     'parentheses what this project counts. shapes: this project\'s small-scale result, the same system at the size of '
-    'the small model on the generated shapes: AP at the end, mean and standard deviation over seeds, and the mean '
-    'epoch in which a set AP was first reached (docs/convergence/README.md). "-": not in the paper, or not run.')
-SHAPES_RESULTS = Path('docs/convergence/convergence.json')
+    'the small model on the generated shapes: AP at the end of a budget, mean and standard deviation over seeds, and '
+    'the mean epoch in which the AP after the colon was first reached (docs/convergence/README.md); only rows of one '
+    'budget compare. "-": not in the paper, or not run.')
+REPORTS = Path('docs/convergence')  # a folder a comparison, each with its convergence.json
+ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with a budget of its own
 OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; the root README shows it too
 
 
@@ -90,7 +92,7 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
     """Write entries of any paper as a Markdown table, with links relative to ``start`` (from the root).
 
     Args:
-        results: this project's small-scale results by system (:mod:`mmcondetr.convergence`).
+        results: this project's small-scale results by system (:func:`read_results`).
     """
     rows = [SYSTEM_HEADER, ['---'] * len(SYSTEM_HEADER)]
     for entry in {entry.config: entry for entry in reversed(entries)}.values():
@@ -103,16 +105,37 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
             f"{f'{params / 1e6:.0f}' if params else '-'} ({data['Counted Parameters (M)']})",
             f"{f'{gflops / 1e9:.4g}' if gflops else '-'} ({data['Counted GFLOPs']})",
             entry.metrics.get('box AP (paper)', '-'),
-            f"{shapes['final_ap']['mean']:.3f} ± {shapes['final_ap']['std']:.3f}" if shapes else '-',
+            _final_ap(shapes) if shapes else '-',
             _epochs(shapes) if shapes else '-',
         ])
     rows[2:] = reversed(rows[2:])
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{SYSTEM_NOTE}'
 
 
+def _final_ap(shapes: dict) -> str:
+    ap, seeds = shapes['final_ap'], len(shapes['seeds'])
+    spread = f" ± {ap['std']:.3f}" if seeds > 1 else ''
+    return f"{ap['mean']:.3f}{spread} ({shapes['epochs']} epochs, {seeds} seed{'s' if seeds > 1 else ''})"
+
+
 def _epochs(shapes: dict) -> str:
     reached = shapes['epochs_to_target']
-    return f"{reached['mean']:.1f}" if reached else 'not reached'
+    return f"{shapes['target']:g}: " + (f"{reached['mean']:.1f}" if reached else 'not reached')
+
+
+def read_results(root: Path, last: str) -> dict[str, dict]:
+    """The small-scale results on shapes by system, each with its comparison's target.
+
+    Args:
+        last: the comparison that a system in both is taken from, ``'shapes'`` or :data:`ABLATIONS`.
+    """
+    results = {}
+    for name in sorted(('shapes', ABLATIONS), key=last.__eq__):
+        path = root / REPORTS / name / 'convergence.json'
+        if path.exists():
+            report = json.loads(path.read_text())
+            results |= {system: dict(found, target=report['target']) for system, found in report['systems'].items()}
+    return results
 
 
 def _weights(entry: Entry) -> str:
@@ -135,7 +158,7 @@ def replace_table(text: str, table: str, source: Path) -> str:
 def updated_readmes(root: Path) -> dict[Path, str]:
     """Return the text that each README with a table should have: the root's, configs/'s and the metafiles' folders'."""
     entries = read_index(root)
-    results = json.loads((root / SHAPES_RESULTS).read_text())['systems'] if (root / SHAPES_RESULTS).exists() else {}
+    results = read_results(root, 'shapes')
     folders = {folder: [entry for entry in entries if Path(entry.config).parent == folder]
                for folder in sorted({Path(entry.config).parent for entry in entries})}
     table1 = folders.get(Path(OWN_TABLE), entries)
@@ -143,7 +166,8 @@ def updated_readmes(root: Path) -> dict[Path, str]:
     if (root / 'README.md').exists():
         tables[Path('.')] = render_table(table1, Path('.'))
     for folder, own in folders.items():
-        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, results)
+        found = read_results(root, ABLATIONS) if folder.name == ABLATIONS else results
+        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, found)
     texts = {}
     for folder, table in tables.items():
         readme = root / folder / 'README.md'

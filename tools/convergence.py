@@ -27,6 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--target-ap', type=float, default=0.2, help='report the epochs to this AP (default: 0.2)')
     parser.add_argument('--base', default=convergence.BASE,
                         help='config of a small Conditional DETR: data, optimiser and sizes (default: that for shapes)')
+    parser.add_argument('--backbone', metavar='CHECKPOINT',
+                        help='every system starts from the backbone in this checkpoint (default: from nothing)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='where runs are kept')
     parser.add_argument('--out', type=Path, help='where the report goes (default: the work directory)')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
@@ -40,9 +42,10 @@ def main() -> None:
     if not args.report_only:
         train = Path(__file__).resolve().with_name('train.py')
         base = Config.fromfile(find_config(args.base))
+        backbone = args.backbone and convergence.check_backbone(args.backbone, base)
         for seed in args.seeds:  # one seed of everything first, so that a killed command leaves a comparison
             for system in args.systems:
-                found = convergence.run_once(system, base, args.epochs, seed, args.work_dir, train)
+                found = convergence.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
                 print(f'{system}, seed {seed}: AP {found["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
     runs = convergence.read_runs(args.work_dir)
     report = convergence.summarise(runs, args.target_ap)

@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmcondetr import convergence
+from mmcondetr.compat import config_root
+from mmcondetr.engine import load_file
 from mmcondetr.engine.config import find_config
 from mmcondetr.engine.errors import UserError
 
+START = str(config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors')
 BASE = Config.fromfile(find_config(convergence.BASE))
 
 
@@ -48,6 +52,29 @@ def test_other_classes_than_the_shapes_reach_head_and_background():
     assert head.num_classes == 3 and head.loss_cls.class_weight == [1.0, 1.0, 1.0, 0.1]
 
 
+@pytest.mark.parametrize('system', ['detr', 'conditional-detr', 'dab-detr', 'deformable-detr', 'or-fl'])
+def test_every_system_can_start_from_the_shipped_backbone(system):
+    path = convergence.check_backbone(START, BASE)
+    config = convergence.system_config(system, BASE, 12, 0, path)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config.model)
+        model.init_weights()
+    given = load_file(START)['state_dict']
+    for name, value in model.backbone.state_dict().items():
+        torch.testing.assert_close(value, given[f'backbone.{name}'].to(value.dtype), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
+    path = tmp_path / 'other.pth'
+    weights = {name: value for name, value in load_file(START)['state_dict'].items() if name != 'backbone.bn1.bias'}
+    torch.save(weights, path)
+    with pytest.raises(UserError, match=r"other.pth': 'backbone.bn1.bias' is missing"):
+        convergence.check_backbone(str(path), BASE)
+    torch.save(dict(weights, **{'backbone.bn1.bias': torch.zeros(7)}), path)
+    with pytest.raises(UserError, match=r"'backbone.bn1.bias' has shape \(7,\), and .* of shape \(32,\)"):
+        convergence.check_backbone(str(path), BASE)
+
+
 def test_report_by_hand():
     report = convergence.summarise(RUNS, target=0.2)['systems']
     assert report['detr']['epochs_to_target']['values'] == [3, 4]
@@ -64,12 +91,14 @@ def test_a_target_that_one_seed_missed_has_no_mean():
     assert report['detr']['faster_to_target'] is None
 
 
-def test_a_finished_run_is_read_and_one_of_another_budget_refused(tmp_path):
+def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_path):
     (tmp_path / 'detr_seed0.json').write_text(json.dumps(RUNS[0]))
     no_training = Path('does/not/exist.py')
     assert convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training) == RUNS[0]
-    with pytest.raises(UserError, match="field 'epochs' is 4, and 5 are asked for"):
+    with pytest.raises(UserError, match="field 'epochs' is 4, and 5 is asked for"):
         convergence.run_once('detr', BASE, 5, 0, tmp_path, no_training)
+    with pytest.raises(UserError, match="field 'backbone' is None, and start.pth is asked for"):
+        convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training, '/some/start.pth')
 
 
 def test_failed_training_names_its_output(tmp_path):
