@@ -192,8 +192,9 @@ def summarise(runs: Sequence[dict], target: float) -> dict:
         target: an AP; for each system the epoch is given in which it was first reached.
 
     Returns:
-        ``target`` and ``systems``: per system the seeds, the start, the final AP, the epochs to the target (None unless all seeds
-        reached it), the epochs to DETR's mean final AP, and how many times faster than DETR each of the two is.
+        ``target`` and ``systems``: per system the seeds, the start, the final AP, the epochs to the target (None unless
+        all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than DETR each of the two
+        is.
     """
     by_system: dict[str, list[dict]] = {}
     for run in runs:

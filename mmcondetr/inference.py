@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+
 import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -13,7 +17,8 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, c
     """Prepare a detector for inference, in place; it cannot be trained afterwards.
 
     BatchNorm goes into the convolutions' weights, weights are laid out channels-last, and what only training needs is
-    put away: gradients, the matcher and the losses. In float32 boxes and scores stay equal within 1e-4.
+    put away: gradients, the matcher and the losses. In float32 boxes and scores stay equal within 1e-4. On a CPU the
+    process keeps memory that is freed, for the next image.
 
     Works on any detector of this package, on ``DetInferencer``'s too::
 
@@ -42,6 +47,8 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, c
     _drop_training_parts(model)
     if dtype is not None:
         _lower_precision(model, dtype)
+    if next(model.parameters()).device.type == 'cpu':
+        keep_freed_memory()
     if compile:
         model.extract_feat = torch.compile(model.extract_feat)
         model.forward_transformer = torch.compile(model.forward_transformer)
@@ -71,3 +78,17 @@ def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
             module.to(dtype)
     device = next(model.parameters()).device.type
     model.forward = torch.autocast(device, dtype=dtype)(model.forward)
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep memory that it frees; whether that could be set.
+
+    glibc gives a block of more than 32 MB back to the system when it is freed, and a large feature map is one: every
+    image pays for the same pages again, a fifth of an R50's time. Other allocators (jemalloc, tcmalloc, those of macOS
+    and Windows) know no such setting and are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
+    if mallopt is None:
+        return False
+    most = 2**31 - 1
+    return bool(mallopt(_M_MMAP_THRESHOLD, most) and mallopt(_M_TRIM_THRESHOLD, most))

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcondetr.models.attention import EncoderSelfAttention
 from mmcondetr.models.feed_forward import FeedForward
+from mmcondetr.models.linear import linear
 from mmcondetr.registry import MODELS
 
 
@@ -36,7 +36,7 @@ class AdditiveCrossAttention(EncoderSelfAttention):
             (B, N, D).
         """
         weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
-        q, k, v = (F.linear(x, *projection) for x, *projection in zip((queries, keys, memory), weights, biases))
+        q, k, v = (linear(x, *projection) for x, *projection in zip((queries, keys, memory), weights, biases))
         return self.out_proj(self.attention((q, ), (k, ), v, mask))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmcondetr.models.dropout import applies
 from mmcondetr.models.dropout_attention import dropout_attention
+from mmcondetr.models.linear import Linear, linear
 from mmcondetr.registry import MODELS
 
 
@@ -75,7 +76,7 @@ def check_heads(embed_dims: int, num_heads: int) -> None:
 
 
 def _output_projection(embed_dims: int) -> nn.Linear:
-    projection = nn.Linear(embed_dims, embed_dims)
+    projection = Linear(embed_dims, embed_dims)
     nn.init.zeros_(projection.bias)
     return projection
 
@@ -95,7 +96,7 @@ class EncoderSelfAttention(nn.Module):
         check_heads(embed_dims, num_heads)
         self.embed_dims = embed_dims
         # One weight for q, k and v, as in nn.MultiheadAttention: Xavier then gives all three its bound for (3D, D).
-        self.in_proj = nn.Linear(embed_dims, 3 * embed_dims)
+        self.in_proj = Linear(embed_dims, 3 * embed_dims)
         nn.init.zeros_(self.in_proj.bias)
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = _output_projection(embed_dims)
@@ -104,8 +105,8 @@ class EncoderSelfAttention(nn.Module):
         """Attend from every token to every token: tokens (B, S, D), position (B or 1, S, D) -> (B, S, D)."""
         both = 2 * self.embed_dims
         weight, bias = self.in_proj.weight, self.in_proj.bias
-        q, k = F.linear(tokens + position, weight[:both], bias[:both]).chunk(2, dim=-1)
-        v = F.linear(tokens, weight[both:], bias[both:])
+        q, k = linear(tokens + position, weight[:both], bias[:both]).chunk(2, dim=-1)
+        v = linear(tokens, weight[both:], bias[both:])
         return self.out_proj(self.attention((q, ), (k, ), v, mask))
 
 
@@ -122,11 +123,11 @@ class SelfAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
         super().__init__()
         check_heads(embed_dims, num_heads)
-        self.query_content_proj = nn.Linear(embed_dims, embed_dims)
-        self.query_position_proj = nn.Linear(embed_dims, embed_dims)
-        self.key_content_proj = nn.Linear(embed_dims, embed_dims)
-        self.key_position_proj = nn.Linear(embed_dims, embed_dims)
-        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.query_content_proj = Linear(embed_dims, embed_dims)
+        self.query_position_proj = Linear(embed_dims, embed_dims)
+        self.key_content_proj = Linear(embed_dims, embed_dims)
+        self.key_position_proj = Linear(embed_dims, embed_dims)
+        self.value_proj = Linear(embed_dims, embed_dims)
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = _output_projection(embed_dims)
 
@@ -154,11 +155,11 @@ class ConditionalCrossAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
         super().__init__()
         check_heads(embed_dims, num_heads)
-        self.query_content_proj = nn.Linear(embed_dims, embed_dims)
-        self.query_spatial_proj = nn.Linear(embed_dims, embed_dims)
-        self.key_content_proj = nn.Linear(embed_dims, embed_dims)
-        self.key_position_proj = nn.Linear(embed_dims, embed_dims)
-        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.query_content_proj = Linear(embed_dims, embed_dims)
+        self.query_spatial_proj = Linear(embed_dims, embed_dims)
+        self.key_content_proj = Linear(embed_dims, embed_dims)
+        self.key_position_proj = Linear(embed_dims, embed_dims)
+        self.value_proj = Linear(embed_dims, embed_dims)
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = _output_projection(embed_dims)
 
@@ -204,7 +205,7 @@ class FirstConditionalCrossAttention(ConditionalCrossAttention):
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
         super().__init__(embed_dims, num_heads, dropout)
-        self.query_position_proj = nn.Linear(embed_dims, embed_dims)
+        self.query_position_proj = Linear(embed_dims, embed_dims)
 
     def content(self, c_q: Tensor, object_query: Tensor, c_k: Tensor, p_k: Tensor):
         """The content query and key with their positions added."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmcondetr.models.dropout import Dropout
+from mmcondetr.models.linear import Linear
 from mmcondetr.registry import MODELS
 
 
@@ -21,10 +22,10 @@ class FeedForward(nn.Module):
     def __init__(self, embed_dims: int, feedforward_channels: int, dropout: float,
                  activation: dict | None = None) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear1 = Linear(embed_dims, feedforward_channels)
         self.activation = MODELS.build(activation or dict(type='mmengine.ReLU', inplace=True))
         self.dropout = Dropout(dropout)
-        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.linear2 = Linear(feedforward_channels, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform every token: (..., D) -> (..., D)."""

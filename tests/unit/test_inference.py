@@ -1,6 +1,9 @@
 """optimize_for_inference: the same detections, fewer parts."""
 
 import copy
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,3 +99,23 @@ def test_the_hook_finds_the_detector_in_its_wrappers(monkeypatch):
     monkeypatch.setattr(Runner, 'logger', logger, raising=False)
     OptimizeForInferenceHook('bf16').before_test(runner)
     assert runner.model.module.module.encoder.layers[0].ffn.linear1.weight.dtype == torch.bfloat16
+
+
+PAGES = """
+import resource, sys, torch
+from mmcondetr.inference import keep_freed_memory
+assert sys.argv[1] == 'as it is' or keep_freed_memory()
+torch.ones(2**24)  # 64 MiB
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(9):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
+def test_freed_memory_is_kept_for_the_next_image():
+    fetched = {how: int(subprocess.run([sys.executable, '-c', PAGES, how], check=True, capture_output=True,
+                                       text=True).stdout.split()[-1]) for how in ('as it is', 'kept')}
+    assert fetched['as it is'] > 9 * 30  # 16384 small pages each time, or 32 large ones
+    assert fetched['kept'] < fetched['as it is'] / 3
