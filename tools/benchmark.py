@@ -41,22 +41,44 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--growth-queries', nargs='*', type=int, default=[100, 300, 900])
     parser.add_argument('--repeats', type=int, help='measured steps of each (default: 5 and 3 on a CPU, 20 on a GPU)')
     parser.add_argument('--name', help='of the files under --out (default: the device)')
+    parser.add_argument('--keep', action='store_true',
+                        help='keep what the file of that name holds already, but for the cells that are measured now')
     parser.add_argument('--out', default=str(ROOT / 'benchmarks'), help='folder of the results')
     parser.add_argument('--tables', nargs='+', metavar='FILE',
                         help='measure nothing: put the tables of goals of result files into a Markdown file')
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> dict:
+def run(args: argparse.Namespace, file: Path) -> dict:
     pythons = {name: python for name, python in (('authors', args.authors_python),
                                                  ('transformers', args.transformers_python)) if python}
     results = dict(environment=environment.describe(args.device, args.threads), cells=[])
+    if args.keep and file.exists():
+        results['cells'] = cells_of_the_same_machine(file, results['environment'])
     cells = plan(args, environment.cpu_flags())
     for number, cell in enumerate(cells, start=1):
         print(f'[{number}/{len(cells)}] {cell.title}', flush=True)
         records = measure(cell.workloads, cell.repeats, cell.warm_up, cell.part == 'split', pythons)
-        results['cells'].append(dict(part=cell.part, multiply_adds=multiply_adds(cell), records=records))
+        done = dict(title=cell.title, part=cell.part, multiply_adds=multiply_adds(cell), records=records)
+        titles = [other.get('title') for other in results['cells']]
+        place = titles.index(cell.title) if cell.title in titles else len(titles)
+        results['cells'][place:place + 1] = [done]
+        file.write_text(json.dumps(results, indent=1) + '\n')  # after every cell, so that a stop loses one at most
     return results
+
+
+def cells_of_the_same_machine(file: Path, here: dict) -> list[dict]:
+    """The cells that a file holds.
+
+    Raises:
+        ValueError: they were measured on another machine, or with other versions.
+    """
+    before = json.loads(file.read_text())
+    for field in ('device', 'kind', 'threads', 'python', 'versions'):
+        if before['environment'][field] != here[field]:
+            raise ValueError(f"--keep: '{file}': environment.{field} is {before['environment'][field]}, and here it is "
+                             f'{here[field]}: what was measured with the one cannot stand beside the other.')
+    return before['cells']
 
 
 def multiply_adds(cell: Cell) -> int:
@@ -72,12 +94,10 @@ def multiply_adds(cell: Cell) -> int:
     return count_multiply_adds(build_on_meta(config), (first.width, first.height))
 
 
-def write(results: dict, folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f'{name}.json').write_text(json.dumps(results, indent=1) + '\n')
-    text = f'# Benchmark: {name}\n\nWritten by `tools/benchmark.py` from `{name}.json`.\n\n' + report.markdown(results)
-    (folder / f'{name}.md').write_text(text)
-    print(text)
+def write(results: dict, file: Path) -> None:
+    title = f'# Benchmark: {file.stem}\n\nWritten by `tools/benchmark.py` from `{file.name}`.\n\n'
+    file.with_suffix('.md').write_text(title + report.markdown(results))
+    print(title + report.markdown(results))
 
 
 def main() -> int:
@@ -89,7 +109,9 @@ def main() -> int:
             Path(path).write_text(report.insert(Path(path).read_text(), results))
         else:
             start = time.time()
-            write(run(args), Path(args.out), args.name or args.device)
+            file = Path(args.out) / f'{args.name or args.device}.json'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(run(args, file), file)
             print(f'took {(time.time() - start) / 60:.1f} minutes')
     except (BenchmarkError, ValueError) as error:
         print(error, file=sys.stderr)

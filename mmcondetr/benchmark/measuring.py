@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,10 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 class BenchmarkError(RuntimeError):
     """A contestant failed; the message ends with what it printed last."""
+
+
+class Killed(BenchmarkError):
+    """A contestant was killed: by the system for want of memory, or by hand. The others go on."""
 
 
 class Contestant:
@@ -66,6 +71,8 @@ class Contestant:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
+            if self.process.returncode == -signal.SIGKILL:
+                raise Killed('killed, as a system does when its memory is used up')
             self.errors.seek(0)
             last = '\n'.join(self.errors.read().splitlines()[-15:])
             raise BenchmarkError(f'{self.workload}: the worker ended with code {self.process.returncode}:\n{last}')
@@ -106,9 +113,17 @@ def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split
                 record['seconds'] = []
                 running.append((contestant, record))
         for repeat in range(warm_up + repeats):
-            for contestant, record in running:
-                seconds = contestant.ask(do='step')['seconds']
-                say(f'  {contestant.workload.implementation:22s} {seconds:8.3f} s{" (warm-up)" * (repeat < warm_up)}')
+            for contestant, record in list(running):
+                name = f'  {contestant.workload.implementation:22s}'
+                try:
+                    seconds = contestant.ask(do='step')['seconds']
+                except Killed as error:
+                    running.remove((contestant, record))
+                    record['unavailable'] = str(error)
+                    del record['seconds']
+                    say(f'{name} {error}')
+                    continue
+                say(f'{name} {seconds:8.3f} s{" (warm-up)" * (repeat < warm_up)}')
                 if repeat >= warm_up:
                     record['seconds'].append(seconds)
         for contestant, record in running:

@@ -41,6 +41,8 @@ def goals_table(results: dict) -> str:
             continue
         measured = _ratios(results, model)
         cells = [f'{_ratio(value)} (goal <= {goal:.2f}{_verdict(value, goal)})' for value, goal in zip(measured, goals)]
+        if device == 'cpu' and 'amx_bf16' not in results['environment']['instruction_sets']:
+            cells[1] = f'{_ratio(measured[1])} (the goal <= {goals[1]:.2f} is for amx_bf16)'
         rows.append([model, *cells])
     return _table(['ratio to mmdet', *COLUMNS], rows)
 

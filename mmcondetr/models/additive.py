@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmcondetr.models.attention import EncoderSelfAttention
-from mmcondetr.models.feed_forward import FeedForward
+from mmcondetr.models.decoder import ConditionalDecoderLayer
 from mmcondetr.models.linear import linear
 from mmcondetr.registry import MODELS
 
@@ -41,7 +41,7 @@ class AdditiveCrossAttention(EncoderSelfAttention):
 
 
 @MODELS.register_module()
-class AdditiveDecoderLayer(nn.Module):
+class AdditiveDecoderLayer(ConditionalDecoderLayer):
     """DETR's decoder layer, in the two steps of :class:`~mmcondetr.models.decoder.ConditionalDecoderLayer`.
 
     The spatial query is not looked at: where to attend is said by the object query, added to the content. Every layer
@@ -58,29 +58,16 @@ class AdditiveDecoderLayer(nn.Module):
     Paper: §4.3, Table 4 (the rows without CSQ).
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
-                 activation: dict | None = None, index: int = 0) -> None:
-        super().__init__()
-        self.embed_dims = embed_dims
-        self.index = index
-        self.self_attn = EncoderSelfAttention(embed_dims, num_heads, dropout)
-        self.cross_attn = AdditiveCrossAttention(embed_dims, num_heads, dropout)
-        self.ffn = FeedForward(embed_dims, feedforward_channels, dropout, activation)
-        self.norm1 = nn.LayerNorm(embed_dims)
-        self.norm2 = nn.LayerNorm(embed_dims)
-        self.norm3 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+    def build_attention(self, embed_dims: int, num_heads: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+        """The self-attention and the cross-attention: one projection each for queries, keys and values."""
+        return (EncoderSelfAttention(embed_dims, num_heads, dropout),
+                AdditiveCrossAttention(embed_dims, num_heads, dropout))
 
-    def self_attend(self, f: Tensor, object_query: Tensor) -> Tensor:
-        """First step: f (B, N, D), object_query (B or 1, N, D) -> c_q (B, N, D)."""
-        return self.norm1(f + self.dropout(self.self_attn(f, object_query)))
-
-    def cross_attend(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
-                     mask: Tensor | None = None) -> Tensor:
-        """Second step: the next f (B, N, D); arguments as ``ConditionalDecoderLayer.cross_attend``."""
+    def attend_to_memory(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
+                         mask: Tensor | None) -> Tensor:
+        """What the cross-attention gives, (B, N, D), before dropout and residual; ``p_q`` is not used."""
         queries, keys = self.add_positions(c_q, object_query, memory, memory_position)
-        f = self.norm2(c_q + self.dropout(self.cross_attn(queries, keys, memory, mask)))
-        return self.norm3(f + self.dropout(self.ffn(f)))
+        return self.cross_attn(queries, keys, memory, mask)
 
     def add_positions(self, c_q: Tensor, object_query: Tensor, memory: Tensor,
                       memory_position: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,14 +34,18 @@ class ConditionalDecoderLayer(nn.Module):
                  activation: dict | None = None, index: int = 0) -> None:
         super().__init__()
         self.embed_dims = embed_dims
-        self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
-        cross_attention = FirstConditionalCrossAttention if index == 0 else ConditionalCrossAttention
-        self.cross_attn = cross_attention(embed_dims, num_heads, dropout)
+        self.index = index
+        self.self_attn, self.cross_attn = self.build_attention(embed_dims, num_heads, dropout)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout, activation)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.norm3 = nn.LayerNorm(embed_dims)
         self.dropout = nn.Dropout(dropout)
+
+    def build_attention(self, embed_dims: int, num_heads: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+        """The self-attention and the cross-attention of the layer at ``self.index``."""
+        cross_attention = FirstConditionalCrossAttention if self.index == 0 else ConditionalCrossAttention
+        return SelfAttention(embed_dims, num_heads, dropout), cross_attention(embed_dims, num_heads, dropout)
 
     def self_attend(self, f: Tensor, object_query: Tensor) -> Tensor:
         """First step: f (B, N, D), object_query (B or 1, N, D) -> c_q (B, N, D)."""
@@ -50,9 +54,14 @@ class ConditionalDecoderLayer(nn.Module):
     def cross_attend(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
                      mask: Tensor | None = None) -> Tensor:
         """Second step: the next f (B, N, D); arguments as :meth:`ConditionalCrossAttention.forward`."""
-        attended = self.cross_attn(c_q, p_q, object_query, memory, memory_position, mask)
+        attended = self.attend_to_memory(c_q, p_q, object_query, memory, memory_position, mask)
         f = self.norm2(c_q + self.dropout(attended))
         return self.norm3(f + self.dropout(self.ffn(f)))
+
+    def attend_to_memory(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
+                         mask: Tensor | None) -> Tensor:
+        """What the cross-attention gives, (B, N, D), before dropout and residual."""
+        return self.cross_attn(c_q, p_q, object_query, memory, memory_position, mask)
 
 
 @MODELS.register_module()

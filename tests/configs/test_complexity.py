@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet import registry
+from mmdet.structures import DetDataSample
+from mmengine.registry import init_default_scope
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-import mmcondetr  # noqa: F401  (before anything of mmdet)
 from mmcondetr import complexity, model_index
 from mmcondetr.models.attention import DotProductAttention
 from mmcondetr.models.backbone import FoldingBottleneck
@@ -55,6 +58,32 @@ def test_what_the_paper_counts_besides_makes_up_the_rest(root, load_config):
     products = sum(complexity.count_multiply_adds(model, size) for size in sizes)
     share = besides / products
     assert 88.681 * (1 + share) == pytest.approx(89.5, rel=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['deformable-detr_r50_single-scale_16xb2-50e_coco',
+                                  'deformable-detr_r50-dc5_single-scale_16xb2-50e_coco',
+                                  'deformable-detr_r50_16xb2-50e_coco'])
+def test_deformable_detrs_gflops_are_the_tables(name, root, load_config):
+    """Its shapes depend on values, so that it runs on a CPU: at two sizes, for its cost is linear in pixels."""
+    config = load_config(root / f'configs/baselines/{name}.py')
+    init_default_scope('mmdet')
+    model = registry.MODELS.build(config.model).eval()
+    (small, few), (large, many) = (
+        (width * height, count_on_a_cpu(model, width, height)) for width, height in ((256, 192), (512, 384)))
+    slope = (many - few) / (large - small)
+    pixels = sum(width * height for width, height in map(complexity.resized, SIZES)) / len(SIZES)
+    entry = next(entry for entry in model_index.read_index(root) if Path(entry.config).stem == name)
+    assert entry.metadata['Counted GFLOPs'] == pytest.approx((few + slope * (pixels - small)) / 1e9, rel=0.01)
+    parameters = sum(value.numel() for value in model.parameters())
+    assert entry.metadata['Counted Parameters (M)'] == round(parameters / 1e6, 1)
+
+
+def count_on_a_cpu(model, width, height):
+    sample = DetDataSample(metainfo=dict(img_shape=(height, width), batch_input_shape=(height, width)))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, height, width), [sample], mode='tensor')
+    return counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize('size, expected', [((640, 480), (1067, 800)), ((480, 640), (800, 1067)),

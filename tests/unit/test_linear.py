@@ -1,4 +1,4 @@
-"""The linear layer that goes through oneDNN: nn.Linear's results and gradients, and the convolution only where it pays."""
+"""The linear layer through oneDNN: results and gradients of nn.Linear, and a convolution only where it pays."""
 
 import pytest
 import torch

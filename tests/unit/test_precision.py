@@ -5,11 +5,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from tiny_model import batch, build, needs_fp16_on_a_cpu, tiny_config
+from tiny_variants import ROOT, tiny_variant
 
 
-def train(dtype, steps=50):
+def train(dtype, name=None, steps=50):
     """Losses of every step, with dropout off, so that float32 and mixed precision see the same model."""
-    config = tiny_config()
+    config = tiny_variant(ROOT / f'configs/{name}.py') if name else tiny_config()
     for part in ('encoder', 'decoder'):
         config[part]['layer']['dropout'] = 0.
     config['backbone']['norm_eval'] = False  # without trained statistics, features would grow with depth
@@ -39,9 +40,11 @@ def train(dtype, steps=50):
     return torch.tensor(history)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=needs_fp16_on_a_cpu)])
-def test_mixed_precision_stays_finite_and_follows_fp32_for_50_steps(dtype):
-    exact, mixed = train(torch.float32), train(dtype)
+@pytest.mark.parametrize('dtype, name', [
+    (torch.bfloat16, None), pytest.param(torch.float16, None, marks=needs_fp16_on_a_cpu),
+    (torch.bfloat16, 'dab_detr/dab-detr_r50_8xb2-50e_coco')])
+def test_mixed_precision_stays_finite_and_follows_fp32_for_50_steps(dtype, name):
+    exact, mixed = train(torch.float32, name), train(dtype, name)
     assert mixed.isfinite().all()
     assert exact[-5:].mean() < 0.8 * exact[0]  # it does learn
     # bf16 has 8 bits: the first step agrees to some percent, later ones as far as two runs of AdamW do.
