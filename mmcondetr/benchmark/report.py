@@ -63,8 +63,9 @@ def contestants_table(cell: dict, environment: dict) -> str:
             _ratio(_relative(record, reference)),
             f"{memory['peak'] / 2**30:.2f}", f"{(memory['peak'] - memory['before']) / 2**30:.2f}"])
     text = _table(['', 'median s', 'min - max s', 'ratio', 'peak memory GiB', 'of it by the steps GiB'], rows)
-    fastest = min((record for record in cell['records'] if 'seconds' in record), key=lambda r: median(r['seconds']))
-    if cell.get('multiply_adds') and cell['part'] == 'inference' and fastest['workload']['precision'] == 'fp32':
+    exact = [record for record in cell['records'] if 'seconds' in record and record['workload']['precision'] == 'fp32']
+    if cell.get('multiply_adds') and cell['part'] == 'inference' and exact:
+        fastest = min(exact, key=lambda record: median(record['seconds']))
         rate = 2 * cell['multiply_adds'] * fastest['workload']['batch'] / median(fastest['seconds']) / 1e9
         peak = environment['peak_gflops']
         text += (f"\n\nThe fastest fp32 form runs at {rate:.0f} GFLOP/s, {rate / peak:.0%} of this machine's measured "
