@@ -25,9 +25,10 @@ SYSTEM_NOTE = (
     'paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper\'s runs on COCO 2017 val; in '
     'parentheses what this project counts. shapes: this project\'s small-scale result, the same system at the size of '
     'the small model on the generated shapes: AP at the end of a budget, mean and standard deviation over seeds, and '
-    'the mean epoch in which the AP after the colon was first reached (docs/convergence/README.md); only rows of one '
+    'the mean epoch in which the AP before the colon was first reached (docs/convergence/README.md); only rows of one '
     'budget compare. "-": not in the paper, or not run.')
 REPORTS = Path('docs/convergence')  # a folder a comparison, each with its convergence.json
+SHOWN_TARGETS = ('0.1', '0.2')
 ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with a budget of its own
 OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; the root README shows it too
 
@@ -119,12 +120,12 @@ def _final_ap(shapes: dict) -> str:
 
 
 def _epochs(shapes: dict) -> str:
-    reached = shapes['epochs_to_target']
-    return f"{shapes['target']:g}: " + (f"{reached['mean']:.1f}" if reached else 'not reached')
+    return '; '.join(f'{target}: ' + (f"{reached['mean']:.1f}" if reached else 'not reached')
+                     for target, reached in shapes['epochs_to_targets'].items() if target in SHOWN_TARGETS)
 
 
 def read_results(root: Path, last: str) -> dict[str, dict]:
-    """The small-scale results on shapes by system, each with its comparison's target.
+    """The small-scale results on shapes by system.
 
     Args:
         last: the comparison that a system in both is taken from, ``'shapes'`` or :data:`ABLATIONS`.
@@ -133,8 +134,7 @@ def read_results(root: Path, last: str) -> dict[str, dict]:
     for name in sorted(('shapes', ABLATIONS), key=last.__eq__):
         path = root / REPORTS / name / 'convergence.json'
         if path.exists():
-            report = json.loads(path.read_text())
-            results |= {system: dict(found, target=report['target']) for system, found in report['systems'].items()}
+            results |= json.loads(path.read_text())['systems']
     return results
 
 

@@ -3,7 +3,7 @@
     python tools/convergence.py --systems detr conditional-detr --seeds 0 1 2 --epochs 24
 
 Finished runs are skipped and interrupted ones go on, so that the command can be killed and given again. --report-only
-trains nothing. Writes convergence.json and convergence.png into --out.
+trains nothing. Writes convergence.json, convergence.md (a table) and convergence.png into --out.
 """
 
 import argparse
@@ -24,7 +24,8 @@ def parse_args() -> argparse.Namespace:
                         help=f'of {", ".join(convergence.SYSTEMS)} (default: the first four)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--epochs', type=int, default=24, help='budget of every run (default: 24)')
-    parser.add_argument('--target-ap', type=float, default=0.2, help='report the epochs to this AP (default: 0.2)')
+    parser.add_argument('--target-ap', type=float, nargs='+', default=[0.1, 0.2, 0.3, 0.4], metavar='AP',
+                        help='report the epochs to these APs (default: 0.1 0.2 0.3 0.4)')
     parser.add_argument('--base', default=convergence.BASE,
                         help='config of a small Conditional DETR: data, optimiser and sizes (default: that for shapes)')
     parser.add_argument('--backbone', metavar='CHECKPOINT',
@@ -53,13 +54,9 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / 'convergence.json').write_text(json.dumps(dict(report, runs=runs), indent=1) + '\n')
     convergence.plot(runs, out / 'convergence.png', args.target_ap)
-    for name, system in report['systems'].items():
-        ap, reached, faster = system['final_ap'], system['epochs_to_target'], system['faster_to_target']
-        print(f'{name}: AP {ap["mean"]:.3f} ± {ap["std"]:.3f} over {len(system["seeds"])} seeds; '
-              f'AP {args.target_ap} '
-              + (f'after {reached["mean"]:.1f} ± {reached["std"]:.1f} epochs' if reached else 'not reached by all')
-              + (f', {faster:.1f} times as fast as DETR' if faster else ''))
-    print(f'wrote {out / "convergence.json"} and {out / "convergence.png"}')
+    (out / 'convergence.md').write_text(convergence.table(report) + '\n')
+    print(convergence.table(report))
+    print(f'wrote convergence.json, .md and .png to {out}')
 
 
 if __name__ == '__main__':

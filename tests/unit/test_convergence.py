@@ -76,19 +76,31 @@ def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
 
 
 def test_report_by_hand():
-    report = convergence.summarise(RUNS, target=0.2)['systems']
-    assert report['detr']['epochs_to_target']['values'] == [3, 4]
-    assert report['conditional-detr']['epochs_to_target']['values'] == [1, 2]
-    assert report['conditional-detr']['faster_to_target'] == pytest.approx(3.5 / 1.5)
-    assert report['conditional-detr']['final_ap']['mean'] == pytest.approx(0.55)
-    assert report['conditional-detr']['epochs_to_detrs_final_ap']['values'] == [2, 3]
-    assert report['conditional-detr']['faster_to_detrs_final_ap'] == pytest.approx(4 / 2.5)
+    report = convergence.summarise(RUNS, targets=[0.2, 0.3])
+    systems = report['systems']
+    assert list(systems) == ['detr', 'conditional-detr'] and report['targets'] == [0.2, 0.3]
+    assert systems['detr']['epochs_to_targets']['0.2']['values'] == [3, 4]
+    assert systems['conditional-detr']['epochs_to_targets']['0.2']['values'] == [1, 2]
+    assert systems['conditional-detr']['faster_to_targets']['0.2'] == pytest.approx(3.5 / 1.5)
+    assert systems['conditional-detr']['faster_to_targets']['0.3'] == pytest.approx(4 / 2.5)
+    assert systems['conditional-detr']['final_ap']['mean'] == pytest.approx(0.55)
+    assert systems['conditional-detr']['epochs_to_detrs_final_ap']['values'] == [2, 3]
+    assert systems['conditional-detr']['faster_to_detrs_final_ap'] == pytest.approx(4 / 2.5)
+    detr, conditional = convergence.table(report).splitlines()[2:]
+    assert detr == '| detr | 2 | 0.300 ± 0.000 | 3, 4 | 4, 4 | - |'
+    assert conditional == '| conditional-detr | 2 | 0.550 ± 0.071 | 1, 2 (2.3x) | 2, 3 (1.6x) | 2, 3 (1.6x) |'
 
 
 def test_a_target_that_one_seed_missed_has_no_mean():
-    report = convergence.summarise(RUNS, target=0.55)['systems']
-    assert report['conditional-detr']['epochs_to_target'] is None
-    assert report['detr']['faster_to_target'] is None
+    report = convergence.summarise(RUNS, targets=[0.55])
+    assert report['systems']['conditional-detr']['epochs_to_targets']['0.55'] is None
+    assert report['systems']['detr']['faster_to_targets']['0.55'] is None
+    assert convergence.table(report).splitlines()[2].count('not reached') == 1
+
+
+def test_one_seed_and_no_detr():
+    report = convergence.summarise([run('csq-p', 0, [0.1, 0.2, 0.3, 0.4])], targets=[0.2])
+    assert convergence.table(report).splitlines()[2] == '| csq-p | 1 | 0.400 | 2 | - |'
 
 
 def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_path):
@@ -108,7 +120,7 @@ def test_failed_training_names_its_output(tmp_path):
 
 
 def test_plot_and_empty_folder(tmp_path):
-    convergence.plot(RUNS, tmp_path / 'out.png', 0.2)
+    convergence.plot(RUNS, tmp_path / 'out.png', [0.2])
     assert (tmp_path / 'out.png').stat().st_size > 5000
     with pytest.raises(UserError, match='no finished run'):
         convergence.read_runs(tmp_path)
