@@ -12,7 +12,9 @@ from typing import Optional
 
 import yaml
 
-BEGIN, END = '<!-- models: begin (tools/make_tables.py) -->', '<!-- models: end -->'
+from mmcondetr.convergence import table as convergence_table
+
+BEGIN, END = '<!-- {}: begin (tools/make_tables.py) -->', '<!-- {}: end -->'
 PAPER_METRICS = ('AP', 'AP50', 'AP75', 'APS', 'APM', 'APL')
 HEADER = ('config', 'epochs', 'params (M)', 'GFLOPs', *PAPER_METRICS, 'released weights')
 NOTE = (
@@ -143,20 +145,21 @@ def _weights(entry: Entry) -> str:
     return f"[{publisher}]({entry.weights}): AP {entry.metrics['box AP']}"
 
 
-def replace_table(text: str, table: str, source: Path) -> str:
-    """Put the table between the markers of a README's text.
+def replace_table(text: str, table: str, source: Path, name: str = 'models') -> str:
+    """Put the table between the markers of that name in a README's text.
 
     Raises:
         ValueError: if ``source``, the README, does not hold both markers once and in order.
     """
-    pattern = re.compile(re.escape(BEGIN) + '.*?' + re.escape(END), re.DOTALL)
+    begin, end = BEGIN.format(name), END.format(name)
+    pattern = re.compile(re.escape(begin) + '.*?' + re.escape(end), re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise ValueError(f'{source}: needs the line "{BEGIN}" and after it "{END}", each once')
-    return pattern.sub(lambda match: f'{BEGIN}\n{table}\n{END}', text)
+        raise ValueError(f'{source}: needs the line "{begin}" and after it "{end}", each once')
+    return pattern.sub(lambda match: f'{begin}\n{table}\n{end}', text)
 
 
 def updated_readmes(root: Path) -> dict[Path, str]:
-    """Return the text that each README with a table should have: the root's, configs/'s and the metafiles' folders'."""
+    """The text that each README with a table should have: the root's, configs/'s, the metafiles' folders', REPORTS'."""
     entries = read_index(root)
     results = read_results(root, 'shapes')
     folders = {folder: [entry for entry in entries if Path(entry.config).parent == folder]
@@ -172,4 +175,8 @@ def updated_readmes(root: Path) -> dict[Path, str]:
     for folder, table in tables.items():
         readme = root / folder / 'README.md'
         texts[readme] = replace_table(readme.read_text(), table, readme)
+    readme = root / REPORTS / 'README.md'
+    for report in sorted((root / REPORTS).glob('*/convergence.json')):
+        text = texts.get(readme) or readme.read_text()
+        texts[readme] = replace_table(text, convergence_table(json.loads(report.read_text())), readme, report.parent.name)
     return texts
