@@ -177,6 +177,6 @@ def updated_readmes(root: Path) -> dict[Path, str]:
         texts[readme] = replace_table(readme.read_text(), table, readme)
     readme = root / REPORTS / 'README.md'
     for report in sorted((root / REPORTS).glob('*/convergence.json')):
-        text = texts.get(readme) or readme.read_text()
-        texts[readme] = replace_table(text, convergence_table(json.loads(report.read_text())), readme, report.parent.name)
+        text, table = texts.get(readme) or readme.read_text(), convergence_table(json.loads(report.read_text()))
+        texts[readme] = replace_table(text, table, readme, report.parent.name)
     return texts

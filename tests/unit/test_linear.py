@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmcondetr.models import linear as module_under_test
 from mmcondetr.models.linear import Linear, linear
+
+needs_both_libraries = pytest.mark.skipif(not module_under_test._BOTH_LIBRARIES, reason='torch without MKL or oneDNN')
 
 
 class Calls(TorchDispatchMode):
@@ -31,6 +34,7 @@ def convolves(module, x):
     return 'convolution' in calls.names
 
 
+@needs_both_libraries
 @pytest.mark.parametrize('shape', [(2, 250, 256), (1, 3350, 64), (600, 256), (250, 2, 256)])
 def test_results_and_gradients_are_those_of_nn_linear(shape):
     ours = layer(shape[-1], 128)
@@ -46,6 +50,7 @@ def test_results_and_gradients_are_those_of_nn_linear(shape):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@needs_both_libraries
 def test_tokens_that_are_not_contiguous():
     ours = layer(256, 256)
     x = torch.randn(1, 256, 25, 34).flatten(2).transpose(1, 2)
@@ -67,6 +72,11 @@ def test_nothing_is_copied_on_the_way():
 def test_where_a_convolution_would_not_pay_it_is_nn_linear(x, module):
     assert not convolves(module, x)
     torch.testing.assert_close(module(x), F.linear(x, module.weight, module.bias), rtol=0, atol=0)
+
+
+def test_without_both_libraries_it_is_nn_linear(monkeypatch):
+    monkeypatch.setattr(module_under_test, '_BOTH_LIBRARIES', False)
+    assert not convolves(layer(256, 256), torch.randn(1, 850, 256))
 
 
 def test_parameters_and_initial_values_are_those_of_nn_linear():
