@@ -20,10 +20,8 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, c
     put away: gradients, the matcher and the losses. In float32 boxes and scores stay equal within 1e-4. On a CPU the
     process keeps memory that is freed, for the next image.
 
-    Works on any detector of this package, on ``DetInferencer``'s too::
-
-        inferencer = DetInferencer(config, checkpoint)
-        optimize_for_inference(inferencer.model)
+    Works on any detector of this package, on that of mmdet's ``DetInferencer`` too (``inferencer.model``);
+    :class:`mmcondetr.apis.DetInferencer` does it when ``optimize`` is given.
 
     Args:
         model: a detector, its weights loaded and on its device.

@@ -18,6 +18,7 @@ from tiny_model import tiny_config
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.datasets.shapes import SHAPES_CLASSES as SHAPES
+from mmcondetr.engine.errors import UserError
 from mmcondetr.registry import MODELS
 
 
@@ -80,7 +81,7 @@ def test_fine_tuning_keeps_the_rows_of_known_classes(tmp_path):
 
 
 def test_detinferencer_takes_the_authors_file_and_names_its_classes(tmp_path):
-    from mmdet.apis import DetInferencer
+    from mmcondetr.apis import DetInferencer
     config, checkpoint = write_model(tmp_path, tiny_config())
     settings = Config.fromfile(config)
     settings.test_dataloader.dataset.pipeline[0].type = 'LoadImageFromFile'  # the name that DetInferencer looks for
@@ -98,3 +99,17 @@ def test_detinferencer_takes_the_authors_file_and_names_its_classes(tmp_path):
         results.append(inferencer(image)['predictions'][0])
     assert len(results[0]['scores']) > 0
     assert results[0] == results[1]
+    fast = DetInferencer(config, checkpoint, device='cpu', show_progress=False, optimize='fp32')
+    assert not hasattr(fast.model.bbox_head, 'matcher')  # it is optimised
+    found = fast(image)['predictions'][0]
+    assert found['labels'] == results[0]['labels']
+    np.testing.assert_allclose(found['bboxes'], results[0]['bboxes'], rtol=0, atol=1e-4 * 128)
+    np.testing.assert_allclose(found['scores'], results[0]['scores'], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('options, message', [(dict(optimize='int8'), "one of fp32, bf16, fp16 or None, got 'int8'"),
+                                              (dict(compile=True), 'compile needs optimize')])
+def test_detinferencer_refuses_other_switches(options, message):
+    from mmcondetr.apis import DetInferencer
+    with pytest.raises(UserError, match=message):
+        DetInferencer('no-such-config', **options)
