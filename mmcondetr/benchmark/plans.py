@@ -10,6 +10,7 @@ from mmcondetr.benchmark.workload import Workload
 INFERENCE = ('mmdet', 'transformers', 'authors', 'mmcondetr', 'mmcondetr-optimized')
 TRAINING = ('mmdet', 'transformers', 'authors', 'mmcondetr', 'mmcondetr-recomputing')
 SPLIT = ('mmdet', 'mmcondetr-optimized')
+TRAINING_SPLIT = ('mmdet', 'mmcondetr')
 PARTS = ('inference', 'training', 'split', 'sizes', 'queries')
 
 
@@ -33,7 +34,8 @@ class Cell:
     def title(self) -> str:
         """One line for headings and progress."""
         first = self.workloads[0]
-        return (f'{self.part}, {first.model}, {first.height}x{first.width}, {first.queries} queries, '
+        part = 'split of training' if (self.part, first.mode) == ('split', 'training') else self.part
+        return (f'{part}, {first.model}, {first.height}x{first.width}, {first.queries} queries, '
                 f'batch {first.batch}')
 
 
@@ -58,6 +60,7 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
             Cell('inference', _inference(replace(base, model=model), bf16, gpu), many, warm_up),
             Cell('training', _training(replace(base, model=model, mode='training'), gpu), few, settle),
             Cell('split', _each(replace(base, model=model), SPLIT), few, warm_up),
+            Cell('split', _each(replace(base, model=model, mode='training'), TRAINING_SPLIT), few, settle),
         ]
     pair = ('mmdet', 'mmcondetr-optimized')
     for height in args.growth_heights:

@@ -24,8 +24,10 @@ def markdown(results: dict) -> str:
     for part, heading in (('inference', 'Inference'), ('training', 'Training step')):
         for cell in _cells(results, part):
             blocks += [f'## {heading}: {_where(cell)}', contestants_table(cell, results['environment'])]
-    if _cells(results, 'split'):
-        blocks += ['## Where the time of an inference goes', split_table(_cells(results, 'split'))]
+    for mode, heading in (('inference', 'an inference'), ('training', 'a training step')):
+        split = [cell for cell in _cells(results, 'split') if cell['records'][0]['workload']['mode'] == mode]
+        if split:
+            blocks += [f'## Where the time of {heading} goes', split_table(split)]
     for part, heading in (('sizes', 'Growth with the image'), ('queries', 'Growth with the number of queries')):
         if _cells(results, part):
             blocks += [f'## {heading}', growth_table(_cells(results, part), part)]
@@ -74,7 +76,7 @@ def contestants_table(cell: dict, environment: dict) -> str:
 
 
 def split_table(cells: Iterable[dict]) -> str:
-    """Milliseconds of an inference by part."""
+    """Milliseconds by part."""
     rows = []
     for cell in cells:
         for record in cell['records']:

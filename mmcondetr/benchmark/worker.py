@@ -12,6 +12,9 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from unittest import mock
 
 import torch
 
@@ -59,29 +62,38 @@ class Worker:
             return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
     def split(self, steps: int) -> dict:
-        """Seconds of the forward pass by part, of each of some steps; the rest of a step is 'rest'."""
-        names = ('backbone', 'neck', 'encoder', 'decoder')
-        starts, seconds, handles = {}, defaultdict(float), []
-        for name in names:
-
-            def enter(module, inputs, name=name):
-                self.synchronize()
-                starts[name] = time.perf_counter()
-
-            def leave(module, inputs, output, name=name):
-                self.synchronize()
-                seconds[name] += time.perf_counter() - starts[name]
-
-            part = getattr(self.model, name)
-            handles += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
-        result = []
-        for _ in range(steps):
-            seconds.clear()
-            total = self.step()['seconds']
-            result.append({**seconds, 'rest': total - sum(seconds.values())})
-        for handle in handles:
-            handle.remove()
+        """Seconds by part, of each of some steps: backbone, neck, encoder, decoder and head; in training also matching
+        and losses ('loss') and 'backward'. What is left of a step is 'rest': in training clipping and AdamW."""
+        seconds: dict[str, float] = defaultdict(float)
+        training = self.workload.mode == 'training'
+        parts = [(getattr(self.model, name), 'forward', name) for name in ('backbone', 'neck', 'encoder', 'decoder')]
+        parts.append((self.model.bbox_head, 'forward', 'head'))
+        if training:
+            parts += [(self.model.bbox_head, 'loss', 'loss'), (torch.Tensor, 'backward', 'backward')]
+        with ExitStack() as undo:
+            for owner, method, name in parts:
+                seconds[name] = 0.
+                undo.enter_context(mock.patch.object(owner, method, self._timed(getattr(owner, method), name, seconds)))
+            result = []
+            for _ in range(steps):
+                seconds.update(dict.fromkeys(seconds, 0.))
+                total = self.step()['seconds']
+                if training:
+                    seconds['loss'] -= seconds['head']  # the head runs inside its loss
+                result.append({**seconds, 'rest': total - sum(seconds.values())})
         return dict(split=result)
+
+    def _timed(self, function: Callable, name: str, seconds: dict[str, float]) -> Callable:
+
+        def timed(*args, **kwargs):
+            self.synchronize()
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            self.synchronize()
+            seconds[name] += time.perf_counter() - start
+            return result
+
+        return timed
 
 
 def main() -> None:

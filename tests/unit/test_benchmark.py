@@ -121,9 +121,20 @@ def test_contestants_take_turns_in_processes_of_their_own():
     assert len(theirs['seconds']) == len(ours['seconds']) == 2
     assert [line.split()[0] for line in spoken[1:5]] == ['mmdet', 'mmcondetr-optimized'] * 2
     assert ours['memory']['peak'] >= ours['memory']['before'] > 2**20
-    assert set(ours['split'][0]) == {'backbone', 'neck', 'encoder', 'decoder', 'rest'}
+    assert set(ours['split'][0]) == {'backbone', 'neck', 'encoder', 'decoder', 'head', 'rest'}
     assert all(value > 0 for value in ours['split'][0].values())
     assert '--authors' in missing['unavailable']
+
+
+@pytest.mark.slow
+def test_a_training_step_is_split_into_all_its_parts():
+    small = dict(height=64, width=64, queries=10, threads=1, mode='training')
+    for record in measure([Workload('mmdet', **small), Workload('mmcondetr', **small)], repeats=1, split=True,
+                          say=lambda line: None):
+        first = record['split'][0]
+        assert set(first) == {'backbone', 'neck', 'encoder', 'decoder', 'head', 'loss', 'backward', 'rest'}
+        assert all(value > 0 for value in first.values())
+        assert first['backward'] > first['head']
 
 
 @pytest.mark.slow
