@@ -7,6 +7,7 @@
 * mmengine calls ``torch.load`` without ``weights_only``. Where that defaults to True (torch >= 2.6) it cannot read back
   its own checkpoints, and where it does not, a checkpoint can run code. :data:`SAFE_GLOBALS` is what a checkpoint may
   hold besides tensors; :func:`torch_load` keeps to it on every torch.
+* torch 2.1 and 2.2 have :func:`is_compiling` in another place.
 * mmdet's DetInferencer knows the step of a pipeline that reads an image by mmcv's name only: :func:`teach_inferencer`.
 """
 
@@ -32,6 +33,10 @@ import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
+if hasattr(torch.compiler, 'is_compiling'):
+    from torch.compiler import is_compiling as is_compiling
+else:  # torch 2.1 and 2.2
+    from torch._dynamo import is_compiling as is_compiling
 
 class MissingMMCVOpError(RuntimeError):
     """A compiled mmcv op was called where only mmcv-lite is installed."""

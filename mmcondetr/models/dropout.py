@@ -12,10 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-if hasattr(torch.compiler, 'is_compiling'):
-    from torch.compiler import is_compiling
-else:  # torch 2.1 and 2.2
-    from torch._dynamo import is_compiling
+from mmcondetr.compat import is_compiling
 
 _LEVELS = 1 << 16  # an element is dropped where a 16-bit random number is below dropout * 2**16
 

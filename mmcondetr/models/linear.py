@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcondetr.compat import is_compiling
+
 _BOTH_LIBRARIES = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # mkldnn is oneDNN
 _WORTHWHILE = 8_000_000  # multiply-adds; below, what the call costs is what counts
 
@@ -23,7 +25,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:
-    if x.device.type != 'cpu' or x.dtype != torch.float32 or torch.compiler.is_compiling():
+    if x.device.type != 'cpu' or x.dtype != torch.float32 or is_compiling():
         return False  # a compiler chooses for itself
     return _BOTH_LIBRARIES and x.numel() * weight.shape[0] >= _WORTHWHILE
 
