@@ -6,6 +6,7 @@ whose file is there is not trained again, and one that was interrupted goes on f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -53,10 +54,12 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
         backbone: checkpoint of a detector of ours, whose backbone every system starts from; None starts from nothing.
 
     Raises:
-        UserError: there is no such system.
+        UserError: there is no such system, or the base is another detector's.
     """
     if system not in SYSTEMS:
         raise UserError(f"System '{system}' is not one of {', '.join(SYSTEMS)}.")
+    if base.get('model', {}).get('decoder', {}).get('type') != 'mmcondetr.ConditionalDecoder':
+        raise UserError(f"--base: config '{base.filename}' is not one of a Conditional DETR, which gives all sizes.")
     config = Config(base._cfg_dict.to_dict())
     model = Config.fromfile(find_config(SYSTEMS[system])).model.to_dict()
     config.model = model if system in MAIN_SYSTEMS else _shrink(model, config.model)
@@ -126,24 +129,25 @@ def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, 
         train: tools/train.py.
 
     Returns:
-        system, seed, epochs, backbone (its file's name), and the curve: ``steps`` (epochs) and ``ap``.
+        system, seed, epochs, base (its config's name), backbone (its file's name and the start of its SHA-256), and
+        the curve: ``steps`` (epochs) and ``ap``.
 
     Raises:
-        UserError: the training failed, or the finished run was one of another budget or start.
+        UserError: the training failed, or the run that is there has another budget, base or start.
     """
-    result = work_dir / f'{system}_seed{seed}.json'
-    asked = dict(system=system, seed=seed, epochs=epochs, backbone=backbone and Path(backbone).name)
+    result, folder = work_dir / f'{system}_seed{seed}.json', work_dir / f'{system}_seed{seed}'
+    asked = dict(system=system, seed=seed, epochs=epochs, base=Path(base.filename).stem,
+                 backbone=backbone and f'{Path(backbone).name} {_hash(backbone)}')
+    for earlier in (result, folder / 'asked.json'):
+        if earlier.exists():
+            _check_same(earlier, asked)
     if result.exists():
-        found = json.loads(result.read_text())
-        for field, value in asked.items():
-            if found.get(field) != value:
-                raise UserError(f"{result}: field '{field}' is {found.get(field)}, and {value} is asked for. Give "
-                                'another --work-dir, or delete the file to train it again.')
-        return found
-    folder = work_dir / f'{system}_seed{seed}'
+        return json.loads(result.read_text())
+    config = system_config(system, base, epochs, seed, backbone)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'asked.json').write_text(json.dumps(asked))
     path = folder / 'run.py'
-    system_config(system, base, epochs, seed, backbone).dump(path)
+    config.dump(path)
     command = [sys.executable, str(train), str(path), '--work-dir', str(folder), '--resume']
     with open(folder / 'output.txt', 'a') as output:
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
@@ -158,6 +162,18 @@ def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, 
     return found
 
 
+def _hash(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
+
+
+def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
+    found = json.loads(earlier.read_text())
+    for field, value in asked.items():
+        if found.get(field) != value:
+            raise UserError(f"{earlier}: field '{field}' is {found.get(field)}, and {value} is asked for. Give another "
+                            '--work-dir, or delete the run to train it again.')
+
+
 def read_runs(work_dir: Path) -> list[dict]:
     """The results of all finished runs in a folder.
 
@@ -168,6 +184,11 @@ def read_runs(work_dir: Path) -> list[dict]:
     if not runs:
         raise UserError(f"'{work_dir}' holds no finished run (<system>_seed<number>.json).")
     return runs
+
+
+def _place(system: str) -> tuple[int, str]:
+    """The order of systems in a report: as in SYSTEMS; what is no longer there comes last."""
+    return list(SYSTEMS).index(system) if system in SYSTEMS else len(SYSTEMS), system
 
 
 def _spread(values: Sequence[float]) -> dict:
@@ -200,8 +221,13 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
         target (None unless all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than
         DETR each of these is.
     """
+    for field in ('epochs', 'base', 'backbone'):
+        values = {str(run.get(field)) for run in runs}
+        if len(values) > 1:
+            raise UserError(f"The runs cannot be compared: field '{field}' is {', '.join(sorted(values))}. Keep each "
+                            'comparison in a --work-dir of its own.')
     by_system: dict[str, list[dict]] = {}
-    for run in sorted(runs, key=lambda run: list(SYSTEMS).index(run['system'])):
+    for run in sorted(runs, key=lambda run: _place(run['system'])):
         by_system.setdefault(run['system'], []).append(run)
     reference = by_system.get(REFERENCE, [])
     reference_final = fmean(run['ap'][-1] for run in reference) if reference else None
@@ -211,7 +237,8 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
         faster = {str(target): _ratio(_epochs_to(reference, target), _epochs_to(own, target)) for target in targets}
         matched = _epochs_to(own, reference_final) if reference else None
         systems[name] = dict(
-            seeds=[run['seed'] for run in own], epochs=own[0]['epochs'], backbone=own[0].get('backbone'),
+            seeds=[run['seed'] for run in own], epochs=own[0]['epochs'], base=own[0].get('base'),
+            backbone=own[0].get('backbone'),
             final_ap=_spread([run['ap'][-1] for run in own]),
             epochs_to_targets=reached, faster_to_targets=faster, epochs_to_detrs_final_ap=matched,
             faster_to_detrs_final_ap=reference[0]['epochs'] / matched['mean'] if matched else None)
@@ -243,7 +270,7 @@ def _cell(reached: dict | None, faster: float | None) -> str:
 
 def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
     """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides."""
-    names = sorted({run['system'] for run in runs}, key=list(SYSTEMS).index)
+    names = sorted({run['system'] for run in runs}, key=_place)
     figure = Figure(figsize=(7.2, 4.6) if len(names) < 8 else (9.6, 6.2), layout='constrained')
     axes = figure.add_subplot()
     for index, name in enumerate(names):

@@ -34,10 +34,13 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, c
         The model itself.
 
     Raises:
-        ValueError: for another dtype.
+        ValueError: for another dtype, or one below float32 for a detector of another package.
     """
     if dtype not in PRECISIONS.values():
         raise ValueError(f'optimize_for_inference: dtype must be None, torch.bfloat16 or torch.float16, got {dtype}')
+    if dtype is not None and not hasattr(model.decoder, 'reference_point'):
+        raise ValueError(f"optimize_for_inference: {dtype} is for this package's detectors, and "
+                         f'{type(model).__name__} is not one of them; it can be optimised in float32')
     model.eval()  # frozen statistics are what can be folded
     fuse_conv_bn(model)
     model.eval().requires_grad_(False)  # fusing makes new parameters and modules

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 import mmcondetr  # noqa: F401  (before anything of mmdet)
 from mmcondetr.benchmark import environment, report
 from mmcondetr.benchmark.measuring import BenchmarkError, measure
@@ -46,7 +48,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', default=str(ROOT / 'benchmarks'), help='folder of the results')
     parser.add_argument('--tables', nargs='+', metavar='FILE',
                         help='measure nothing: put the tables of goals of result files into a Markdown file')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: torch sees no GPU here')
+    if args.repeats is not None and args.repeats < 1:
+        parser.error(f'--repeats: must be at least 1, got {args.repeats}')
+    return args
 
 
 def run(args: argparse.Namespace, file: Path) -> dict:
@@ -54,7 +61,8 @@ def run(args: argparse.Namespace, file: Path) -> dict:
                                                  ('transformers', args.transformers_python)) if python}
     results = dict(environment=environment.describe(args.device, args.threads), cells=[])
     if args.keep and file.exists():
-        results['cells'] = cells_of_the_same_machine(file, results['environment'])
+        results['cells'], peak = cells_of_the_same_machine(file, results['environment'])
+        results['environment']['peak_gflops'] = max(peak, results['environment']['peak_gflops'])
     cells = plan(args, environment.cpu_flags())
     for number, cell in enumerate(cells, start=1):
         print(f'[{number}/{len(cells)}] {cell.title}', flush=True)
@@ -67,18 +75,18 @@ def run(args: argparse.Namespace, file: Path) -> dict:
     return results
 
 
-def cells_of_the_same_machine(file: Path, here: dict) -> list[dict]:
-    """The cells that a file holds.
+def cells_of_the_same_machine(file: Path, here: dict) -> tuple[list[dict], float]:
+    """The cells that a file holds, and the peak that was measured with them.
 
     Raises:
         ValueError: they were measured on another machine, or with other versions.
     """
     before = json.loads(file.read_text())
-    for field in ('device', 'kind', 'threads', 'python', 'versions'):
+    for field in ('device', 'kind', 'threads', 'instruction_sets', 'python', 'versions'):
         if before['environment'][field] != here[field]:
             raise ValueError(f"--keep: '{file}': environment.{field} is {before['environment'][field]}, and here it is "
                              f'{here[field]}: what was measured with the one cannot stand beside the other.')
-    return before['cells']
+    return before['cells'], before['environment']['peak_gflops']
 
 
 def multiply_adds(cell: Cell) -> int:
@@ -113,7 +121,7 @@ def main() -> int:
             file.parent.mkdir(parents=True, exist_ok=True)
             write(run(args, file), file)
             print(f'took {(time.time() - start) / 60:.1f} minutes')
-    except (BenchmarkError, ValueError) as error:
+    except (BenchmarkError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector')
     add_common_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--amp-dtype', choices=['bf16', 'fp16'], help='with --amp (default: fp16, and bf16 on a CPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',

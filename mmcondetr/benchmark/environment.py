@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -19,20 +19,25 @@ def cpu_flags() -> str:
 def describe(device: str, threads: int) -> dict:
     """Device, versions and the measured peak in fp32 (:func:`peak_gflops`)."""
     flags = cpu_flags().split()
-    versions = {}
-    for name in ('torch', 'mmdet', 'mmengine', 'mmcv', 'mmcv-lite', 'numpy', 'scipy'):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            pass
     return dict(
         device=torch.cuda.get_device_name() if device == 'cuda' else _cpuinfo('model name') or platform.processor(),
         kind=device,
         threads=threads,
         instruction_sets=[name for name in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16') if name in flags],
         python=platform.python_version(),
-        versions=versions,
+        versions=versions(('torch', 'mmdet', 'mmengine', 'mmcv', 'mmcv-lite', 'numpy', 'scipy')),
         peak_gflops=peak_gflops(device, threads))
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
 
 
 def peak_gflops(device: str, threads: int, repeats: int = 10) -> float:

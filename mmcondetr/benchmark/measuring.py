@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,12 +42,16 @@ class Contestant:
         self.process = subprocess.Popen(
             [python or sys.executable, '-m', 'mmcondetr.benchmark.worker'], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment)
-        self.unavailable = None
+        self.unavailable, self.versions = None, {}
         self._send(workload.asdict())
 
     def wait_until_ready(self) -> None:
         """Wait for the model to be built, or note what is missing in ``unavailable``."""
-        self.unavailable = self._receive().get('unavailable')
+        try:
+            reply = self._receive()
+        except Killed as error:
+            reply = dict(unavailable=str(error))
+        self.unavailable, self.versions = reply.get('unavailable'), reply.get('versions', {})
 
     def ask(self, **message: object) -> dict:
         """Send a command and wait for the reply."""
@@ -79,6 +83,13 @@ class Contestant:
         return json.loads(line)
 
 
+def _leave_out(record: dict, why: str, say: Callable[[str], None]) -> None:
+    for field in ('seconds', 'memory'):
+        record.pop(field, None)
+    record['unavailable'] = why
+    say(f"  {record['workload']['implementation']}: not measured, {why}")
+
+
 def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split: bool = False,
             pythons: dict[str, str] | None = None, say: Callable[[str], None] = print) -> list[dict]:
     """Measure contestants in turn: everybody one step, then everybody the next.
@@ -92,8 +103,9 @@ def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split
         say: told what is going on.
 
     Returns:
-        One record a contestant: ``workload``, and either ``unavailable`` (why) or ``seconds`` (of each step),
-        ``memory`` (peak and before the first step, bytes) and, with ``split``, ``split`` (seconds by part, each step).
+        One record a contestant: ``workload``, and either ``unavailable`` (why) or ``versions``, ``seconds`` (of each
+        step), ``memory`` (peak and before the first step, bytes) and, with ``split``, ``split`` (seconds by part, each
+        step).
 
     Raises:
         BenchmarkError: a contestant failed.
@@ -103,33 +115,34 @@ def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split
         for workload in workloads:  # one after the other: building at once would need the memory of all at once
             contestants.append(Contestant(workload, (pythons or {}).get(workload.implementation)))
             contestants[-1].wait_until_ready()
-        records = [dict(workload=contestant.workload.asdict()) for contestant in contestants]
+        records = [dict(workload=contestant.workload.asdict(), seconds=[]) for contestant in contestants]
         running = []
         for contestant, record in zip(contestants, records):
             if contestant.unavailable:
-                record['unavailable'] = contestant.unavailable
-                say(f'{contestant.workload.implementation}: not measured, {contestant.unavailable}')
+                _leave_out(record, contestant.unavailable, say)
             else:
-                record['seconds'] = []
+                record['versions'] = contestant.versions
                 running.append((contestant, record))
-        for repeat in range(warm_up + repeats):
+
+        def everybody(**message: object) -> Iterator[tuple[dict, dict]]:
             for contestant, record in list(running):
-                name = f'  {contestant.workload.implementation:22s}'
                 try:
-                    seconds = contestant.ask(do='step')['seconds']
+                    yield record, contestant.ask(**message)
                 except Killed as error:
                     running.remove((contestant, record))
-                    record['unavailable'] = str(error)
-                    del record['seconds']
-                    say(f'{name} {error}')
-                    continue
-                say(f'{name} {seconds:8.3f} s{" (warm-up)" * (repeat < warm_up)}')
+                    _leave_out(record, str(error), say)
+
+        for repeat in range(warm_up + repeats):
+            for record, reply in everybody(do='step'):
+                say(f"  {record['workload']['implementation']:22s} {reply['seconds']:8.3f} s"
+                    f'{" (warm-up)" * (repeat < warm_up)}')
                 if repeat >= warm_up:
-                    record['seconds'].append(seconds)
-        for contestant, record in running:
-            record['memory'] = contestant.ask(do='memory')
-            if split:
-                record.update(contestant.ask(do='split', steps=max(2, repeats // 2)))
+                    record['seconds'].append(reply['seconds'])
+        for record, reply in everybody(do='memory'):
+            record['memory'] = reply
+        if split:
+            for record, reply in everybody(do='split', steps=max(2, repeats // 2)):
+                record.update(reply)
         return records
     finally:
         for contestant in contestants:

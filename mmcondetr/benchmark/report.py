@@ -61,7 +61,8 @@ def contestants_table(cell: dict, environment: dict) -> str:
             continue
         seconds, memory = record['seconds'], record['memory']
         rows.append([
-            name, f'{median(seconds):.3f}', f'{min(seconds):.3f} - {max(seconds):.3f}',
+            name + _other_versions(record, environment), f'{median(seconds):.3f}',
+            f'{min(seconds):.3f} - {max(seconds):.3f}',
             _ratio(_relative(record, reference)),
             f"{memory['peak'] / 2**30:.2f}", f"{(memory['peak'] - memory['before']) / 2**30:.2f}"])
     text = _table(['', 'median s', 'min - max s', 'ratio', 'peak memory GiB', 'of it by the steps GiB'], rows)
@@ -73,6 +74,16 @@ def contestants_table(cell: dict, environment: dict) -> str:
         text += (f"\n\nThe fastest fp32 form runs at {rate:.0f} GFLOP/s, {rate / peak:.0%} of this machine's measured "
                  f'peak of {peak:.0f} GFLOP/s (the better of a large matrix product and a convolution).')
     return text
+
+
+def _other_versions(record: dict, environment: dict) -> str:
+    """What a contestant runs with besides the versions in the heading."""
+    known = environment['versions']
+    theirs = {'torchvision', 'transformers', 'timm'} if record['workload']['implementation'] in (
+        'transformers', 'authors') else set()
+    other = [f'{name} {version}' for name, version in record.get('versions', {}).items()
+             if (name in known and known[name] != version) or name in theirs]
+    return f" ({', '.join(other)})" if other else ''
 
 
 def split_table(cells: Iterable[dict]) -> str:

@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 
+from mmcondetr.benchmark import environment
 from mmcondetr.benchmark.implementations import Unavailable, build
 from mmcondetr.benchmark.workload import Workload
 
@@ -109,7 +110,7 @@ def main() -> None:
     except Unavailable as error:
         reply(dict(unavailable=str(error)))
         return
-    reply(dict(ready=True, versions=dict(torch=torch.__version__)))
+    reply(dict(ready=True, versions=environment.versions(('torch', 'torchvision', 'transformers', 'timm'))))
     for line in sys.stdin:
         message = json.loads(line)
         reply(getattr(worker, message.pop('do'))(**message))

@@ -59,8 +59,8 @@ def message_of(error: BaseException) -> str:
     return text
 
 
-def run(main: Callable[[], None]) -> int:
-    """Run a command line; returns the exit code.
+def run(main: Callable[[], None], go_on: str = 'the same command with --resume') -> int:
+    """Run a command line; returns the exit code. ``go_on`` is what takes an interrupted one up again.
 
     An error that the user can mend is printed as one message on stderr; every other error keeps its traceback.
     """
@@ -72,7 +72,7 @@ def run(main: Callable[[], None]) -> int:
         print(f'error{where}: {message_of(error)}', file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print('interrupted: the same command with --resume goes on from the last checkpoint', file=sys.stderr)
+        print(f'interrupted: {go_on} goes on from the last checkpoint', file=sys.stderr)
         return INTERRUPTED
     finally:
         stop()

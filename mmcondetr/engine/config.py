@@ -7,6 +7,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from mmcondetr.compat import config_root
@@ -58,17 +59,16 @@ def load_config(args: Namespace) -> Config:
 
 
 def apply_training_options(config: Config, args: Namespace) -> None:
-    """Apply ``--amp``, ``--auto-scale-lr`` and ``--resume`` as mmdet's tools/train.py does.
+    """Apply ``--amp``, ``--auto-scale-lr`` and ``--resume`` as mmdet's tools/train.py does, and ``--amp-dtype``.
 
     ``--resume`` where there is nothing to resume yet starts as without it, from ``load_from`` if the config has one.
 
     Raises:
-        UserError: ``--auto-scale-lr`` with a config that does not say for which batch its learning rate is meant; the
-            checkpoint to start from is not there.
+        UserError: ``--amp-dtype fp16`` without a GPU; ``--auto-scale-lr`` with a config that does not say for which
+            batch its learning rate is meant; the checkpoint to start from is not there.
     """
     if args.amp:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        _use_mixed_precision(config, args.amp_dtype)
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise UserError(
@@ -86,6 +86,18 @@ def apply_training_options(config: Config, args: Namespace) -> None:
     elif args.resume is not None:
         config.resume, config.load_from = True, args.resume
     _prepare_start(config)
+
+
+def _use_mixed_precision(config: Config, dtype: str | None) -> None:
+    """mmengine's AmpOptimWrapper on a GPU, ours on a CPU; fp16 where not said otherwise, and bf16 on a CPU."""
+    if torch.cuda.is_available():
+        config.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16' if dtype == 'bf16' else 'float16')
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    elif dtype == 'fp16':
+        raise UserError('--amp-dtype fp16: training in fp16 needs a GPU; on a CPU it is --amp-dtype bf16.')
+    else:
+        config.optim_wrapper.type = 'mmcondetr.CPUAmpOptimWrapper'
+        config.optim_wrapper.pop('loss_scale', None)
 
 
 def _prepare_start(config: Config) -> None:

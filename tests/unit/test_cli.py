@@ -15,7 +15,7 @@ NAME = 'conditional-detr_r50_8xb2-50e_coco'
 
 def arguments(**changes) -> Namespace:
     given = dict(config=NAME, launcher='none', cfg_options=None, work_dir=None)
-    return Namespace(**{**given, **dict(amp=False, auto_scale_lr=False, resume=None), **changes})
+    return Namespace(**{**given, **dict(amp=False, amp_dtype=None, auto_scale_lr=False, resume=None), **changes})
 
 
 def testing_arguments(**changes) -> Namespace:
@@ -64,11 +64,29 @@ def test_options_of_the_command_line_win(tmp_path):
     checkpoint.touch()
     config = load_config(arguments(cfg_options={'train_dataloader.batch_size': 3}))
     assert config.train_dataloader.batch_size == 3
-    apply_training_options(config, arguments(amp=True, auto_scale_lr=True, resume=str(checkpoint)))
-    assert (config.optim_wrapper.type, config.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+    apply_training_options(config, arguments(auto_scale_lr=True, resume=str(checkpoint)))
     assert config.auto_scale_lr.enable is True
     assert (config.resume, config.load_from) == (True, str(checkpoint))
     assert config.model.backbone.init_cfg is None  # the checkpoint has the backbone's weights: no others are fetched
+
+
+@pytest.mark.parametrize('gpu, dtype, expected', [
+    (True, None, dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    (True, 'bf16', dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic')),
+    (False, None, dict(type='mmcondetr.CPUAmpOptimWrapper')),
+    (False, 'bf16', dict(type='mmcondetr.CPUAmpOptimWrapper'))])
+def test_amp_on_a_gpu_and_on_a_cpu(gpu, dtype, expected, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    config = load_config(arguments())
+    plain = config.optim_wrapper.to_dict()
+    apply_training_options(config, arguments(amp=True, amp_dtype=dtype))
+    assert config.optim_wrapper.to_dict() == {**plain, **expected}
+
+
+def test_fp16_on_a_cpu_is_refused(monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(UserError, match='--amp-dtype fp16: .* needs a GPU'):
+        apply_training_options(load_config(arguments()), arguments(amp=True, amp_dtype='fp16'))
 
 
 def test_resume_without_a_value_looks_for_the_last_checkpoint(tmp_path, capsys):

@@ -19,8 +19,9 @@ START = str(config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safe
 BASE = Config.fromfile(find_config(convergence.BASE))
 
 
-def run(system, seed, ap, epochs=4):
-    return dict(system=system, seed=seed, epochs=epochs, steps=[1, 2, 3, 4][:epochs], ap=ap)
+def run(system, seed, ap, epochs=4, **fields):
+    return dict(system=system, seed=seed, epochs=epochs, base=convergence.BASE, backbone=None,
+                steps=[1, 2, 3, 4][:epochs], ap=ap) | fields
 
 
 RUNS = [run('detr', 0, [0.0, 0.1, 0.2, 0.3]), run('detr', 1, [0.0, 0.1, 0.1, 0.3]),
@@ -109,8 +110,36 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
     assert convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training) == RUNS[0]
     with pytest.raises(UserError, match="field 'epochs' is 4, and 5 is asked for"):
         convergence.run_once('detr', BASE, 5, 0, tmp_path, no_training)
-    with pytest.raises(UserError, match="field 'backbone' is None, and start.pth is asked for"):
-        convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training, '/some/start.pth')
+    with pytest.raises(UserError, match="field 'backbone' is None, and .*start.safetensors [0-9a-f]{8} is asked for"):
+        convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training, START)
+    other = Config.fromfile(find_config('conditional-detr_r18_small_1xb8-60e_bccd'))
+    with pytest.raises(UserError, match="field 'base' is .*_shapes, and .*_bccd is asked for"):
+        convergence.run_once('detr', other, 4, 0, tmp_path, no_training)
+
+
+def test_an_interrupted_run_does_not_go_on_under_other_arguments(tmp_path):
+    with pytest.raises(UserError, match='output.txt'):
+        convergence.run_once('detr', BASE, 4, 0, tmp_path, tmp_path / 'none.py')
+    with pytest.raises(UserError, match="asked.json: field 'epochs' is 4, and 5 is asked for"):
+        convergence.run_once('detr', BASE, 5, 0, tmp_path, tmp_path / 'none.py')
+
+
+@pytest.mark.parametrize('fields', [dict(epochs=3), dict(base='other'), dict(backbone='start.pth 01234567')])
+def test_runs_of_another_budget_data_or_start_are_not_compared(fields):
+    with pytest.raises(UserError, match=f"cannot be compared: field '{next(iter(fields))}'"):
+        convergence.summarise([*RUNS, run('csq-p', 0, [0.1, 0.2, 0.3], **fields)], [0.2])
+
+
+def test_a_system_that_is_no_longer_known_is_reported_last(tmp_path):
+    runs = [run('mine', 0, [0.1, 0.2, 0.3, 0.4]), *RUNS]
+    assert list(convergence.summarise(runs, [0.2])['systems']) == ['detr', 'conditional-detr', 'mine']
+    convergence.plot(runs, tmp_path / 'out.png', [0.2])
+
+
+def test_a_base_of_another_detector_is_refused():
+    base = Config.fromfile(find_config('detr_r18_small_1xb16-24e_shapes'))
+    with pytest.raises(UserError, match='--base: config .*detr_r18.*is not one of a Conditional DETR'):
+        convergence.system_config('csq-p', base, 4, 0)
 
 
 def test_failed_training_names_its_output(tmp_path):

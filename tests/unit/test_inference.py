@@ -7,6 +7,9 @@ import sys
 
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_model import batch, build, needs_fp16_on_a_cpu, tiny_config
 from torch import nn
@@ -99,6 +102,16 @@ def test_the_hook_finds_the_detector_in_its_wrappers(monkeypatch):
     monkeypatch.setattr(Runner, 'logger', logger, raising=False)
     OptimizeForInferenceHook('bf16').before_test(runner)
     assert runner.model.module.module.encoder.layers[0].ffn.linear1.weight.dtype == torch.bfloat16
+
+
+def test_lower_precision_of_another_packages_detector_is_refused_before_it_is_touched(root):
+    config = Config.fromfile(root / 'configs/shapes/detr_r18_small_1xb16-24e_shapes.py')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config.model)
+    names = list(model.state_dict())
+    with pytest.raises(ValueError, match='bfloat16 is for this .*, and DETR is not'):
+        optimize_for_inference(model, torch.bfloat16)
+    assert list(model.state_dict()) == names
 
 
 PAGES = """

@@ -5,7 +5,7 @@ import torch
 from tiny_model import batch, build, is_silent
 from tiny_variants import VARIANTS, tiny_variant
 
-STEPS = 40
+STEPS = 200
 # The first layer's contents are zero: all values are alike, and queries and keys do not matter. One tensor in DETR's.
 ADDITIVE_SILENT = {'decoder.layers.0.self_attn.in_proj.weight'}
 
@@ -26,8 +26,9 @@ def test_every_parameter_has_a_gradient_and_only_documented_ones_are_zero(config
     assert {name for name in silent if not is_silent(name)} <= ADDITIVE_SILENT
 
 
+@pytest.mark.slow
 def test_overfits_two_images(config):
-    """From the real initialisation: the loss falls below two thirds in a few steps."""
+    """From the real initialisation: the loss falls below a third."""
     model, (images, samples) = build(config), batch()
     torch.manual_seed(0)
     model.init_weights()
@@ -40,7 +41,7 @@ def test_overfits_two_images(config):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 2 / 3 * losses[0], losses
+    assert losses[-1] < losses[0] / 3, losses
 
 
 def test_predicts_with_padding(config):
