@@ -68,7 +68,7 @@ def test_deformable_detrs_gflops_are_the_tables(name, root, load_config):
     """Its shapes depend on values, so that it runs on a CPU: at two sizes, for its cost is linear in pixels."""
     config = load_config(root / f'configs/baselines/{name}.py')
     init_default_scope('mmdet')
-    model = registry.MODELS.build(config.model).eval()
+    model = registry.MODELS.build(config.model).eval().requires_grad_(False)
     (small, few), (large, many) = (
         (width * height, count_on_a_cpu(model, width, height)) for width, height in ((256, 192), (512, 384)))
     slope = (many - few) / (large - small)

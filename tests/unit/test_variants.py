@@ -5,7 +5,7 @@ import torch
 from tiny_model import batch, build, is_silent
 from tiny_variants import VARIANTS, tiny_variant
 
-STEPS = 200
+MOST_STEPS = 600
 # The first layer's contents are zero: all values are alike, and queries and keys do not matter. One tensor in DETR's.
 ADDITIVE_SILENT = {'decoder.layers.0.self_attn.in_proj.weight'}
 
@@ -28,13 +28,13 @@ def test_every_parameter_has_a_gradient_and_only_documented_ones_are_zero(config
 
 @pytest.mark.slow
 def test_overfits_two_images(config):
-    """From the real initialisation: the loss falls below a third."""
+    """From the real initialisation: the loss falls below a third, with some variants later than with others."""
     model, (images, samples) = build(config), batch()
     torch.manual_seed(0)
     model.init_weights()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
-    for _ in range(STEPS):
+    while len(losses) < MOST_STEPS and (not losses or losses[-1] >= losses[0] / 3):
         loss = sum(model(images, samples, mode='loss').values())
         optimizer.zero_grad()
         loss.backward()
