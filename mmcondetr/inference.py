@@ -66,6 +66,11 @@ def _drop_training_parts(model: nn.Module) -> None:
     for name in ('loss_cls', 'loss_bbox', 'loss_iou', 'matcher'):
         if hasattr(model.bbox_head, name):
             delattr(model.bbox_head, name)
+    model.loss = _refuse_training
+
+
+def _refuse_training(*args: object, **kwargs: object) -> None:
+    raise RuntimeError('This model was optimised for inference and cannot be trained: build it again from its config.')
 
 
 def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:

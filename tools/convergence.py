@@ -46,6 +46,7 @@ def main() -> None:
         backbone = args.backbone and convergence.check_backbone(args.backbone, base)
         for seed in args.seeds:  # one seed of everything first, so that a killed command leaves a comparison
             for system in args.systems:
+                print(f'{system}, seed {seed}: {args.work_dir / f"{system}_seed{seed}" / "output.txt"}', flush=True)
                 found = convergence.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
                 print(f'{system}, seed {seed}: AP {found["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
     runs = convergence.read_runs(args.work_dir)

@@ -53,6 +53,8 @@ def test_float32_gives_the_same_boxes_and_detections(backbone):
     assert logits[-1].std(dim=1).mean() > 0.03  # queries differ: equality says something
     torch.testing.assert_close(fast_boxes, boxes, rtol=0, atol=1e-4)
     torch.testing.assert_close(fast_logits, logits, rtol=0, atol=1e-4)
+    with pytest.raises(RuntimeError, match='cannot be trained'):
+        optimized(*batch(), mode='loss')
     with torch.no_grad():
         a, b = (m(*batch(), mode='predict')[1].pred_instances for m in (model, optimized))
     assert torch.equal(a.labels, b.labels)
