@@ -115,14 +115,19 @@ def growth_table(cells: Iterable[dict], part: str) -> str:
 
 
 def insert(text: str, results: Iterable[dict]) -> str:
-    """``text`` with the tables of goals of some runs between its two markers.
+    """``text`` with the tables of goals of some runs between its two markers; kinds of device without a run say so.
 
     Raises:
         ValueError: if the markers are not there.
     """
     if BEGIN not in text or END not in text:
         raise ValueError(f'the markers {BEGIN} and {END} must both be in the text')
+    results = list(results)
     blocks = [_header(result['environment']) + '\n\n' + goals_table(result) for result in results]
+    for kind in dict.fromkeys(kind for kind, _ in GOALS):
+        if kind not in {result['environment']['kind'] for result in results}:
+            nothing = dict(environment=dict(kind=kind, instruction_sets=()), cells=())
+            blocks.append(f'No run with `--device {kind}` yet.\n\n{goals_table(nothing)}')
     before, _, rest = text.partition(BEGIN)
     return f'{before}{BEGIN}\n' + '\n\n'.join(blocks) + f'\n{END}{rest.partition(END)[2]}'
 

@@ -108,6 +108,7 @@ def test_tables_go_between_the_markers_and_nowhere_else():
     once = report.insert(page, [results()])
     assert once.startswith('before\n') and once.endswith('\nafter\n') and 'old' not in once and 'reached' in once
     assert report.insert(once, [results()]) == once
+    assert 'No run with `--device cuda` yet' in once and '| not measured (goal <= 0.35) |' in once
     with pytest.raises(ValueError, match='markers'):
         report.insert('no place', [results()])
 
