@@ -9,6 +9,8 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
+from mmcondetr.engine.errors import UserError
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -21,7 +23,8 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, c
     process keeps memory that is freed, for the next image.
 
     Works on any detector of this package, on that of mmdet's ``DetInferencer`` too (``inferencer.model``);
-    :class:`mmcondetr.apis.DetInferencer` does it when ``optimize`` is given.
+    :class:`mmcondetr.apis.DetInferencer` does it when ``optimize`` is given. Another package's detector, such as
+    mmdet's DETR, keeps its losses, which mmdet's heads look at when they predict, and can be had in float32 only.
 
     Args:
         model: a detector, its weights loaded and on its device.
@@ -34,25 +37,30 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype | None = None, c
         The model itself.
 
     Raises:
-        ValueError: for another dtype, or one below float32 for a detector of another package.
+        ValueError: for another dtype.
+        UserError: for a dtype below float32 and a detector of another package.
     """
     if dtype not in PRECISIONS.values():
         raise ValueError(f'optimize_for_inference: dtype must be None, torch.bfloat16 or torch.float16, got {dtype}')
-    if dtype is not None and not hasattr(model.decoder, 'reference_point'):
-        raise ValueError(f"optimize_for_inference: {dtype} is for this package's detectors, and "
-                         f'{type(model).__name__} is not one of them; it can be optimised in float32')
+    ours = hasattr(getattr(model, 'decoder', None), 'reference_point')
+    if dtype is not None and not ours:
+        raise UserError(f"optimize_for_inference: {dtype} is for this package's detectors, and "
+                        f'{type(model).__name__} is not one of them; it can be optimised in float32')
     model.eval()  # frozen statistics are what can be folded
     fuse_conv_bn(model)
     model.eval().requires_grad_(False)  # fusing makes new parameters and modules
     _lay_out_channels_last(model)
-    _drop_training_parts(model)
+    if ours:
+        _drop_training_parts(model)
+    model.loss = _refuse_training
     if dtype is not None:
         _lower_precision(model, dtype)
     if next(model.parameters()).device.type == 'cpu':
         keep_freed_memory()
     if compile:
-        model.extract_feat = torch.compile(model.extract_feat)
-        model.forward_transformer = torch.compile(model.forward_transformer)
+        for part in ('extract_feat', 'forward_transformer'):
+            if hasattr(model, part):
+                setattr(model, part, torch.compile(getattr(model, part)))
     return model
 
 
@@ -64,9 +72,7 @@ def _lay_out_channels_last(model: nn.Module) -> None:
 
 def _drop_training_parts(model: nn.Module) -> None:
     for name in ('loss_cls', 'loss_bbox', 'loss_iou', 'matcher'):
-        if hasattr(model.bbox_head, name):
-            delattr(model.bbox_head, name)
-    model.loss = _refuse_training
+        delattr(model.bbox_head, name)
 
 
 def _refuse_training(*args: object, **kwargs: object) -> None:

@@ -106,12 +106,34 @@ def test_the_hook_finds_the_detector_in_its_wrappers(monkeypatch):
     assert runner.model.module.module.encoder.layers[0].ffn.linear1.weight.dtype == torch.bfloat16
 
 
-def test_lower_precision_of_another_packages_detector_is_refused_before_it_is_touched(root):
-    config = Config.fromfile(root / 'configs/shapes/detr_r18_small_1xb16-24e_shapes.py')
+def another_packages_detector(root, system):
+    config = Config.fromfile(root / f'configs/shapes/{system}_r18_small_1xb16-24e_shapes.py')
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(config.model)
+        model.init_weights()
+    return model.eval()
+
+
+@pytest.mark.parametrize('system', ['detr', 'deformable-detr'])
+def test_another_packages_detector_gives_the_same_detections(root, system):
+    torch.manual_seed(0)
+    model = another_packages_detector(root, system)
+    optimized = optimize_for_inference(copy.deepcopy(model))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in optimized.modules())
+    with torch.no_grad():
+        expected, found = (m(*batch(), mode='predict')[1].pred_instances for m in (model, optimized))
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
+    order, other = (torch.argsort(x.scores * 1000 + x.bboxes.sum(dim=1)) for x in (expected, found))
+    torch.testing.assert_close(found.bboxes[other], expected.bboxes[order], rtol=0, atol=1e-4 * 128)
+    with pytest.raises(RuntimeError, match='cannot be trained'):
+        optimized(*batch(), mode='loss')
+
+
+def test_lower_precision_of_another_packages_detector_is_refused_before_it_is_touched(root):
+    model = another_packages_detector(root, 'detr')
     names = list(model.state_dict())
-    with pytest.raises(ValueError, match='bfloat16 is for this .*, and DETR is not'):
+    with pytest.raises(UserError, match='bfloat16 is for this .*, and DETR is not'):
         optimize_for_inference(model, torch.bfloat16)
     assert list(model.state_dict()) == names
 
