@@ -1,6 +1,6 @@
 """Measure this package against mmdet's, Hugging Face's and the authors' Conditional DETR, in turn, in one run.
 
-    python tools/benchmark.py                       # CPU: every cell; about 15 minutes on 2 cores
+    python tools/benchmark.py                       # CPU: every cell; about 30 minutes on 2 cores
     python tools/benchmark.py --device cuda         # one GPU
     python tools/benchmark.py --tables README.md benchmarks/*.json   # write the tables of goals between its markers
 
@@ -41,7 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, help='images a step (default: 1 on a CPU, 2 on a GPU)')
     parser.add_argument('--growth-heights', nargs='*', type=int, default=[480, 800, 1333])
     parser.add_argument('--growth-queries', nargs='*', type=int, default=[100, 300, 900])
-    parser.add_argument('--repeats', type=int, help='measured steps of each (default: 5 and 3 on a CPU, 20 on a GPU)')
+    parser.add_argument('--repeats', type=int,
+                        help='measured steps of each (default: on a CPU 9 of an inference and 5 else, on a GPU 20)')
     parser.add_argument('--name', help='of the files under --out (default: the device)')
     parser.add_argument('--keep', action='store_true',
                         help='keep what the file of that name holds already, but for the cells that are measured now')
@@ -51,6 +52,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch sees no GPU here')
+    if args.threads < 1:
+        parser.error(f'--threads: must be at least 1, got {args.threads}')
     if args.repeats is not None and args.repeats < 1:
         parser.error(f'--repeats: must be at least 1, got {args.repeats}')
     return args
@@ -124,6 +127,9 @@ def main() -> int:
     except (BenchmarkError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('interrupted: the same command with --keep adds to what was measured', file=sys.stderr)
+        return 130
     return 0
 
 

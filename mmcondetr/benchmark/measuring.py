@@ -84,7 +84,7 @@ class Contestant:
 
 
 def _leave_out(record: dict, why: str, say: Callable[[str], None]) -> None:
-    for field in ('seconds', 'memory'):
+    for field in ('seconds', 'memory', 'split'):
         record.pop(field, None)
     record['unavailable'] = why
     say(f"  {record['workload']['implementation']}: not measured, {why}")
@@ -98,7 +98,7 @@ def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split
         workloads: one a contestant.
         repeats: measured steps of each.
         warm_up: steps of each that are not measured.
-        split: also measure the forward pass by part.
+        split: also measure as many steps by part.
         pythons: interpreters by implementation, where it is not the current one.
         say: told what is going on.
 
@@ -140,9 +140,9 @@ def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split
                     record['seconds'].append(reply['seconds'])
         for record, reply in everybody(do='memory'):
             record['memory'] = reply
-        if split:
-            for record, reply in everybody(do='split', steps=max(2, repeats // 2)):
-                record.update(reply)
+        for _ in range(repeats if split else 0):
+            for record, reply in everybody(do='split'):
+                record.setdefault('split', []).append(reply)
         return records
     finally:
         for contestant in contestants:

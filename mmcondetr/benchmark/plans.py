@@ -49,7 +49,7 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
     gpu = args.device == 'cuda'
     base = Workload('mmdet', batch=args.batch or (2 if gpu else 1), height=args.height, width=args.width,
                     queries=args.queries, device=args.device, threads=args.threads, authors=args.authors)
-    many, few, warm_up = (20, 20, 5) if gpu else (5, 3, 1)
+    many, few, warm_up = (20, 20, 5) if gpu else (9, 5, 1)
     settle = warm_up if gpu else 2  # on a CPU the first two training steps are slow: memory is taken for the first time
     if args.repeats:
         many = few = args.repeats
@@ -63,13 +63,15 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
             Cell('split', _each(replace(base, model=model, mode='training'), TRAINING_SPLIT), few, settle),
         ]
     pair = ('mmdet', 'mmcondetr-optimized')
+    first = replace(base, model=args.models[0])
     for height in args.growth_heights:
-        growing = replace(base, height=height, width=round(height * args.width / args.height))
+        growing = replace(first, height=height, width=round(height * args.width / args.height))
         cells.append(Cell('sizes', _each(growing, pair), few, warm_up))
     for queries in args.growth_queries:
-        cells.append(Cell('queries', _each(replace(base, queries=queries), pair), few, warm_up))
-    wanted = [cell for cell in cells if cell.part in args.parts]
-    return [replace(cell, workloads=_chosen(cell.workloads, args.implementations)) for cell in wanted]
+        cells.append(Cell('queries', _each(replace(first, queries=queries), pair), few, warm_up))
+    chosen = [replace(cell, workloads=_chosen(cell.workloads, args.implementations))
+              for cell in cells if cell.part in args.parts]
+    return [cell for cell in chosen if len(cell.workloads) > 1]  # mmdet's alone is compared to nothing
 
 
 def _each(base: Workload, implementations: tuple[str, ...]) -> tuple[Workload, ...]:

@@ -7,13 +7,16 @@ from statistics import median
 
 from mmcondetr.benchmark.workload import IMPLEMENTATIONS
 
-#: Issue 4's goals as ratios to mmdet's: inference fp32, inference bf16, training step fp32, peak memory in training.
+#: The project's goals, ratios to mmdet's: inference fp32, inference bf16, training step fp32, peak memory in training.
 GOALS = {
     ('cpu', 'r50'): (0.50, 0.15, 0.80, 0.85),
     ('cpu', 'r50-dc5'): (0.38, 0.13, 0.60, 0.50),
     ('cuda', 'r50'): (0.50, 0.40, 0.50, 0.60),
     ('cuda', 'r50-dc5'): (0.40, 0.30, 0.40, 0.35),
 }
+#: What they are for: images of 800 x 1066, 300 queries, one image on a CPU and two on a GPU.
+GOAL_WORK = dict(cpu=dict(height=800, width=1066, queries=300, batch=1),
+                 cuda=dict(height=800, width=1066, queries=300, batch=2))
 COLUMNS = ('inference fp32', 'inference bf16', 'training step fp32', 'peak memory, training')
 BEGIN, END = '<!-- benchmark: begin -->', '<!-- benchmark: end -->'
 
@@ -35,7 +38,7 @@ def markdown(results: dict) -> str:
 
 
 def goals_table(results: dict) -> str:
-    """Each goal, and what was measured: ratios to mmdet's fp32 in the same run."""
+    """Each goal, and what was measured of its work: ratios to mmdet's fp32 in the same run."""
     kind = results['environment']['kind']
     rows = []
     for (device, model), goals in GOALS.items():
@@ -108,10 +111,18 @@ def growth_table(cells: Iterable[dict], part: str) -> str:
         theirs, ours = cell['records']
         workload = ours['workload']
         size = f"{workload['height']}x{workload['width']}" if part == 'sizes' else str(workload['queries'])
-        rows.append([size, *(f"{median(r['seconds']):.3f}" for r in (theirs, ours)), _ratio(_relative(ours, theirs)),
-                     *(f"{r['memory']['peak'] / 2**30:.2f}" for r in (theirs, ours))])
-    return _table(['image' if part == 'sizes' else 'queries', 'mmdet s', 'ours s', 'ratio', 'mmdet peak GiB',
+        rows.append([workload['model'], size, *(_seconds(r) for r in (theirs, ours)), _ratio(_relative(ours, theirs)),
+                     *(_peak(r) for r in (theirs, ours))])
+    return _table(['', 'image' if part == 'sizes' else 'queries', 'mmdet s', 'ours s', 'ratio', 'mmdet peak GiB',
                    'ours peak GiB'], rows)
+
+
+def _seconds(record: dict) -> str:
+    return f"{median(record['seconds']):.3f}" if 'seconds' in record else 'not measured'
+
+
+def _peak(record: dict) -> str:
+    return f"{record['memory']['peak'] / 2**30:.2f}" if 'memory' in record else 'not measured'
 
 
 def insert(text: str, results: Iterable[dict]) -> str:
@@ -133,8 +144,8 @@ def insert(text: str, results: Iterable[dict]) -> str:
 
 
 def _ratios(results: dict, model: str) -> tuple[float | None, ...]:
-    inference = [r for cell in _cells(results, 'inference', model) for r in cell['records']]
-    training = [r for cell in _cells(results, 'training', model) for r in cell['records']]
+    work = dict(GOAL_WORK[results['environment']['kind']], model=model)
+    inference, training = (_work(results, part, work) for part in ('inference', 'training'))
     fast = ('mmcondetr-optimized', 'mmcondetr-compiled')
     step = _find(training, ('mmcondetr', ), 'fp32')
     theirs = _find(training, ('mmdet', ), 'fp32')
@@ -142,6 +153,12 @@ def _ratios(results: dict, model: str) -> tuple[float | None, ...]:
             _relative(_find(inference, fast, 'bf16'), _find(inference, ('mmdet', ), 'fp32')),
             _relative(step, theirs),
             step['memory']['peak'] / theirs['memory']['peak'] if step and theirs else None)
+
+
+def _work(results: dict, part: str, work: dict) -> list[dict]:
+    """The records of the cell with exactly this work, none where it was not measured."""
+    return [record for cell in _cells(results, part) for record in cell['records']
+            if work.items() <= record['workload'].items()]
 
 
 def _find(records: list[dict], implementations: tuple[str, ...], precision: str) -> dict | None:
@@ -164,9 +181,8 @@ def _ratio(value: float | None) -> str:
     return 'not measured' if value is None else f'{value:.2f}'
 
 
-def _cells(results: dict, part: str, model: str | None = None) -> list[dict]:
-    return [cell for cell in results['cells'] if cell['part'] == part
-            and model in (None, cell['records'][0]['workload']['model'])]
+def _cells(results: dict, part: str) -> list[dict]:
+    return [cell for cell in results['cells'] if cell['part'] == part]
 
 
 def _where(cell: dict) -> str:

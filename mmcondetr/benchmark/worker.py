@@ -1,7 +1,7 @@
 """Runs one contestant in a process of its own, so that its memory is its own; it does a step whenever it is asked to.
 
 One JSON object a line on standard input and output: ``{"do": "step"}`` -> ``{"seconds": ...}``, ``{"do": "memory"}`` ->
-bytes, ``{"do": "split", "steps": n}`` -> seconds by part. What libraries print goes to standard error.
+bytes, ``{"do": "split"}`` -> seconds of one step by part. What libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Worker:
         with open('/proc/self/statm') as file:
             return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
-    def split(self, steps: int) -> dict:
-        """Seconds by part, of each of some steps: backbone, neck, encoder, decoder and head; in training also matching
-        and losses ('loss') and 'backward'. What is left of a step is 'rest': in training clipping and AdamW."""
+    def split(self) -> dict[str, float]:
+        """Run one step and give its seconds by part: backbone, neck, encoder, decoder and head; in training also
+        matching and losses ('loss') and 'backward'. What is left is 'rest': in training clipping and AdamW."""
         seconds: dict[str, float] = defaultdict(float)
         training = self.workload.mode == 'training'
         parts = [(getattr(self.model, name), 'forward', name) for name in ('backbone', 'neck', 'encoder', 'decoder')]
@@ -75,14 +75,10 @@ class Worker:
             for owner, method, name in parts:
                 seconds[name] = 0.
                 undo.enter_context(mock.patch.object(owner, method, self._timed(getattr(owner, method), name, seconds)))
-            result = []
-            for _ in range(steps):
-                seconds.update(dict.fromkeys(seconds, 0.))
-                total = self.step()['seconds']
-                if training:
-                    seconds['loss'] -= seconds['head']  # the head runs inside its loss
-                result.append({**seconds, 'rest': total - sum(seconds.values())})
-        return dict(split=result)
+            total = self.step()['seconds']
+        if training:
+            seconds['loss'] -= seconds['head']  # the head runs inside its loss
+        return {**seconds, 'rest': total - sum(seconds.values())}
 
     def _timed(self, function: Callable, name: str, seconds: dict[str, float]) -> Callable:
 

@@ -51,6 +51,13 @@ def test_a_chosen_contestant_keeps_mmdet_beside_it():
     assert [w.implementation for w in cell.workloads] == ['mmdet', 'mmcondetr']
 
 
+def test_mmdet_alone_is_not_measured_and_growth_is_that_of_the_model_asked_for():
+    parts = {cell.part for cell in plan(arguments(implementations=['mmcondetr']), '')}
+    assert parts == {'inference', 'training', 'split'}
+    cells = plan(arguments(models=['r50-dc5'], parts=['sizes', 'queries']), '')
+    assert {workload.model for cell in cells for workload in cell.workloads} == {'r50-dc5'}
+
+
 @pytest.mark.parametrize('field, value', [('implementation', 'detrex'), ('model', 'r101'), ('precision', 'int8'),
                                           ('batch', 0)])
 def test_what_cannot_be_measured_is_refused(field, value):
@@ -84,12 +91,31 @@ def test_goals_are_ratios_of_medians_and_what_was_not_measured_says_so():
     assert dc5.count('not measured') == 4
 
 
+def test_goals_hold_for_their_work_alone():
+    expected = report.goals_table(results())
+    other = results()
+    small = [record('mmdet', [1.], height=128), record('mmcondetr-optimized', [.01], height=128)]
+    other['cells'].append(dict(part='inference', multiply_adds=1, records=small))
+    assert report.goals_table(other) == expected
+    other['cells'] = other['cells'][-1:]
+    assert report.goals_table(other).count('not measured') == 8
+
+
+def test_a_contestant_that_was_killed_keeps_its_row_of_growth():
+    found = results()
+    cell = next(cell for cell in found['cells'] if cell['part'] == 'queries')
+    for name in ('seconds', 'memory'):
+        del cell['records'][0][name]
+    cell['records'][0]['unavailable'] = 'killed'
+    assert '| r50 | 100 | not measured | 0.250 | not measured | not measured | 2.00 |' in report.markdown(found)
+
+
 def test_the_report_names_spread_memory_and_the_share_of_the_peak():
     text = report.markdown(json.loads(json.dumps(results())))  # as it is read back
     assert '| this package after optimize_for_inference, fp32 | 1.100 | 1.000 - 1.200 | 0.37 | 2.00 | 1.00 |' in text
     assert 'not measured: transformers is not installed' in text
     assert '18 GFLOP/s, 18% of this machine' in text  # 2e10 operations in 1.1 s
-    assert '| 100 | 1.000 | 0.250 | 0.25 | 2.00 | 2.00 |' in text
+    assert '| r50 | 100 | 1.000 | 0.250 | 0.25 | 2.00 | 2.00 |' in text
     assert '750 (75%) | 250 (25%)' in text
 
 
