@@ -104,8 +104,10 @@ def check_backbone(path: str, base: Config) -> str:
     """The checkpoint's absolute path, once it is known to hold every weight of the small model's backbone.
 
     Raises:
-        UserError: it cannot be read, or a weight of the backbone is missing or has another shape.
+        UserError: it is not there or cannot be read, or a weight of the backbone is missing or has another shape.
     """
+    if not Path(path).is_file():
+        raise UserError(f"--backbone: checkpoint '{path}' does not exist.")
     tensors = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     tensors = tensors.get('state_dict', tensors)
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -129,20 +131,20 @@ def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, 
         train: tools/train.py.
 
     Returns:
-        system, seed, epochs, base (its config's name), backbone (its file's name and the start of its SHA-256), and
-        the curve: ``steps`` (epochs) and ``ap``.
+        system, seed, epochs, base (its config's :func:`fingerprint`), backbone (its file's name and the start of its
+        SHA-256), and the curve: ``steps`` (epochs) and ``ap``.
 
     Raises:
         UserError: the training failed, or the run that is there has another budget, base or start.
     """
     result, folder = work_dir / f'{system}_seed{seed}.json', work_dir / f'{system}_seed{seed}'
-    asked = dict(system=system, seed=seed, epochs=epochs, base=Path(base.filename).stem,
-                 backbone=backbone and f'{Path(backbone).name} {_hash(backbone)}')
+    asked = dict(system=system, seed=seed, epochs=epochs, base=fingerprint(base),
+                 backbone=backbone and f'{Path(backbone).name} {_hash(Path(backbone).read_bytes())}')
     for earlier in (result, folder / 'asked.json'):
         if earlier.exists():
             _check_same(earlier, asked)
     if result.exists():
-        return json.loads(result.read_text())
+        return _read(result)
     config = system_config(system, base, epochs, seed, backbone)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'asked.json').write_text(json.dumps(asked))
@@ -162,12 +164,25 @@ def run_once(system: str, base: Config, epochs: int, seed: int, work_dir: Path, 
     return found
 
 
-def _hash(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
+def fingerprint(base: Config) -> str:
+    """A config's name and the start of a SHA-256 of all its settings, data folders included."""
+    settings = json.dumps(base._cfg_dict.to_dict(), sort_keys=True, default=str)
+    return f'{Path(base.filename).stem} {_hash(settings.encode())}'
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged ({error}): delete it to train that run again.") from error
 
 
 def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
-    found = json.loads(earlier.read_text())
+    found = _read(earlier)
     for field, value in asked.items():
         if found.get(field) != value:
             raise UserError(f"{earlier}: field '{field}' is {found.get(field)}, and {value} is asked for. Give another "
@@ -180,7 +195,7 @@ def read_runs(work_dir: Path) -> list[dict]:
     Raises:
         UserError: there is none.
     """
-    runs = [json.loads(path.read_text()) for path in sorted(work_dir.glob('*_seed*.json'))]
+    runs = [_read(path) for path in sorted(work_dir.glob('*_seed*.json'))]
     if not runs:
         raise UserError(f"'{work_dir}' holds no finished run (<system>_seed<number>.json).")
     return runs
@@ -219,7 +234,8 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
     Returns:
         ``targets`` and ``systems``: per system the seeds, the budget, the start, the final AP, the epochs to every
         target (None unless all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than
-        DETR each of these is.
+        DETR each of these is. A DETR below the lowest target has learned too little to be compared with at its end:
+        ``detrs_final_ap`` is None then.
     """
     for field in ('epochs', 'base', 'backbone'):
         values = {str(run.get(field)) for run in runs}
@@ -230,19 +246,21 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
     for run in sorted(runs, key=lambda run: _place(run['system'])):
         by_system.setdefault(run['system'], []).append(run)
     reference = by_system.get(REFERENCE, [])
-    reference_final = fmean(run['ap'][-1] for run in reference) if reference else None
+    reference_final = fmean(run['ap'][-1] for run in reference) if reference else 0.
+    comparable = bool(reference) and reference_final >= min(targets)
     systems = {}
     for name, own in by_system.items():
         reached = {str(target): _epochs_to(own, target) for target in targets}
         faster = {str(target): _ratio(_epochs_to(reference, target), _epochs_to(own, target)) for target in targets}
-        matched = _epochs_to(own, reference_final) if reference else None
+        matched = _epochs_to(own, reference_final) if comparable else None
         systems[name] = dict(
             seeds=[run['seed'] for run in own], epochs=own[0]['epochs'], base=own[0].get('base'),
             backbone=own[0].get('backbone'),
             final_ap=_spread([run['ap'][-1] for run in own]),
             epochs_to_targets=reached, faster_to_targets=faster, epochs_to_detrs_final_ap=matched,
             faster_to_detrs_final_ap=reference[0]['epochs'] / matched['mean'] if matched else None)
-    return dict(metric='COCO AP', targets=list(targets), systems=systems)
+    return dict(metric='COCO AP', targets=list(targets), detrs_final_ap=reference_final if comparable else None,
+                systems=systems)
 
 
 def table(report: dict) -> str:
@@ -254,7 +272,7 @@ def table(report: dict) -> str:
     for system_name, system in report['systems'].items():
         ap, count = system['final_ap'], len(system['seeds'])
         reached = [_cell(system['epochs_to_targets'][name], system['faster_to_targets'][name]) for name in targets]
-        own = system_name == REFERENCE or REFERENCE not in report['systems']
+        own = system_name == REFERENCE or report['detrs_final_ap'] is None
         final = f"{ap['mean']:.3f}" + (f" ± {ap['std']:.3f}" if count > 1 else '')
         rows.append([system_name, str(count), final, *reached,
                      '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap'])])

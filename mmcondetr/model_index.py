@@ -95,11 +95,12 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
     """Write entries of any paper as a Markdown table, with links relative to ``start`` (from the root).
 
     Args:
-        results: this project's small-scale results by system (:func:`read_results`).
+        results: this project's small-scale results (:func:`read_results`).
     """
     rows = [SYSTEM_HEADER, ['---'] * len(SYSTEM_HEADER)]
     for entry in {entry.config: entry for entry in reversed(entries)}.values():
-        data, shapes = entry.metadata, results.get(entry.metadata.get('Shapes System'))
+        data, comparison = entry.metadata, ABLATIONS if Path(entry.config).parent.name == ABLATIONS else 'shapes'
+        shapes = results.get(comparison, {}).get(data.get('Shapes System'))
         params, gflops = data.get('Parameters'), data.get('FLOPs')
         rows.append([
             f'[{Path(entry.config).stem}]({os.path.relpath(entry.config, start).replace(os.sep, "/")})',
@@ -126,18 +127,10 @@ def _epochs(shapes: dict) -> str:
                      for target, reached in shapes['epochs_to_targets'].items() if target in SHOWN_TARGETS)
 
 
-def read_results(root: Path, last: str) -> dict[str, dict]:
-    """The small-scale results on shapes by system.
-
-    Args:
-        last: the comparison that a system in both is taken from, ``'shapes'`` or :data:`ABLATIONS`.
-    """
-    results = {}
-    for name in sorted(('shapes', ABLATIONS), key=last.__eq__):
-        path = root / REPORTS / name / 'convergence.json'
-        if path.exists():
-            results |= json.loads(path.read_text())['systems']
-    return results
+def read_results(root: Path) -> dict[str, dict]:
+    """The small-scale results of every comparison in REPORTS, by comparison and system."""
+    return {path.parent.name: json.loads(path.read_text())['systems']
+            for path in (root / REPORTS).glob('*/convergence.json')}
 
 
 def _weights(entry: Entry) -> str:
@@ -161,7 +154,7 @@ def replace_table(text: str, table: str, source: Path, name: str = 'models') -> 
 def updated_readmes(root: Path) -> dict[Path, str]:
     """The text that each README with a table should have: the root's, configs/'s, the metafiles' folders', REPORTS'."""
     entries = read_index(root)
-    results = read_results(root, 'shapes')
+    results = read_results(root)
     folders = {folder: [entry for entry in entries if Path(entry.config).parent == folder]
                for folder in sorted({Path(entry.config).parent for entry in entries})}
     table1 = folders.get(Path(OWN_TABLE), entries)
@@ -169,8 +162,7 @@ def updated_readmes(root: Path) -> dict[Path, str]:
     if (root / 'README.md').exists():
         tables[Path('.')] = render_table(table1, Path('.'))
     for folder, own in folders.items():
-        found = read_results(root, ABLATIONS) if folder.name == ABLATIONS else results
-        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, found)
+        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, results)
     texts = {}
     for folder, table in tables.items():
         readme = root / folder / 'README.md'

@@ -1,6 +1,9 @@
 """Train systems at the size of the small model with the same budget, and report how soon each learns.
 
-    python tools/convergence.py --systems detr conditional-detr --seeds 0 1 2 --epochs 24
+    python tools/convergence.py --systems detr conditional-detr --seeds 0 1 2 --epochs 24 \\
+        --backbone configs/shapes/conditional-detr_r18_small_shapes-start.safetensors
+
+From nothing (without --backbone) DETR learns nothing in so short a budget: docs/convergence/README.md.
 
 Finished runs are skipped and interrupted ones go on, so that the command can be killed and given again. --report-only
 trains nothing. Writes convergence.json, convergence.md (a table) and convergence.png into --out.
@@ -33,7 +36,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='where runs are kept')
     parser.add_argument('--out', type=Path, help='where the report goes (default: the work directory)')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.epochs < 1:
+        parser.error(f'--epochs: must be at least 1, got {args.epochs}')
+    if min(args.seeds) < 0:
+        parser.error(f'--seeds: must be 0 or more, got {min(args.seeds)}')
+    if not all(0 < target < 1 for target in args.target_ap):
+        parser.error(f'--target-ap: an AP is between 0 and 1, got {args.target_ap}')
+    return args
 
 
 def main() -> None:

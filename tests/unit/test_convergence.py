@@ -20,7 +20,7 @@ BASE = Config.fromfile(find_config(convergence.BASE))
 
 
 def run(system, seed, ap, epochs=4, **fields):
-    return dict(system=system, seed=seed, epochs=epochs, base=convergence.BASE, backbone=None,
+    return dict(system=system, seed=seed, epochs=epochs, base=convergence.fingerprint(BASE), backbone=None,
                 steps=[1, 2, 3, 4][:epochs], ap=ap) | fields
 
 
@@ -69,6 +69,8 @@ def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
     path = tmp_path / 'other.pth'
     weights = {name: value for name, value in load_file(START)['state_dict'].items() if name != 'backbone.bn1.bias'}
     torch.save(weights, path)
+    with pytest.raises(UserError, match=r"--backbone: checkpoint 'nope.pth' does not exist"):
+        convergence.check_backbone('nope.pth', BASE)
     with pytest.raises(UserError, match=r"other.pth': 'backbone.bn1.bias' is missing"):
         convergence.check_backbone(str(path), BASE)
     torch.save(dict(weights, **{'backbone.bn1.bias': torch.zeros(7)}), path)
@@ -113,8 +115,23 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
     with pytest.raises(UserError, match="field 'backbone' is None, and .*start.safetensors [0-9a-f]{8} is asked for"):
         convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training, START)
     other = Config.fromfile(find_config('conditional-detr_r18_small_1xb8-60e_bccd'))
-    with pytest.raises(UserError, match="field 'base' is .*_shapes, and .*_bccd is asked for"):
+    with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, and .*_bccd [0-9a-f]{8} is asked for"):
         convergence.run_once('detr', other, 4, 0, tmp_path, no_training)
+    moved = Config.fromfile(find_config(convergence.BASE))  # of the same name, and of other data
+    moved.train_dataloader.dataset.data_root = 'elsewhere/'
+    with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, and .*_shapes [0-9a-f]{8} is asked"):
+        convergence.run_once('detr', moved, 4, 0, tmp_path, no_training)
+    (tmp_path / 'detr_seed0.json').write_text('{"system"')
+    with pytest.raises(UserError, match='detr_seed0.json. is damaged'):
+        convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training)
+
+
+def test_a_detr_that_learned_nothing_is_compared_to_by_targets_alone():
+    report = convergence.summarise([run('detr', 0, [0., .001, .001, .003]), RUNS[2]], targets=[0.1, 0.2])
+    assert report['detrs_final_ap'] is None
+    assert report['systems']['conditional-detr']['faster_to_detrs_final_ap'] is None
+    assert convergence.table(report).splitlines()[3] == '| conditional-detr | 1 | 0.500 | 1 | 1 | - |'
+    assert convergence.summarise(RUNS, [0.2])['detrs_final_ap'] == pytest.approx(0.3)
 
 
 def test_an_interrupted_run_does_not_go_on_under_other_arguments(tmp_path):
