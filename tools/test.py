@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run(main))
+    sys.exit(run(main, go_on=''))

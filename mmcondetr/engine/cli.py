@@ -60,7 +60,7 @@ def message_of(error: BaseException) -> str:
 
 
 def run(main: Callable[[], None], go_on: str = 'the same command with --resume') -> int:
-    """Run a command line; returns the exit code. ``go_on`` is what takes an interrupted one up again.
+    """Run a command line; returns the exit code. ``go_on`` is what takes an interrupted one up again, '' nothing.
 
     An error that the user can mend is printed as one message on stderr; every other error keeps its traceback.
     """
@@ -72,7 +72,7 @@ def run(main: Callable[[], None], go_on: str = 'the same command with --resume')
         print(f'error{where}: {message_of(error)}', file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f'interrupted: {go_on} goes on from the last checkpoint', file=sys.stderr)
+        print('interrupted' + f': {go_on} goes on from the last checkpoint' * bool(go_on), file=sys.stderr)
         return INTERRUPTED
     finally:
         stop()

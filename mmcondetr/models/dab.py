@@ -38,7 +38,7 @@ class AnchorBoxes(nn.Module):
         fixed_xy: start from centres spread evenly over the image, and never train them. (The authors mean to; in
             their code ``weight.data[:, :2].requires_grad = False`` has no effect.)
 
-    Paper: arXiv 2201.12329 §4.2 (queries), §4.3 (update), §4.4 (size modulation), Appendix H (fixed x, y).
+    Paper: arXiv 2201.12329 §4.2 (queries), §4.3 (update), §4.4 (size modulation); fixed x, y: its authors' README.
     """
 
     def __init__(self, embed_dims: int, fixed_xy: bool = False) -> None:

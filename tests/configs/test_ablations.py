@@ -50,6 +50,63 @@ def test_every_config_has_an_entry_and_settings_that_agree(root, entries, load_c
         assert milestone == [config.train_cfg.max_epochs * 4 // 5], entry.name
 
 
+PARTS = dict(layer='ConditionalDecoderLayer', spatial_query='ConditionalSpatialQueryHead',
+             transform='DiagonalTransform', reference_point='ReferencePoint', bbox_head='ConditionalDETRHead',
+             num_queries=300)
+DETR = dict(layer='AdditiveDecoderLayer', spatial_query='PositionSpatialQuery', transform=None)
+CROSS_ENTROPY = dict(bbox_head='SoftmaxDETRHead', num_queries=100)
+ABLATIONS = {  # what each name says otherwise than PARTS (section 4.3 of the paper)
+    'conditional-detr_r50_csq': {},
+    'conditional-detr_r50_csq-c': dict(spatial_query='ContentSpatialQuery', transform=None),
+    'conditional-detr_r50_csq-t': dict(spatial_query='TransformSpatialQuery', transform=None),
+    'conditional-detr_r50_csq-p': dict(spatial_query='PositionSpatialQuery', transform=None),
+    'conditional-detr_r50_csq-i': dict(spatial_query='SelfAttentionSpatialQueryHead'),
+    'conditional-detr_r50_identity-transform': dict(transform='IdentityTransform'),
+    'conditional-detr_r50_single-transform': dict(transform='SingleTransform'),
+    'conditional-detr_r50_block-transform': dict(transform='BlockTransform'),
+    'conditional-detr_r50_full-transform': dict(transform='FullTransform'),
+    'conditional-detr_r50_zero-reference': dict(reference_point='ZeroReferencePoint'),
+    'conditional-detr_r50_learned-reference': dict(reference_point='LearnedReferencePoint'),
+    'detr_r50_additive': dict(DETR, **CROSS_ENTROPY, reference_point='ZeroReferencePoint'),
+    'detr_r50_or': dict(DETR, **CROSS_ENTROPY),
+    'detr_r50_fl': dict(DETR, reference_point='ZeroReferencePoint'),
+    'detr_r50_or-fl': DETR,
+    'detr_r50_first-positions': dict(DETR, **CROSS_ENTROPY, layer='FirstPositionDecoderLayer',
+                                     reference_point='ZeroReferencePoint'),
+}
+
+
+@pytest.mark.parametrize('stem', ABLATIONS)
+def test_an_ablation_is_what_its_name_says(stem, root, load_config):
+    model = complexity.build_on_meta(load_config(root / f'configs/ablations/{stem}_8xb2-50e_coco.py'))
+    decoder = model.decoder
+    found = dict(layer=decoder.layers[1], spatial_query=decoder.spatial_query, bbox_head=model.bbox_head,
+                 transform=getattr(decoder.spatial_query, 'transform', None), reference_point=decoder.reference_point)
+    found = {name: None if part is None else type(part).__name__ for name, part in found.items()}
+    assert dict(found, num_queries=model.query_embedding.num_embeddings) == dict(PARTS, **ABLATIONS[stem])
+
+
+def test_every_ablation_of_the_paper_is_held_to_its_name(entries):
+    paper = {Path(entry.config).stem for entry in entries
+             if entry.config.startswith('configs/ablations') and entry.metadata['Place'] != 'own'}
+    assert paper == {f'{stem}_8xb2-50e_coco' for stem in ABLATIONS}
+
+
+def test_dab_detr_is_its_authors(root, load_config):
+    """Dropout 0, PReLU, temperature 20 of the keys, 300 detections; patterns and fixed centres as the name says."""
+    for path in leaves(root, 'dab_detr'):
+        model = load_config(path).model
+        for part in (model.encoder, model.decoder):
+            assert part.layer.dropout == 0 and part.layer.activation.type == 'mmengine.PReLU', path.name
+        assert model.positional_encoding.temperature == 20 and model.test_cfg.max_per_img == 300, path.name
+        anchors = dict(model.decoder.reference_point)
+        kind, patterns, fixed = (anchors.pop(name, None) for name in ('type', 'num_patterns', 'fixed_xy'))
+        assert (kind, patterns) == (('mmcondetr.PatternAnchorBoxes', 3) if '3-patterns' in path.name
+                                    else ('mmcondetr.AnchorBoxes', None)), path.name
+        assert bool(fixed) == ('fixed-xy' in path.name)
+        assert model.bbox_head.loss_cls.type == 'mmdet.FocalLoss' and model.bbox_head.loss_cls.loss_weight == 1
+
+
 def test_every_config_builds_and_ours_are_ours(root, load_config):
     for path in leaves(root, *GROUPS, 'shapes'):
         config = load_config(path)

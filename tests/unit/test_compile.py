@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny_model import batch, build, tiny_config
+from tiny_variants import ROOT, tiny_variant
 
 from mmcondetr.models.detector import padding_mask
 
@@ -33,6 +34,20 @@ def test_the_transformer_is_one_graph(training, padded):
     if not training:
         expected, _ = model.forward_transformer(features, padding)
         torch.testing.assert_close(hidden_states, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['ablations/detr_r50_or-fl_8xb2-50e_coco', 'dab_detr/dab-detr_r50_8xb2-50e_coco',
+                                  'dab_detr/dab-detr_r50_3-patterns_8xb2-50e_coco', 'with_cp'])
+def test_the_transformer_of_a_variant_is_one_graph(name):
+    if name == 'with_cp':
+        config = tiny_config()
+        config['encoder']['with_cp'] = config['decoder']['with_cp'] = True
+    else:
+        config = tiny_variant(ROOT / f'configs/{name}.py')
+    model = build(config).train()
+    graphs, (hidden_states, _) = count_graphs(model.forward_transformer, torch.randn(2, 32, 3, 4), None)
+    assert graphs == 1
+    assert hidden_states.shape == (3, 2, 36 if '3-patterns' in name else 12, 32)
 
 
 def test_backbone_and_neck_are_one_graph():

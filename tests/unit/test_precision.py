@@ -54,6 +54,31 @@ def test_mixed_precision_stays_finite_and_follows_fp32_for_50_steps(dtype, name)
     assert mixed[-5:].mean().item() == pytest.approx(exact[-5:].mean().item(), rel=tolerance)
 
 
+@torch.no_grad()
+def test_what_moves_boxes_is_computed_in_float32_and_not_only_kept_in_it():
+    """The box MLP and the anchors' update on the same features: in bf16 they would be 0.001 off."""
+    torch.manual_seed(0)
+    f, references = torch.randn(3, 2, 12, 32).bfloat16(), torch.randn(3, 2, 12, 2)
+    head = build(tiny_config()).bbox_head
+    anchors = build(tiny_variant(ROOT / 'configs/dab_detr/dab-detr_r50_8xb2-50e_coco.py')).decoder.reference_point
+    for parameter in [*head.parameters(), *anchors.parameters()]:
+        parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    position = anchors._position(*[torch.randn(2, 12, 4)] * 2, f[0].float())
+
+    def boxes(features):
+        return head(features, references)[1], anchors.move(position, features[0], head.box_embed).reference
+
+    exact = boxes(f.float())
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = boxes(f)
+    for found, expected in zip(mixed, exact):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    with torch.autocast('cpu', torch.bfloat16):  # the test can tell
+        rounded = head.box_embed(f).float()
+    assert (rounded - head.box_embed(f.float())).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=needs_fp16_on_a_cpu)])
 def test_matching_losses_and_boxes_are_float32(dtype, monkeypatch):
     model = build(tiny_config())
