@@ -289,7 +289,8 @@ def _cell(reached: dict | None, faster: float | None) -> str:
 def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
     """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides."""
     names = sorted({run['system'] for run in runs}, key=_place)
-    figure = Figure(figsize=(7.2, 4.6) if len(names) < 8 else (9.6, 6.2), layout='constrained')
+    many = len(names) > 7
+    figure = Figure(figsize=(9.6, 5.4) if many else (7.2, 4.6), layout='constrained')
     axes = figure.add_subplot()
     for index, name in enumerate(names):
         own = [run for run in runs if run['system'] == name]
@@ -308,5 +309,8 @@ def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    if many:
+        figure.legend(frameon=False, loc='outside right center')
+    else:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
