@@ -36,7 +36,7 @@ class AdditiveCrossAttention(EncoderSelfAttention):
             (B, N, D).
         """
         weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
-        q, k, v = (linear(x, *projection) for x, *projection in zip((queries, keys, memory), weights, biases))
+        q, k, v = [linear(*each) for each in zip((queries, keys, memory), weights, biases)]
         return self.out_proj(self.attention((q, ), (k, ), v, mask))
 
 
