@@ -115,35 +115,41 @@ def measure(workloads: Iterable[Workload], repeats: int, warm_up: int = 1, split
         for workload in workloads:  # one after the other: building at once would need the memory of all at once
             contestants.append(Contestant(workload, (pythons or {}).get(workload.implementation)))
             contestants[-1].wait_until_ready()
-        records = [dict(workload=contestant.workload.asdict(), seconds=[]) for contestant in contestants]
-        running = []
-        for contestant, record in zip(contestants, records):
-            if contestant.unavailable:
-                _leave_out(record, contestant.unavailable, say)
-            else:
-                record['versions'] = contestant.versions
-                running.append((contestant, record))
-
-        def everybody(**message: object) -> Iterator[tuple[dict, dict]]:
-            for contestant, record in list(running):
-                try:
-                    yield record, contestant.ask(**message)
-                except Killed as error:
-                    running.remove((contestant, record))
-                    _leave_out(record, str(error), say)
-
-        for repeat in range(warm_up + repeats):
-            for record, reply in everybody(do='step'):
-                say(f"  {record['workload']['implementation']:22s} {reply['seconds']:8.3f} s"
-                    f'{" (warm-up)" * (repeat < warm_up)}')
-                if repeat >= warm_up:
-                    record['seconds'].append(reply['seconds'])
-        for record, reply in everybody(do='memory'):
-            record['memory'] = reply
-        for _ in range(repeats if split else 0):
-            for record, reply in everybody(do='split'):
-                record.setdefault('split', []).append(reply)
-        return records
+        return _take_turns(contestants, repeats, warm_up, split, say)
     finally:
         for contestant in contestants:
             contestant.close()
+
+
+def _take_turns(contestants: list[Contestant], repeats: int, warm_up: int, split: bool,
+                say: Callable[[str], None]) -> list[dict]:
+    """The records of contestants that were waited for; who is killed on the way is left out."""
+    records = [dict(workload=contestant.workload.asdict(), seconds=[]) for contestant in contestants]
+    running = []
+    for contestant, record in zip(contestants, records):
+        if contestant.unavailable:
+            _leave_out(record, contestant.unavailable, say)
+        else:
+            record['versions'] = contestant.versions
+            running.append((contestant, record))
+
+    def everybody(**message: object) -> Iterator[tuple[dict, dict]]:
+        for contestant, record in list(running):
+            try:
+                yield record, contestant.ask(**message)
+            except Killed as error:
+                running.remove((contestant, record))
+                _leave_out(record, str(error), say)
+
+    for repeat in range(warm_up + repeats):
+        for record, reply in everybody(do='step'):
+            say(f"  {record['workload']['implementation']:22s} {reply['seconds']:8.3f} s"
+                f'{" (warm-up)" * (repeat < warm_up)}')
+            if repeat >= warm_up:
+                record['seconds'].append(reply['seconds'])
+    for record, reply in everybody(do='memory'):
+        record['memory'] = reply
+    for _ in range(repeats if split else 0):
+        for record, reply in everybody(do='split'):
+            record.setdefault('split', []).append(reply)
+    return records
