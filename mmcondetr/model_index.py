@@ -12,7 +12,7 @@ from typing import Optional
 
 import yaml
 
-from mmcondetr.convergence import table as convergence_table
+from mmcondetr.convergence_report import table as convergence_table
 
 BEGIN, END = '<!-- {}: begin (tools/make_tables.py) -->', '<!-- {}: end -->'
 PAPER_METRICS = ('AP', 'AP50', 'AP75', 'APS', 'APM', 'APL')

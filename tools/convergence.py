@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
-from mmcondetr import convergence
+from mmcondetr import convergence, convergence_report
 from mmcondetr.engine.cli import run
 from mmcondetr.engine.config import find_config
 
@@ -60,13 +60,13 @@ def main() -> None:
                 found = convergence.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
                 print(f'{system}, seed {seed}: AP {found["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
     runs = convergence.read_runs(args.work_dir)
-    report = convergence.summarise(runs, args.target_ap)
+    report = convergence_report.summarise(runs, args.target_ap)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / 'convergence.json').write_text(json.dumps(dict(report, runs=runs), indent=1) + '\n')
-    convergence.plot(runs, out / 'convergence.png', args.target_ap)
-    (out / 'convergence.md').write_text(convergence.table(report) + '\n')
-    print(convergence.table(report))
+    convergence_report.plot(runs, out / 'convergence.png', args.target_ap)
+    (out / 'convergence.md').write_text(convergence_report.table(report) + '\n')
+    print(convergence_report.table(report))
     print(f'wrote convergence.json, .md and .png to {out}')
 
 

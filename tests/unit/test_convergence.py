@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmcondetr import convergence
+from mmcondetr import convergence, convergence_report
 from mmcondetr.compat import config_root
 from mmcondetr.engine import load_file
 from mmcondetr.engine.config import find_config
@@ -79,7 +79,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
 
 
 def test_report_by_hand():
-    report = convergence.summarise(RUNS, targets=[0.2, 0.3])
+    report = convergence_report.summarise(RUNS, targets=[0.2, 0.3])
     systems = report['systems']
     assert list(systems) == ['detr', 'conditional-detr'] and report['targets'] == [0.2, 0.3]
     assert systems['detr']['epochs_to_targets']['0.2']['values'] == [3, 4]
@@ -89,21 +89,21 @@ def test_report_by_hand():
     assert systems['conditional-detr']['final_ap']['mean'] == pytest.approx(0.55)
     assert systems['conditional-detr']['epochs_to_detrs_final_ap']['values'] == [2, 3]
     assert systems['conditional-detr']['faster_to_detrs_final_ap'] == pytest.approx(4 / 2.5)
-    detr, conditional = convergence.table(report).splitlines()[2:]
+    detr, conditional = convergence_report.table(report).splitlines()[2:]
     assert detr == '| detr | 2 | 0.300 ± 0.000 | 3, 4 | 4, 4 | - |'
     assert conditional == '| conditional-detr | 2 | 0.550 ± 0.071 | 1, 2 (2.3x) | 2, 3 (1.6x) | 2, 3 (1.6x) |'
 
 
 def test_a_target_that_one_seed_missed_has_no_mean():
-    report = convergence.summarise(RUNS, targets=[0.55])
+    report = convergence_report.summarise(RUNS, targets=[0.55])
     assert report['systems']['conditional-detr']['epochs_to_targets']['0.55'] is None
     assert report['systems']['detr']['faster_to_targets']['0.55'] is None
-    assert convergence.table(report).splitlines()[2].count('not reached') == 1
+    assert convergence_report.table(report).splitlines()[2].count('not reached') == 1
 
 
 def test_one_seed_and_no_detr():
-    report = convergence.summarise([run('csq-p', 0, [0.1, 0.2, 0.3, 0.4])], targets=[0.2])
-    assert convergence.table(report).splitlines()[2] == '| csq-p | 1 | 0.400 | 2 | - |'
+    report = convergence_report.summarise([run('csq-p', 0, [0.1, 0.2, 0.3, 0.4])], targets=[0.2])
+    assert convergence_report.table(report).splitlines()[2] == '| csq-p | 1 | 0.400 | 2 | - |'
 
 
 def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_path):
@@ -127,11 +127,11 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
 
 
 def test_a_detr_that_learned_nothing_is_compared_to_by_targets_alone():
-    report = convergence.summarise([run('detr', 0, [0., .001, .001, .003]), RUNS[2]], targets=[0.1, 0.2])
+    report = convergence_report.summarise([run('detr', 0, [0., .001, .001, .003]), RUNS[2]], targets=[0.1, 0.2])
     assert report['detrs_final_ap'] is None
     assert report['systems']['conditional-detr']['faster_to_detrs_final_ap'] is None
-    assert convergence.table(report).splitlines()[3] == '| conditional-detr | 1 | 0.500 | 1 | 1 | - |'
-    assert convergence.summarise(RUNS, [0.2])['detrs_final_ap'] == pytest.approx(0.3)
+    assert convergence_report.table(report).splitlines()[3] == '| conditional-detr | 1 | 0.500 | 1 | 1 | - |'
+    assert convergence_report.summarise(RUNS, [0.2])['detrs_final_ap'] == pytest.approx(0.3)
 
 
 def test_an_interrupted_run_does_not_go_on_under_other_arguments(tmp_path):
@@ -144,13 +144,13 @@ def test_an_interrupted_run_does_not_go_on_under_other_arguments(tmp_path):
 @pytest.mark.parametrize('fields', [dict(epochs=3), dict(base='other'), dict(backbone='start.pth 01234567')])
 def test_runs_of_another_budget_data_or_start_are_not_compared(fields):
     with pytest.raises(UserError, match=f"cannot be compared: field '{next(iter(fields))}'"):
-        convergence.summarise([*RUNS, run('csq-p', 0, [0.1, 0.2, 0.3], **fields)], [0.2])
+        convergence_report.summarise([*RUNS, run('csq-p', 0, [0.1, 0.2, 0.3], **fields)], [0.2])
 
 
 def test_a_system_that_is_no_longer_known_is_reported_last(tmp_path):
     runs = [run('mine', 0, [0.1, 0.2, 0.3, 0.4]), *RUNS]
-    assert list(convergence.summarise(runs, [0.2])['systems']) == ['detr', 'conditional-detr', 'mine']
-    convergence.plot(runs, tmp_path / 'out.png', [0.2])
+    assert list(convergence_report.summarise(runs, [0.2])['systems']) == ['detr', 'conditional-detr', 'mine']
+    convergence_report.plot(runs, tmp_path / 'out.png', [0.2])
 
 
 def test_a_base_of_another_detector_is_refused():
@@ -166,7 +166,7 @@ def test_failed_training_names_its_output(tmp_path):
 
 
 def test_plot_and_empty_folder(tmp_path):
-    convergence.plot(RUNS, tmp_path / 'out.png', [0.2])
+    convergence_report.plot(RUNS, tmp_path / 'out.png', [0.2])
     assert (tmp_path / 'out.png').stat().st_size > 5000
     with pytest.raises(UserError, match='no finished run'):
         convergence.read_runs(tmp_path)
