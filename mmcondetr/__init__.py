@@ -1,18 +1,66 @@
 """Conditional DETR (Meng et al., ICCV 2021, arXiv 2108.06152) for MMDetection 3.x.
 
-``import mmcondetr`` registers every module of the package in scope ``mmcondetr``, so that a config can name them
-(``type='mmcondetr.ConditionalDETR'``) and inherit from ours (``_base_ = 'mmcondetr::conditional_detr/....py'``).
-Import it before anything of mmdet: it makes mmdet importable where only mmcv-lite is installed (see compat.py).
+``import mmcondetr`` is the one line that registers everything: from then on a config can name our modules
+(``type='mmcondetr.ConditionalDETR'``) and inherit from our configs (``_base_ = 'mmcondetr::conditional_detr/....py'``),
+every public checkpoint loads, and mmdet works with mmcv-lite. Import it before anything of mmdet.
+
+None of that is imported here: each part is set up when the library that it is for is imported. So
+:mod:`mmcondetr.runtime`, which runs exported detectors, needs neither torch nor mmdet.
 """
 
-from mmcondetr import compat
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from wrapt import when_imported
 
 __version__ = '0.1.0'
 
-compat.prepare()
+#: What can be imported from here -> where it is.
+_PUBLIC = {
+    'DetInferencer': 'mmcondetr.inference',
+    'load_detector': 'mmcondetr.inference',
+    'optimize_for_inference': 'mmcondetr.inference',
+    'record_attention': 'mmcondetr.visualization',
+}
 
-from mmcondetr import checkpoints, datasets, engine, models  # noqa: E402  (mmdet must not be imported before compat has run)
+__all__ = ['__version__', *_PUBLIC]
 
-compat.teach_inferencer()
 
-__all__ = ['__version__', 'checkpoints', 'datasets', 'engine', 'models']
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+@when_imported('mmcv')
+def _prepare_mmcv(_: ModuleType) -> None:
+    from mmcondetr.compat.mmcv_stand_in import check_one_mmcv, install_mmcv_ext
+
+    check_one_mmcv()
+    install_mmcv_ext()
+
+
+@when_imported('mmengine.config.config')
+def _prepare_configs(_: ModuleType) -> None:
+    from mmcondetr.compat.config_scope import register_config_scope
+
+    register_config_scope()
+
+
+@when_imported('mmengine.runner')
+def _prepare_checkpoints(module: ModuleType) -> None:
+    from mmcondetr.checkpoints.reading import register_loaders
+    from mmcondetr.compat.safe_loading import register_safe_globals
+
+    register_safe_globals()
+    register_loaders(module.CheckpointLoader)
+
+
+@when_imported('mmdet.apis.det_inferencer')
+def _prepare_inferencer(module: ModuleType) -> None:
+    from mmcondetr.compat.inferencer import patch_det_inferencer
+
+    patch_det_inferencer(module.DetInferencer)

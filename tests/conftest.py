@@ -34,8 +34,6 @@ def run_tool(source_environment):
 
     def run(name: str, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=cwd, env=source_environment, capture_output=True, text=True, timeout=timeout
-        )
+        return subprocess.run(command, cwd=cwd, env=source_environment, capture_output=True, text=True, timeout=timeout)
 
     return run

@@ -1,52 +1,8 @@
-"""Do heads attend to the extremities of boxes? ``python tools/attention_extremities.py CONFIG CHECKPOINT``.
+"""Do heads attend to the extremities of boxes? ``python tools/attention_extremities.py CONFIG CHECKPOINT``."""
 
-Measures over the config's test data where the mass of every head's attention map lies relative to the predicted box:
-in a band around its left, right, top or bottom edge, inside or outside, beside what chance would give. Prints a table,
-draws it as bars, and writes the numbers as JSON. What the regions are stands in mmcondetr/visualization/extremities.py.
-"""
-
-import argparse
 import sys
 
-import mmcondetr  # noqa: F401  (before anything of mmdet)
-from mmcondetr.engine.cli import run
-from mmcondetr.visualization import load_detector
-from mmcondetr.visualization.extremities import measure_extremities
-from mmcondetr.visualization.extremity_report import plot_table, summarise, to_markdown, write_json
-from mmcondetr.visualization.maps import KINDS
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
-    parser.add_argument('checkpoint', help='a checkpoint that fits it')
-    parser.add_argument('--layer', type=int, default=-1, help='decoder layer, negative from the end (default: -1)')
-    parser.add_argument('--kind', choices=KINDS, default='spatial', help='which maps (default: spatial)')
-    parser.add_argument('--score-threshold', type=float, default=0.5, help='of the detections (default: 0.5)')
-    parser.add_argument('--images', type=int, help='look at the first images only')
-    parser.add_argument(
-        '--min-tokens', type=float, default=2.,
-        help='leave out boxes with a side shorter than this many tokens (default: 2)')
-    parser.add_argument('--out', default='extremities', help='write OUT.png and OUT.json (default: extremities)')
-    parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    model = load_detector(args.config, args.checkpoint, args.device)
-    from mmdet.registry import DATASETS  # not before mmcondetr is imported
-
-    table = measure_extremities(
-        model, DATASETS.build(model.cfg.test_dataloader.dataset), args.layer, args.kind, args.score_threshold,
-        args.images, args.min_tokens)
-    print(to_markdown(table))
-    print()
-    print(summarise(table))
-    plot_table(table, f'{args.out}.png')
-    write_json(table, f'{args.out}.json')
-    print(f'wrote {args.out}.png and {args.out}.json')
-
+from mmcondetr.cli import main
 
 if __name__ == '__main__':
-    sys.exit(run(main))
+    sys.exit(main(['attention-extremities', *sys.argv[1:]]))

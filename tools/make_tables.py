@@ -1,27 +1,11 @@
-"""Write the tables of models in the README files from the metafiles; with --check only say which are out of date.
+"""Write the generated tables of the README files: ``python tools/make_tables.py [--check]``."""
 
-    python tools/make_tables.py
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
-from mmcondetr.model_index import updated_readmes
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description='Write the tables of models in the README files.')
-    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 where a table is out of date')
-    args = parser.parse_args()
-    stale = {path: text for path, text in updated_readmes(Path(__file__).parent.parent).items()
-             if path.read_text() != text}
-    for path, text in stale.items():
-        print(f'{path}: {"out of date" if args.check else "written"}')
-        if not args.check:
-            path.write_text(text)
-    return int(args.check and bool(stale))
-
+from tools.model_zoo.tables_command import main  # noqa: E402
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -1,38 +1,8 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``, with the flags of mmdet's own tools/test.py."""
 
-import argparse
 import sys
 
-import mmcondetr  # noqa: F401  (before anything of mmdet: it registers our modules and makes mmcv-lite enough)
-from mmcondetr.engine.cli import add_common_arguments, build_runner, parse, run
-from mmcondetr.engine.config import load_config
-from mmcondetr.engine.testing import apply_testing_options, dump_predictions
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate a detector')
-    add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='the checkpoint to evaluate')
-    parser.add_argument('--out', help='write the predictions to this pickle file (.pkl)')
-    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
-    parser.add_argument('--show-dir', help='draw predictions into this folder, under <work dir>/<time>/')
-    parser.add_argument('--wait-time', type=float, default=2, help='how long --show shows each, in seconds')
-    parser.add_argument('--tta', action='store_true', help='average over flipped images (needs the full mmcv)')
-    parser.add_argument('--optimize', choices=('fp32', 'bf16', 'fp16'),
-                        help='fold BatchNorm, lay weights out for inference and compute in this precision')
-    parser.add_argument('--compile', action='store_true', help='with --optimize: use torch.compile')
-    return parse(parser)
-
-
-def main() -> None:
-    args = parse_args()
-    config = load_config(args)
-    apply_testing_options(config, args)
-    runner = build_runner(config)
-    if args.out is not None:
-        dump_predictions(runner, args.out)
-    runner.test()
-
+from mmcondetr.cli import main
 
 if __name__ == '__main__':
-    sys.exit(run(main, go_on=''))
+    sys.exit(main(['test', *sys.argv[1:]]))

@@ -6,4 +6,5 @@ custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
 default_hooks = dict(
     checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
     check_classes=dict(type='mmcondetr.CheckClassesHook'),
-    match_classes=dict(type='mmcondetr.MatchClassesHook'))
+    match_classes=dict(type='mmcondetr.MatchClassesHook'),
+)

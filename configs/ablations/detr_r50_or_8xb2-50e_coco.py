@@ -5,5 +5,7 @@ model = dict(
     num_queries=100,
     bbox_head=dict(
         type='mmcondetr.SoftmaxDETRHead',
-        loss_cls=dict(_delete_=True, type='mmdet.CrossEntropyLoss', class_weight=class_weight, loss_weight=1.0)),
-    train_cfg=dict(assigner=dict(type='mmcondetr.SoftmaxHungarianMatcher', class_cost=1.0)))
+        loss_cls=dict(_delete_=True, type='mmdet.CrossEntropyLoss', class_weight=class_weight, loss_weight=1.0),
+    ),
+    train_cfg=dict(assigner=dict(type='mmcondetr.SoftmaxHungarianMatcher', class_cost=1.0)),
+)

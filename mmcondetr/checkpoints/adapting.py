@@ -17,7 +17,7 @@ from mmcondetr.checkpoints import classes
 from mmcondetr.checkpoints.renaming import list_names, recognise, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.checkpoints.source import RECORD
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 _COUNTER = 'num_batches_tracked'
 
@@ -27,14 +27,15 @@ def accept_any_checkpoint(detector: nn.Module) -> None:
     detector._register_load_state_dict_pre_hook(_before_load, with_module=True)
 
 
-def _before_load(detector: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict,
-                 *_: Any) -> None:
+def _before_load(
+    detector: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict, *_: Any
+) -> None:
     """PyTorch's load hook: change ``state_dict`` in place into what the detector wants.
 
     Raises:
         UserError: the tensors do not fit; lists the names.
     """
-    given = {name[len(prefix):]: value for name, value in state_dict.items() if name.startswith(prefix)}
+    given = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
     known = local_metadata.get(RECORD, {})
     family = recognise(given)
     own = family is None or family.name == 'mmcondetr'
@@ -66,9 +67,15 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     wanted = _wanted(detector)
     family = recognise(given)
     if family is None and not set(given) & set(wanted):
-        raise UserError('\n'.join([
-            f'{where}: this is not a checkpoint of Conditional DETR: its names are those of none of '
-            f'{", ".join(FAMILIES)}.', *list_names('It holds', given)]))
+        raise UserError(
+            '\n'.join(
+                [
+                    f'{where}: this is not a checkpoint of Conditional DETR: its names are those of none of '
+                    f'{", ".join(FAMILIES)}.',
+                    *list_names('It holds', given),
+                ]
+            )
+        )
     own = family is None or family.name == 'mmcondetr' or set(given) <= set(wanted)
     tensors, ignored = (dict(given), []) if own else to_ours(given, family, where)
     ignored += [name for name in tensors if name.endswith(_COUNTER) and name not in wanted]
@@ -86,16 +93,22 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     return tensors
 
 
-def _fit_classes(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], known: Mapping[str, Any],
-                 where: str) -> tuple[dict[str, Tensor], list[str], str]:
+def _fit_classes(
+    tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], known: Mapping[str, Any], where: str
+) -> tuple[dict[str, Tensor], list[str], str]:
     """Give the head the model's rows; returns what was done and which rows are left as initialised, in words."""
     if not all(name in tensors and name in wanted for name in classes.HEAD):
         return tensors, [], ''
     count, rows_wanted = len(tensors[classes.HEAD[0]]), len(wanted[classes.HEAD[0]])
     given_names, wanted_names = known.get('names') or classes.default_names(count), known.get('wanted')
-    if given_names is not None and len(given_names) != count or any(
-            tensors[name].shape[1:] != wanted[name].shape[1:] or tensors[name].shape[:1] != (count, )
-            for name in classes.HEAD):
+    if (
+        given_names is not None
+        and len(given_names) != count
+        or any(
+            tensors[name].shape[1:] != wanted[name].shape[1:] or tensors[name].shape[:1] != (count,)
+            for name in classes.HEAD
+        )
+    ):
         return tensors, [], ''  # damaged or of another width: the check of shapes says so
     if wanted_names is not None and len(wanted_names) != rows_wanted:
         wanted_names = None
@@ -108,7 +121,8 @@ def _fit_classes(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], known
     else:
         notice = _tell_new_rows(rows, wanted_names, where)
     said = f'{count} -> {rows_wanted} classes by ' + (
-        'COCO category id' if classes.is_coco(given_names) and rows_wanted in (80, 91) else 'name')
+        'COCO category id' if classes.is_coco(given_names) and rows_wanted in (80, 91) else 'name'
+    )
     return classes.take_rows(tensors, rows, start), [said] if any(row is not None for row in rows) else [], notice
 
 
@@ -119,8 +133,10 @@ def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: s
         return ''
     which = 'all of their rows' if len(new) == len(rows) else f'{len(new)} of their {len(rows)} rows'
     shown = ', '.join(str(names[index] if names else index) for index in new[:80]) + (', ...' if len(new) > 80 else '')
-    notice = (f'{where}: {" and ".join(classes.HEAD)} are left as initialised in {which} ({shown}): the checkpoint has '
-              'no class of that name. Everything else is loaded; fine-tune before testing.')
+    notice = (
+        f'{where}: {" and ".join(classes.HEAD)} are left as initialised in {which} ({shown}): the checkpoint has '
+        'no class of that name. Everything else is loaded; fine-tune before testing.'
+    )
     print_log(notice, 'current', logging.WARNING)
     return notice
 
@@ -128,8 +144,11 @@ def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: s
 def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str, title: str) -> None:
     left_over = [name for name in tensors if name not in wanted]
     missing = [name for name in wanted if name not in tensors]
-    shapes = [f'{name}: {tuple(tensors[name].shape)} in the file, {tuple(wanted[name].shape)} in the model'
-              for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
+    shapes = [
+        f'{name}: {tuple(tensors[name].shape)} in the file, {tuple(wanted[name].shape)} in the model'
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
     if not left_over and not missing and not shapes:
         return
     hint = []
@@ -137,10 +156,18 @@ def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: s
     if any(line.startswith(queries) for line in shapes) and tensors[queries].dim() == 2:
         count, width = tensors[queries].shape
         hint = [f'The file is of a model with num_queries={count} and embed_dims={width}.']
-    raise UserError('\n'.join([
-        f'{where}: recognised as a checkpoint of {title}, but it does not fit this model. Use the config that it was '
-        'trained with, or correct load_from.', *hint, *list_names('Left over', left_over),
-        *list_names('Missing', missing), *list_names('Other shapes', shapes)]))
+    raise UserError(
+        '\n'.join(
+            [
+                f'{where}: recognised as a checkpoint of {title}, but it does not fit this model. Use the config '
+                'that it was trained with, or correct load_from.',
+                *hint,
+                *list_names('Left over', left_over),
+                *list_names('Missing', missing),
+                *list_names('Other shapes', shapes),
+            ]
+        )
+    )
 
 
 def _check_dilation(detector: nn.Module, known: Mapping[str, Any], where: str) -> None:
@@ -151,11 +178,18 @@ def _check_dilation(detector: nn.Module, known: Mapping[str, Any], where: str) -
         return
     dilated = tuple(stage[1].conv2.dilation) != (1, 1)
     if tuple(first.dilation) != (1, 1):
-        print_log(f'{where}: model.backbone dilates the first block of its last stage too (mmdet.ResNet with '
-                  "dilations=(1, 1, 1, 2) does). Every public DC5 checkpoint was trained with torchvision's rule, in "
-                  "which that block is not dilated, and gives wrong results here: use type='mmcondetr.ResNetDC5'.",
-                  'current', logging.WARNING)
+        print_log(
+            f'{where}: model.backbone dilates the first block of its last stage too (mmdet.ResNet with '
+            "dilations=(1, 1, 1, 2) does). Every public DC5 checkpoint was trained with torchvision's rule, in "
+            "which that block is not dilated, and gives wrong results here: use type='mmcondetr.ResNetDC5'.",
+            'current',
+            logging.WARNING,
+        )
     elif known.get('dc5') is not None and known['dc5'] != dilated:
         file, model, backbone = ('DC5', 'not DC5', 'ResNetDC5') if known['dc5'] else ('not DC5', 'DC5', 'ResNet')
-        print_log(f'{where}: the checkpoint is of a model that is {file}, this model is {model}; the names fit, the '
-                  f'results will not. Use a config with that backbone ({backbone}).', 'current', logging.WARNING)
+        print_log(
+            f'{where}: the checkpoint is of a model that is {file}, this model is {model}; the names fit, the '
+            f'results will not. Use a config with that backbone ({backbone}).',
+            'current',
+            logging.WARNING,
+        )

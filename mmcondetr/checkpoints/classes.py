@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
 
 import torch
-from mmdet.datasets import CocoDataset
 from torch import Tensor
 
 HEAD = ('bbox_head.class_embed.weight', 'bbox_head.class_embed.bias')
 
-COCO_80: tuple[str, ...] = tuple(CocoDataset.METAINFO['classes'])
+# fmt: off
+COCO_80: tuple[str, ...] = (
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
+    'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cow',
+    'elephant', 'bear', 'zebra', 'giraffe', 'backpack', 'umbrella', 'handbag', 'tie', 'suitcase', 'frisbee',
+    'skis', 'snowboard', 'sports ball', 'kite', 'baseball bat', 'baseball glove', 'skateboard', 'surfboard',
+    'tennis racket', 'bottle', 'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple',
+    'sandwich', 'orange', 'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch',
+    'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone',
+    'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors', 'teddy bear',
+    'hair drier', 'toothbrush',
+)
+# fmt: on
 """COCO's classes in the order of their category ids: the rows of our heads and of mmdet's."""
 
 # The authors' heads and Hugging Face's have 91 rows, one per category id; COCO's annotations never use these ids.
 UNUSED_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_IDS = tuple(number for number in range(91) if number not in UNUSED_IDS)
 
-Names = Sequence[Optional[str]]
+Names = Sequence[str | None]
 
 COCO_91: tuple[str | None, ...] = tuple(
-    None if number in UNUSED_IDS else COCO_80[COCO_IDS.index(number)] for number in range(91))
+    None if number in UNUSED_IDS else COCO_80[COCO_IDS.index(number)] for number in range(91)
+)
 
 UNUSED_WEIGHT, UNUSED_BIAS = 0.0, -20.0
 """What the 11 unused rows come back as when a head of 80 classes is written with 91 rows: a probability of 2e-9."""
@@ -58,8 +69,9 @@ def choose_rows(given: Names | None, given_count: int, wanted: Names | None, wan
     return list(range(given_count)) if given_count == wanted_count else [None] * wanted_count
 
 
-def take_rows(tensors: Mapping[str, Tensor], rows: Sequence[int | None],
-              start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def take_rows(
+    tensors: Mapping[str, Tensor], rows: Sequence[int | None], start: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The head's tensors with the chosen rows; rows that are None keep what ``start`` has there."""
     result = dict(tensors)
     to = torch.tensor([index for index, row in enumerate(rows) if row is not None], dtype=torch.long)
@@ -74,5 +86,7 @@ def take_rows(tensors: Mapping[str, Tensor], rows: Sequence[int | None],
 def unused_rows(tensors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """A head of ``count`` rows, all of them those of an unused id."""
     weight, bias = (tensors[name] for name in HEAD)
-    return {HEAD[0]: weight.new_full((count, *weight.shape[1:]), UNUSED_WEIGHT),
-            HEAD[1]: bias.new_full((count, ), UNUSED_BIAS)}
+    return {
+        HEAD[0]: weight.new_full((count, *weight.shape[1:]), UNUSED_WEIGHT),
+        HEAD[1]: bias.new_full((count,), UNUSED_BIAS),
+    }

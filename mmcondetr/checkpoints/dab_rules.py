@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Union
 
-Rule = tuple[Union[str, tuple[str, ...]], str]
+Rule = tuple[str | tuple[str, ...], str]
 
 _PREDICTORS = (('ref_point_head', 'query_predictor'), ('ref_anchor_head', 'size_predictor'))
 
@@ -18,7 +17,7 @@ def _instead(conditional: Iterable[Rule], rules: Iterable[Rule]) -> tuple[Rule, 
 
 
 def _names(rule: Rule) -> tuple[str, ...]:
-    return (rule[0], ) if isinstance(rule[0], str) else rule[0]
+    return (rule[0],) if isinstance(rule[0], str) else rule[0]
 
 
 def authors(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -28,10 +27,14 @@ def authors(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
         ('transformer.patterns.weight', 'decoder.reference_point.patterns.weight'),
         ('transformer.encoder.query_scale.layers.{i}.{p}', 'encoder.position_scale.layers.{i}.{p}'),
     ]
-    rules += [(f'transformer.decoder.{theirs}.layers.{{i}}.{{p}}', f'decoder.reference_point.{ours}.layers.{{i}}.{{p}}')
-              for theirs, ours in _PREDICTORS]
-    rules += [(f'transformer.{part}.layers.{{i}}.activation.weight', f'{part}.layers.{{i}}.ffn.activation.weight')
-              for part in ('encoder', 'decoder')]
+    rules += [
+        (f'transformer.decoder.{theirs}.layers.{{i}}.{{p}}', f'decoder.reference_point.{ours}.layers.{{i}}.{{p}}')
+        for theirs, ours in _PREDICTORS
+    ]
+    rules += [
+        (f'transformer.{part}.layers.{{i}}.activation.weight', f'{part}.layers.{{i}}.ffn.activation.weight')
+        for part in ('encoder', 'decoder')
+    ]
     return _instead(conditional, rules)
 
 
@@ -42,9 +45,13 @@ def mmdet(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
         ('encoder.query_scale.layers.{i}.{p}', 'encoder.position_scale.layers.{i}.{p}'),
         ('bbox_head.fc_reg.layers.{i}.{p}', 'bbox_head.box_embed.layers.{i}.{p}'),
     ]
-    rules += [(f'decoder.{theirs}.layers.{{i}}.{{p}}', f'decoder.reference_point.{ours}.layers.{{i}}.{{p}}')
-              for theirs, ours in _PREDICTORS]
-    rules += [(f'{part}.layers.{{i}}.ffn.layers.0.1.weight', f'{part}.layers.{{i}}.ffn.activation.weight')
-              for part in ('encoder', 'decoder')]
+    rules += [
+        (f'decoder.{theirs}.layers.{{i}}.{{p}}', f'decoder.reference_point.{ours}.layers.{{i}}.{{p}}')
+        for theirs, ours in _PREDICTORS
+    ]
+    rules += [
+        (f'{part}.layers.{{i}}.ffn.layers.0.1.weight', f'{part}.layers.{{i}}.ffn.activation.weight')
+        for part in ('encoder', 'decoder')
+    ]
     box_mlp = ('bbox_head.reg_ffn', 'bbox_head.fc_reg')
     return _instead((rule for rule in conditional if not _names(rule)[0].startswith(box_mlp)), rules)

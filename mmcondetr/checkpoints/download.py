@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 _CHUNK = 1 << 20
 _TRIES = 4
@@ -63,8 +63,10 @@ def download(url: str, folder: str | os.PathLike | None = None) -> str:
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             if attempt == _TRIES - 1:
                 size = part.stat().st_size if part.exists() else 0
-                raise UserError(f'{url}: the connection failed {_TRIES} times, last with "{error}"; {size} bytes are '
-                                f'kept in {part}, and the next try goes on from there.') from error
+                raise UserError(
+                    f'{url}: the connection failed {_TRIES} times, last with "{error}"; {size} bytes are '
+                    f'kept in {part}, and the next try goes on from there.'
+                ) from error
     _verify(url, part, path)
     os.replace(part, path)
     _tag_file(part).unlink(missing_ok=True)
@@ -120,8 +122,14 @@ class _Bar:
     """A progress bar that a ``with`` block advances."""
 
     def __init__(self, name: str, start: int, total: int) -> None:
-        self.progress = Progress(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                                 TimeRemainingColumn(), transient=True)
+        self.progress = Progress(
+            TextColumn(name),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+        )
         self.task = self.progress.add_task(name, total=total, completed=start)
 
     def __enter__(self) -> Any:
@@ -159,7 +167,7 @@ def _verify(url: str, part: Path, path: Path) -> None:
     elif not start:
         reason = 'what came is empty'
     elif prefix is not None and not (actual := _sha256(part)).startswith(prefix):
-        reason = f'its SHA-256 begins with {actual[:len(prefix)]}, and its name says {prefix}'
+        reason = f'its SHA-256 begins with {actual[: len(prefix)]}, and its name says {prefix}'
     else:
         return
     part.unlink()

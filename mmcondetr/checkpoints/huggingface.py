@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mmcondetr.checkpoints.classes import HEAD, Names
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 _HEADS = 8  # weights do not show the number of attention heads; it is 8 in every published model
@@ -26,20 +26,38 @@ def _backbone(tensors: Mapping[str, Tensor], dc5: bool) -> dict[str, Any]:
     """transformers dilates timm's ResNet only; without dilation its own ResNet needs no further package."""
     depths = tuple(_count(tensors, rf'backbone\.layer{stage}\.(\d+)\.') for stage in range(1, 5))
     if 'backbone.layer1.0.conv3.weight' not in tensors:
-        raise UserError(f'the backbone (blocks per stage: {depths}) is not a ResNet with bottleneck blocks, which is '
-                        'all that can be written for Hugging Face.')
+        raise UserError(
+            f'the backbone (blocks per stage: {depths}) is not a ResNet with bottleneck blocks, which is '
+            'all that can be written for Hugging Face.'
+        )
     if dc5:
         if depths not in _DEPTHS:
             raise UserError(f'timm has no ResNet with {depths} blocks per stage.')
-        return dict(use_timm_backbone=True, backbone=f'resnet{_DEPTHS[depths]}', backbone_config=None, dilation=True,
-                    use_pretrained_backbone=False)
+        return dict(
+            use_timm_backbone=True,
+            backbone=f'resnet{_DEPTHS[depths]}',
+            backbone_config=None,
+            dilation=True,
+            use_pretrained_backbone=False,
+        )
     widths = [len(tensors[f'backbone.layer{stage}.0.conv3.weight']) for stage in range(1, 5)]
-    own = dict(model_type='resnet', depths=list(depths), hidden_sizes=widths, layer_type='bottleneck',
-               hidden_act='relu', embedding_size=len(tensors['backbone.conv1.weight']), downsample_in_bottleneck=False,
-               downsample_in_first_stage=False, num_channels=3, out_features=['stage4'], out_indices=[4],
-               stage_names=['stem', 'stage1', 'stage2', 'stage3', 'stage4'])
-    return dict(use_timm_backbone=False, backbone=None, backbone_config=own, dilation=False,
-                use_pretrained_backbone=False)
+    own = dict(
+        model_type='resnet',
+        depths=list(depths),
+        hidden_sizes=widths,
+        layer_type='bottleneck',
+        hidden_act='relu',
+        embedding_size=len(tensors['backbone.conv1.weight']),
+        downsample_in_bottleneck=False,
+        downsample_in_first_stage=False,
+        num_channels=3,
+        out_features=['stage4'],
+        out_indices=[4],
+        stage_names=['stem', 'stage1', 'stage2', 'stage3', 'stage4'],
+    )
+    return dict(
+        use_timm_backbone=False, backbone=None, backbone_config=own, dilation=False, use_pretrained_backbone=False
+    )
 
 
 def model_config(tensors: Mapping[str, Tensor], names: Names | None, dc5: bool) -> dict[str, Any]:
@@ -54,21 +72,50 @@ def model_config(tensors: Mapping[str, Tensor], names: Names | None, dc5: bool) 
     queries, width = tensors['query_embedding.weight'].shape
     encoder, decoder = 'encoder.layers.0.ffn.linear1.weight', 'decoder.layers.0.ffn.linear1.weight'
     return dict(
-        architectures=['ConditionalDetrForObjectDetection'], model_type='conditional_detr', d_model=width,
-        num_queries=queries, num_channels=3, is_encoder_decoder=True, activation_function='relu',
-        encoder_layers=_count(tensors, r'encoder\.layers\.(\d+)\.'), encoder_attention_heads=_HEADS,
-        encoder_ffn_dim=len(tensors[encoder]), decoder_layers=_count(tensors, r'decoder\.layers\.(\d+)\.'),
-        decoder_attention_heads=_HEADS, decoder_ffn_dim=len(tensors[decoder]), dropout=0.1, attention_dropout=0.0,
-        activation_dropout=0.0, auxiliary_loss=False, position_embedding_type='sine', class_cost=2, bbox_cost=5,
-        giou_cost=2, cls_loss_coefficient=2, bbox_loss_coefficient=5, giou_loss_coefficient=2, focal_alpha=0.25,
+        architectures=['ConditionalDetrForObjectDetection'],
+        model_type='conditional_detr',
+        d_model=width,
+        num_queries=queries,
+        num_channels=3,
+        is_encoder_decoder=True,
+        activation_function='relu',
+        encoder_layers=_count(tensors, r'encoder\.layers\.(\d+)\.'),
+        encoder_attention_heads=_HEADS,
+        encoder_ffn_dim=len(tensors[encoder]),
+        decoder_layers=_count(tensors, r'decoder\.layers\.(\d+)\.'),
+        decoder_attention_heads=_HEADS,
+        decoder_ffn_dim=len(tensors[decoder]),
+        dropout=0.1,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        auxiliary_loss=False,
+        position_embedding_type='sine',
+        class_cost=2,
+        bbox_cost=5,
+        giou_cost=2,
+        cls_loss_coefficient=2,
+        bbox_loss_coefficient=5,
+        giou_loss_coefficient=2,
+        focal_alpha=0.25,
         id2label={str(index): label for index, label in enumerate(labels)},
-        label2id={label: index for index, label in reversed(list(enumerate(labels)))}, **_backbone(tensors, dc5))
+        label2id={label: index for index, label in reversed(list(enumerate(labels)))},
+        **_backbone(tensors, dc5),
+    )
 
 
 PREPROCESSOR = dict(
-    image_processor_type='ConditionalDetrImageProcessor', format='coco_detection', do_resize=True,
-    size=dict(shortest_edge=800, longest_edge=1333), resample=2, do_rescale=True, rescale_factor=1 / 255,
-    do_normalize=True, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], do_pad=True)
+    image_processor_type='ConditionalDetrImageProcessor',
+    format='coco_detection',
+    do_resize=True,
+    size=dict(shortest_edge=800, longest_edge=1333),
+    resample=2,
+    do_rescale=True,
+    rescale_factor=1 / 255,
+    do_normalize=True,
+    image_mean=[0.485, 0.456, 0.406],
+    image_std=[0.229, 0.224, 0.225],
+    do_pad=True,
+)
 
 
 def write_configs(folder: Path, tensors: Mapping[str, Tensor], names: Names | None, dc5: bool) -> None:

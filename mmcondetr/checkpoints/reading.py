@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank
-from mmengine.runner import CheckpointLoader
 
 from mmcondetr.checkpoints.download import download
+from mmcondetr.checkpoints.files import load_file
 from mmcondetr.checkpoints.source import examine, with_record
-from mmcondetr.engine.checkpoint_io import load_file
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
@@ -33,8 +32,10 @@ def find_file(path: str | os.PathLike) -> str:
             return os.path.join(path, name)
     parts = sorted(file.name for file in Path(path).glob('*.index.json'))
     if parts:
-        raise UserError(f"Checkpoint folder '{path}' holds weights in several files ({parts[0]}): load them with "
-                        'transformers and save them with save_pretrained(folder, max_shard_size="10GB").')
+        raise UserError(
+            f"Checkpoint folder '{path}' holds weights in several files ({parts[0]}): load them with "
+            'transformers and save them with save_pretrained(folder, max_shard_size="10GB").'
+        )
     raise UserError(f"Checkpoint folder '{path}' holds neither of {', '.join(_IN_FOLDER)}.")
 
 
@@ -97,7 +98,7 @@ def load_from_url(filename: str, map_location: Any = None, model_dir: str | None
     return load_from_file(outcome[0], map_location, filename)
 
 
-def register_loaders() -> None:
-    """Put our loaders in the place of mmengine's for local paths and URLs."""
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_file, force=True)
-    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_url, force=True)
+def register_loaders(checkpoint_loader: type) -> None:
+    """Put our loaders in the place of those of mmengine's ``CheckpointLoader`` for local paths and URLs."""
+    checkpoint_loader.register_scheme(prefixes='', loader=load_from_file, force=True)
+    checkpoint_loader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_url, force=True)

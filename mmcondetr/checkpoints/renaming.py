@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmcondetr.checkpoints.rules import COUNTERS, FAMILIES, Family
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 _MOST = 64  # {i} counts to here: layers of a transformer, blocks of a stage
 _VALUES = {
@@ -27,8 +27,9 @@ def _expand(theirs: Source, ours: str) -> Iterable[tuple[Source, str]]:
     for placeholder, values in _VALUES.items():
         if placeholder in ours:
             for value in values:
-                yield from _expand(tuple(name.replace(placeholder, value) for name in theirs),
-                                   ours.replace(placeholder, value))
+                yield from _expand(
+                    tuple(name.replace(placeholder, value) for name in theirs), ours.replace(placeholder, value)
+                )
             return
     yield theirs, ours
 
@@ -39,7 +40,7 @@ def _tables(family: str) -> tuple[dict[str, tuple[Source, str]], dict[str, Sourc
     forward: dict[str, tuple[Source, str]] = {}
     backward: dict[str, Source] = {}
     for theirs, ours in FAMILIES[family].rules:
-        for sources, target in _expand((theirs, ) if isinstance(theirs, str) else theirs, ours):
+        for sources, target in _expand((theirs,) if isinstance(theirs, str) else theirs, ours):
             forward.update({name: (sources, target) for name in sources})
             backward.setdefault(target, sources)
     return forward, backward
@@ -85,8 +86,15 @@ def to_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> tuple[
     wanted = {table[name] for name in names if name in table}
     missing = [source for sources, _ in wanted for source in sources if source not in tensors]
     if unknown or missing:
-        raise UserError('\n'.join([f'{where}: recognised as a checkpoint of {family.title}, but its names do not fit.',
-                                   *list_names('Left over', unknown), *list_names('Missing', sorted(missing))]))
+        raise UserError(
+            '\n'.join(
+                [
+                    f'{where}: recognised as a checkpoint of {family.title}, but its names do not fit.',
+                    *list_names('Left over', unknown),
+                    *list_names('Missing', sorted(missing)),
+                ]
+            )
+        )
     renamed = {}
     for name in names:
         sources, target = table[name]
@@ -105,12 +113,18 @@ def from_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> dict
     tensors = {name: value for name, value in tensors.items() if not is_ignored(name, family)}
     unknown = [name for name in tensors if name not in backward]
     if unknown:
-        raise UserError('\n'.join([f'{where}: the format of {family.title} has no place for some tensors.',
-                                   *list_names('Left over', unknown)]))
+        raise UserError(
+            '\n'.join(
+                [
+                    f'{where}: the format of {family.title} has no place for some tensors.',
+                    *list_names('Left over', unknown),
+                ]
+            )
+        )
     renamed = {}
     for name, value in tensors.items():
         sources = backward[name]
-        parts = value.chunk(len(sources)) if len(sources) > 1 else (value, )
+        parts = value.chunk(len(sources)) if len(sources) > 1 else (value,)
         renamed.update({source: part.contiguous() for source, part in zip(sources, parts)})
     return renamed
 
@@ -123,8 +137,11 @@ def is_dab(tensors: Mapping[str, Tensor]) -> bool:
 def _stages_left_out(tensors: Mapping[str, Tensor]) -> set[str]:
     """Starts of the names of the last backbone stages, where the neck shows that the model is built without them."""
     last = max((int(name[len('backbone.layer')]) for name in tensors if name.startswith('backbone.layer')), default=4)
-    outputs = [tensors[name].shape[0] for name in (f'backbone.layer{last}.0.conv3.weight',
-                                                   f'backbone.layer{last}.0.conv2.weight') if name in tensors]
+    outputs = [
+        tensors[name].shape[0]
+        for name in (f'backbone.layer{last}.0.conv3.weight', f'backbone.layer{last}.0.conv2.weight')
+        if name in tensors
+    ]
     neck = tensors.get('neck.convs.0.conv.weight')
     if neck is None or not outputs or outputs[0] != neck.shape[1]:
         return set()
@@ -155,10 +172,16 @@ def check_complete(tensors: Mapping[str, Tensor], where: str) -> None:
         if found and 'cross_attn.query_position_proj' not in ours and 'downsample' not in ours:
             pattern = re.compile(re.escape(head) + r'(\d+)\.')
             count += max((int(match.group(1)) for match in map(pattern.match, tensors) if match), default=0)
-        names = [name for (name, ), _ in _expand((ours, ), ours) if not re.fullmatch(COUNTERS, name)]
+        names = [name for (name,), _ in _expand((ours,), ours) if not re.fullmatch(COUNTERS, name)]
         if found:
-            names = [name for name in names if int(name[len(head):].partition('.')[0]) < count]
+            names = [name for name in names if int(name[len(head) :].partition('.')[0]) < count]
         missing += [name for name in names if name not in tensors]
     if missing:
-        raise UserError('\n'.join([f'{where}: tensors of a Conditional DETR are missing (under our names).',
-                                   *list_names('Missing', missing)]))
+        raise UserError(
+            '\n'.join(
+                [
+                    f'{where}: tensors of a Conditional DETR are missing (under our names).',
+                    *list_names('Missing', missing),
+                ]
+            )
+        )

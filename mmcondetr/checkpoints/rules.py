@@ -9,11 +9,11 @@ Our own names are those of ``ConditionalDETR.state_dict()``; see docs/architectu
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from mmcondetr.checkpoints import dab_rules
 
-Rule = tuple[Union[str, tuple[str, ...]], str]
+Rule = tuple[str | tuple[str, ...], str]
 
 
 class Family(NamedTuple):
@@ -48,10 +48,14 @@ def _resnet(prefix: str) -> list[Rule]:
     for stage in range(1, 5):
         theirs, ours = f'{prefix}layer{stage}.{{i}}', f'backbone.layer{stage}.{{i}}'
         for conv in range(1, 4):
-            rules += [(f'{theirs}.conv{conv}.weight', f'{ours}.conv{conv}.weight'),
-                      (f'{theirs}.bn{conv}.{{n}}', f'{ours}.bn{conv}.{{n}}')]
-        rules += [(f'{theirs}.downsample.0.weight', f'{ours}.downsample.0.weight'),
-                  (f'{theirs}.downsample.1.{{n}}', f'{ours}.downsample.1.{{n}}')]
+            rules += [
+                (f'{theirs}.conv{conv}.weight', f'{ours}.conv{conv}.weight'),
+                (f'{theirs}.bn{conv}.{{n}}', f'{ours}.bn{conv}.{{n}}'),
+            ]
+        rules += [
+            (f'{theirs}.downsample.0.weight', f'{ours}.downsample.0.weight'),
+            (f'{theirs}.downsample.1.{{n}}', f'{ours}.downsample.1.{{n}}'),
+        ]
     return rules
 
 
@@ -63,38 +67,53 @@ def _transformers_resnet(prefix: str) -> list[Rule]:
     for stage in range(4):
         theirs, ours = f'{prefix}encoder.stages.{stage}.layers.{{i}}.', f'backbone.layer{stage + 1}.{{i}}.'
         for conv in range(3):
-            rules += [(f'{theirs}layer.{conv}.{convolution}', f'{ours}conv{conv + 1}.weight'),
-                      (f'{theirs}layer.{conv}.{norm}', f'{ours}bn{conv + 1}.{{n}}')]
-        rules += [(f'{theirs}shortcut.{convolution}', f'{ours}downsample.0.weight'),
-                  (f'{theirs}shortcut.{norm}', f'{ours}downsample.1.{{n}}')]
+            rules += [
+                (f'{theirs}layer.{conv}.{convolution}', f'{ours}conv{conv + 1}.weight'),
+                (f'{theirs}layer.{conv}.{norm}', f'{ours}bn{conv + 1}.{{n}}'),
+            ]
+        rules += [
+            (f'{theirs}shortcut.{convolution}', f'{ours}downsample.0.weight'),
+            (f'{theirs}shortcut.{norm}', f'{ours}downsample.1.{{n}}'),
+        ]
     return rules
 
 
 def _detectron2_resnet(prefix: str) -> list[Rule]:
     """Names of detectron2's ResNet: stages are res2 to res5, a norm belongs to its convolution."""
-    rules = [(f'{prefix}stem.conv1.weight', 'backbone.conv1.weight'),
-             (f'{prefix}stem.conv1.norm.{{n}}', 'backbone.bn1.{n}')]
+    rules = [
+        (f'{prefix}stem.conv1.weight', 'backbone.conv1.weight'),
+        (f'{prefix}stem.conv1.norm.{{n}}', 'backbone.bn1.{n}'),
+    ]
     for stage in range(1, 5):
         theirs, ours = f'{prefix}res{stage + 1}.{{i}}.', f'backbone.layer{stage}.{{i}}.'
         for conv in range(1, 4):
-            rules += [(f'{theirs}conv{conv}.weight', f'{ours}conv{conv}.weight'),
-                      (f'{theirs}conv{conv}.norm.{{n}}', f'{ours}bn{conv}.{{n}}')]
-        rules += [(f'{theirs}shortcut.weight', f'{ours}downsample.0.weight'),
-                  (f'{theirs}shortcut.norm.{{n}}', f'{ours}downsample.1.{{n}}')]
+            rules += [
+                (f'{theirs}conv{conv}.weight', f'{ours}conv{conv}.weight'),
+                (f'{theirs}conv{conv}.norm.{{n}}', f'{ours}bn{conv}.{{n}}'),
+            ]
+        rules += [
+            (f'{theirs}shortcut.weight', f'{ours}downsample.0.weight'),
+            (f'{theirs}shortcut.norm.{{n}}', f'{ours}downsample.1.{{n}}'),
+        ]
     return rules
 
 
 def _decoder_mlps(prefix: str = 'decoder.') -> list[Rule]:
     """The transform predictor and the reference point head, which all families call alike."""
-    return [(f'{prefix}query_scale.layers.{{i}}.{{p}}', 'decoder.spatial_query.predictor.layers.{i}.{p}'),
-            (f'{prefix}ref_point_head.layers.{{i}}.{{p}}', 'decoder.reference_point.predictor.layers.{i}.{p}')]
+    return [
+        (f'{prefix}query_scale.layers.{{i}}.{{p}}', 'decoder.spatial_query.predictor.layers.{i}.{p}'),
+        (f'{prefix}ref_point_head.layers.{{i}}.{{p}}', 'decoder.reference_point.predictor.layers.{i}.{p}'),
+    ]
 
 
 def _detr_ends() -> list[Rule]:
     """Input projection, object queries and heads as DETR's authors named them."""
-    return [('input_proj.{p}', 'neck.convs.0.conv.{p}'), ('query_embed.weight', 'query_embedding.weight'),
-            ('class_embed.{p}', 'bbox_head.class_embed.{p}'),
-            ('bbox_embed.layers.{i}.{p}', 'bbox_head.box_embed.layers.{i}.{p}')]
+    return [
+        ('input_proj.{p}', 'neck.convs.0.conv.{p}'),
+        ('query_embed.weight', 'query_embedding.weight'),
+        ('class_embed.{p}', 'bbox_head.class_embed.{p}'),
+        ('bbox_embed.layers.{i}.{p}', 'bbox_head.box_embed.layers.{i}.{p}'),
+    ]
 
 
 def _authors() -> list[Rule]:
@@ -136,8 +155,10 @@ def _mmdet() -> list[Rule]:
     at = 'decoder.layers.{i}.cross_attn.'
     rules.append((f'{at}qpos_sine_proj.{{p}}', f'{at}query_spatial_proj.{{p}}'))
     for at, norms in (('encoder.layers.{i}.', 2), ('decoder.layers.{i}.', 3)):
-        rules += [(f'{at}ffn.layers.0.0.{{p}}', f'{at}ffn.linear1.{{p}}'),
-                  (f'{at}ffn.layers.1.{{p}}', f'{at}ffn.linear2.{{p}}')]
+        rules += [
+            (f'{at}ffn.layers.0.0.{{p}}', f'{at}ffn.linear1.{{p}}'),
+            (f'{at}ffn.layers.1.{{p}}', f'{at}ffn.linear2.{{p}}'),
+        ]
         rules += [(f'{at}norms.{n}.{{p}}', f'{at}norm{n + 1}.{{p}}') for n in range(norms)]
     return rules + _decoder_mlps() + _resnet('backbone.')
 
@@ -155,8 +176,10 @@ def _detrex() -> list[Rule]:
         theirs, ours = f'{decoder}attentions.{index}.', f'decoder.layers.{{i}}.{attention}'
         rules += [*_attention(theirs, ours, names), (f'{theirs}out_proj.{{p}}', f'{ours}.out_proj.{{p}}')]
     for theirs, ours, norms in ((encoder, 'encoder.layers.{i}.', 2), (decoder, 'decoder.layers.{i}.', 3)):
-        rules += [(f'{theirs}ffns.0.layers.0.0.{{p}}', f'{ours}ffn.linear1.{{p}}'),
-                  (f'{theirs}ffns.0.layers.1.{{p}}', f'{ours}ffn.linear2.{{p}}')]
+        rules += [
+            (f'{theirs}ffns.0.layers.0.0.{{p}}', f'{ours}ffn.linear1.{{p}}'),
+            (f'{theirs}ffns.0.layers.1.{{p}}', f'{ours}ffn.linear2.{{p}}'),
+        ]
         rules += [(f'{theirs}norms.{n}.{{p}}', f'{ours}norm{n + 1}.{{p}}') for n in range(norms)]
     rules += _decoder_mlps('transformer.decoder.') + _detr_ends()
     # Its R50 and R101 are built from detectron2's ResNet, its DC5 models from torchvision's.
@@ -164,11 +187,13 @@ def _detrex() -> list[Rule]:
 
 
 def _huggingface_ends() -> list[Rule]:
-    return [('model.input_projection.{p}', 'neck.convs.0.conv.{p}'),
-            ('model.query_position_embeddings.weight', 'query_embedding.weight'),
-            ('model.decoder.layernorm.{p}', 'decoder.norm.{p}'),
-            ('class_labels_classifier.{p}', 'bbox_head.class_embed.{p}'),
-            ('bbox_predictor.layers.{i}.{p}', 'bbox_head.box_embed.layers.{i}.{p}')] + _decoder_mlps('model.decoder.')
+    return [
+        ('model.input_projection.{p}', 'neck.convs.0.conv.{p}'),
+        ('model.query_position_embeddings.weight', 'query_embedding.weight'),
+        ('model.decoder.layernorm.{p}', 'decoder.norm.{p}'),
+        ('class_labels_classifier.{p}', 'bbox_head.class_embed.{p}'),
+        ('bbox_predictor.layers.{i}.{p}', 'bbox_head.box_embed.layers.{i}.{p}'),
+    ] + _decoder_mlps('model.decoder.')
 
 
 def _huggingface_layers(attention: tuple[str, str], names: tuple[str, ...], out: str, feedforward: str) -> list[Rule]:
@@ -228,16 +253,29 @@ FAMILIES: dict[str, Family] = {
         Family('authors', "the authors' code", tuple(_authors())),
         Family('mmdet', 'mmdet', tuple(_mmdet()), keeps_counters=True),
         # The authors keep the box MLP twice: the decoder refines anchors by the head's.
-        Family('dab-authors', "the code of DAB-DETR's authors", dab_rules.authors(_authors()),
-               ignored=(r'transformer\.decoder\.bbox_embed\..*', )),
+        Family(
+            'dab-authors',
+            "the code of DAB-DETR's authors",
+            dab_rules.authors(_authors()),
+            ignored=(r'transformer\.decoder\.bbox_embed\..*',),
+        ),
         Family('dab-mmdet', "mmdet's DAB-DETR", dab_rules.mmdet(_mmdet()), keeps_counters=True),
         Family('detrex', 'detrex', tuple(_detrex()), ignored=(r'criterion\.empty_weight', r'pixel_(mean|std)')),
         Family('huggingface', f'{_TRANSFORMERS}, timm backbone', tuple(_huggingface_on_disk() + _resnet(_ON_DISK))),
-        Family('huggingface-resnet', f'{_TRANSFORMERS}, its own ResNet',
-               tuple(_huggingface_on_disk() + _transformers_resnet(_ON_DISK))),
-        Family('huggingface-memory', f'{_TRANSFORMERS} (in memory), timm backbone',
-               tuple(_huggingface_in_memory() + _resnet(_IN_MEMORY))),
-        Family('huggingface-memory-resnet', f'{_TRANSFORMERS} (in memory), its own ResNet',
-               tuple(_huggingface_in_memory() + _transformers_resnet(_IN_MEMORY))),
+        Family(
+            'huggingface-resnet',
+            f'{_TRANSFORMERS}, its own ResNet',
+            tuple(_huggingface_on_disk() + _transformers_resnet(_ON_DISK)),
+        ),
+        Family(
+            'huggingface-memory',
+            f'{_TRANSFORMERS} (in memory), timm backbone',
+            tuple(_huggingface_in_memory() + _resnet(_IN_MEMORY)),
+        ),
+        Family(
+            'huggingface-memory-resnet',
+            f'{_TRANSFORMERS} (in memory), its own ResNet',
+            tuple(_huggingface_in_memory() + _transformers_resnet(_IN_MEMORY)),
+        ),
     )
 }

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmcondetr.checkpoints import classes
 from mmcondetr.checkpoints.renaming import recognise
 from mmcondetr.checkpoints.rules import Family
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 RECORD = 'mmcondetr'
 """Key of what we know about a file: in ``meta`` of a .pth, in the header of a safetensors file, in ``_metadata``."""
@@ -33,7 +33,7 @@ class Source(NamedTuple):
         family: whose names they are; None if nobody's that we know.
         names: of the head's rows, None for a row without a class; None where nothing says.
         dc5: whether the backbone is dilated; None where nothing says.
-        record: what :mod:`mmcondetr.checkpoints.convert` wrote into the file; else empty.
+        record: what :mod:`mmcondetr.checkpoints.conversion` wrote into the file; else empty.
         where: the file or URL, for messages.
     """
 
@@ -75,28 +75,38 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
     record = _record(meta, path)
     _check_tensors(tensors, path)
     if 'tensors_sha256' in record and record['tensors_sha256'] != hash_tensors(tensors):
-        raise UserError(f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors is not the one in its metadata "
-                        f"({record['tensors_sha256']}). Copy or download it again.")
-    return Source(tensors, family, _names(checkpoint, meta, record, config, tensors, family),
-                  _dc5(checkpoint, record, config, where), record, where)
+        raise UserError(
+            f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors is not the one in its metadata "
+            f'({record["tensors_sha256"]}). Copy or download it again.'
+        )
+    return Source(
+        tensors,
+        family,
+        _names(checkpoint, meta, record, config, tensors, family),
+        _dc5(checkpoint, record, config, where),
+        record,
+        where,
+    )
 
 
 def _strip_wrapper(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Without the ``module.`` that DistributedDataParallel puts before every name."""
     wrapped = all(name.startswith('module.') for name in tensors)
-    return {name[len('module.'):] if wrapped else name: value for name, value in tensors.items()}
+    return {name[len('module.') :] if wrapped else name: value for name, value in tensors.items()}
 
 
 def _check_tensors(tensors: Mapping[str, Any], path: str) -> None:
     wrong = [f'{name} ({type(value).__name__})' for name, value in tensors.items() if not isinstance(value, Tensor)]
     if wrong:
-        raise UserError(f"Checkpoint '{path}' holds values that are no tensors in its state dict: "
-                        f"{', '.join(wrong[:12])}.")
+        raise UserError(
+            f"Checkpoint '{path}' holds values that are no tensors in its state dict: {', '.join(wrong[:12])}."
+        )
 
 
 def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:
     if path.endswith('.safetensors') and Path(path).is_file():
         from safetensors import safe_open
+
         with safe_open(path, 'pt') as file:
             text = (file.metadata() or {}).get(RECORD)
         try:
@@ -118,10 +128,22 @@ def _neighbour_config(path: str) -> dict[str, Any]:
     return config if isinstance(config, dict) and config.get('model_type') == 'conditional_detr' else {}
 
 
-def _names(checkpoint: Mapping[str, Any], meta: Mapping[str, Any], record: Mapping[str, Any], config: Mapping[str, Any],
-           tensors: Mapping[str, Tensor], family: Family | None) -> classes.Names | None:
-    rows = next((len(value) for name, value in tensors.items() if re.fullmatch(
-        r'(.*\.)?(class_embed|fc_cls|class_labels_classifier)\.bias', name) and value.dim() == 1), 0)
+def _names(
+    checkpoint: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    family: Family | None,
+) -> classes.Names | None:
+    rows = next(
+        (
+            len(value)
+            for name, value in tensors.items()
+            if re.fullmatch(r'(.*\.)?(class_embed|fc_cls|class_labels_classifier)\.bias', name) and value.dim() == 1
+        ),
+        0,
+    )
     dataset = {str(key).lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
     named = record.get('classes') or dataset.get('classes') or meta.get('CLASSES')
     if not named and family is not None and family.name.startswith('huggingface'):
@@ -140,8 +162,9 @@ def _huggingface_names(config: Mapping[str, Any]) -> classes.Names | None:
     return tuple(None if name in (None, 'N/A') else name for name in names)
 
 
-def _dc5(checkpoint: Mapping[str, Any], record: Mapping[str, Any], config: Mapping[str, Any],
-         where: str) -> bool | None:
+def _dc5(
+    checkpoint: Mapping[str, Any], record: Mapping[str, Any], config: Mapping[str, Any], where: str
+) -> bool | None:
     """What says so, in this order: our record, the authors' command line, Hugging Face's config, the file's name."""
     for known in (record.get('dc5'), getattr(checkpoint.get('args'), 'dilation', None), config.get('dilation')):
         if isinstance(known, bool):

@@ -1,12 +1,18 @@
 """Data: the generated shapes, checked COCO annotations and images, and augmentation that depends on the seed alone."""
 
 from mmcondetr.datasets.coco import CocoDataset
-from mmcondetr.datasets.loading import LoadImage
+from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.datasets.samplers import AspectRatioBatchSampler, EpochSampler, InfiniteEpochSampler
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, generate_shapes
 from mmcondetr.datasets.shapes_dataset import ShapesDataset
 
 __all__ = [
-    'SHAPES_CLASSES', 'AspectRatioBatchSampler', 'CocoDataset', 'EpochSampler', 'InfiniteEpochSampler', 'LoadImage',
-    'ShapesDataset', 'generate_shapes'
+    'SHAPES_CLASSES',
+    'AspectRatioBatchSampler',
+    'CocoDataset',
+    'EpochSampler',
+    'InfiniteEpochSampler',
+    'LoadImage',
+    'ShapesDataset',
+    'generate_shapes',
 ]

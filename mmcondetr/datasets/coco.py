@@ -9,15 +9,16 @@ import warnings
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
+from mmcondetr.datasets.random_state import seeded
 from mmcondetr.datasets.samplers import EpochIndex
-from mmcondetr.engine.errors import UserError
-from mmcondetr.engine.random_state import seeded
+from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS
 
 _FIELDS = dict(
     images=('id', 'file_name', 'width', 'height'),
     annotations=('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
-    categories=('id', 'name'))
+    categories=('id', 'name'),
+)
 _SHOWN = 5  # examples named in a message
 
 
@@ -43,19 +44,24 @@ def read_coco_json(path: str, field: str) -> dict:
         raise UserError(f"Annotation file '{path}' ({field}) is not valid JSON, perhaps truncated: {error}.") from error
     if not isinstance(data, dict) or not set(_FIELDS) <= set(data):
         found = sorted(data) if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"Annotation file '{path}' ({field}) is not in COCO format: it must be an object with "
-                        f"the lists {', '.join(_FIELDS)}; found {found}.")
+        raise UserError(
+            f"Annotation file '{path}' ({field}) is not in COCO format: it must be an object with "
+            f'the lists {", ".join(_FIELDS)}; found {found}.'
+        )
     for part, names in _FIELDS.items():
         for index, entry in enumerate(data[part]):
             absent = [name for name in names if name not in entry]
             if absent:
-                raise UserError(f"Annotation file '{path}' ({field}): {part}[{index}] (id {entry.get('id')}) lacks "
-                                f"{', '.join(absent)}; COCO format asks for {', '.join(names)}.")
+                raise UserError(
+                    f"Annotation file '{path}' ({field}): {part}[{index}] (id {entry.get('id')}) lacks "
+                    f'{", ".join(absent)}; COCO format asks for {", ".join(names)}.'
+                )
         ids = [entry['id'] for entry in data[part]]
         if len(set(ids)) != len(ids):
             repeated = sorted({value for value in ids if ids.count(value) > 1}) if len(ids) < 1000 else ['several']
-            raise UserError(f"Annotation file '{path}' ({field}): ids in {part} repeat: {_some(repeated)}. "
-                            f'Each must be there once.')
+            raise UserError(
+                f"Annotation file '{path}' ({field}): ids in {part} repeat: {_some(repeated)}. Each must be there once."
+            )
     return data
 
 
@@ -70,16 +76,23 @@ def check_categories(path: str, field: str, in_file: list[str], classes: tuple[s
     missing = [name for name in classes if name not in in_file]
     extra = [name for name in in_file if name not in classes]
     if missing:
-        raise UserError(f"The classes of the config are not those of '{path}' ({field}). Not in the file: "
-                        f"{_some(missing)}. In the file only: {_some(extra) or 'none'}. The data set needs {line}, and "
-                        f'model.bbox_head.num_classes={len(in_file)}.')
+        raise UserError(
+            f"The classes of the config are not those of '{path}' ({field}). Not in the file: "
+            f'{_some(missing)}. In the file only: {_some(extra) or "none"}. The data set needs {line}, and '
+            f'model.bbox_head.num_classes={len(in_file)}.'
+        )
     kept = tuple(name for name in in_file if name in classes)
     if kept != tuple(classes):
-        raise UserError(f"metainfo['classes'] has the classes of '{path}' ({field}) in another order, so labels and "
-                        f'names would disagree. Write metainfo=dict(classes={kept!r}).')
+        raise UserError(
+            f"metainfo['classes'] has the classes of '{path}' ({field}) in another order, so labels and "
+            f'names would disagree. Write metainfo=dict(classes={kept!r}).'
+        )
     if extra:
-        warnings.warn(f"'{path}' ({field}): annotations of categories that are not in metainfo['classes'] are left "
-                      f'out: {_some(extra)}.', stacklevel=2)
+        warnings.warn(
+            f"'{path}' ({field}): annotations of categories that are not in metainfo['classes'] are left "
+            f'out: {_some(extra)}.',
+            stacklevel=2,
+        )
 
 
 @DATASETS.register_module()
@@ -112,8 +125,10 @@ class CocoDataset(MMDetCocoDataset):
         classes = self.metainfo['classes']
         names = [category['name'] for category in data['categories']]
         if isinstance(classes, str):
-            raise UserError(f"metainfo['classes'] must be a tuple of names, not the string {classes!r}: write "
-                            f'metainfo=dict(classes=({classes!r},)).')
+            raise UserError(
+                f"metainfo['classes'] must be a tuple of names, not the string {classes!r}: write "
+                f'metainfo=dict(classes=({classes!r},)).'
+            )
         if not data['images']:
             raise UserError(f"Annotation file '{path}' ({self._field}) lists no images.")
         check_categories(path, self._field, names, tuple(classes))
@@ -127,8 +142,11 @@ class CocoDataset(MMDetCocoDataset):
         """As mmdet's, then one warning about what was left out, and a look for missing image files."""
         data_list = super().load_data_list()
         if self._left_out:
-            warnings.warn(f"'{self.ann_file}' ({self._field}): {len(self._left_out)} boxes lie outside their image or "
-                          f'have no area and are left out (annotation ids {_some(self._left_out)}).', stacklevel=2)
+            warnings.warn(
+                f"'{self.ann_file}' ({self._field}): {len(self._left_out)} boxes lie outside their image or "
+                f'have no area and are left out (annotation ids {_some(self._left_out)}).',
+                stacklevel=2,
+            )
         if self.check_images:
             self._check_image_files(data_list)
         return data_list
@@ -145,8 +163,11 @@ class CocoDataset(MMDetCocoDataset):
             if not (box[2] > box[0] and box[3] > box[1]):  # written so that NaN is left out, too
                 self._left_out.append(annotation['id'])
                 continue
-            instance = dict(bbox=box, bbox_label=self.cat2label[annotation['category_id']],
-                            ignore_flag=int(bool(annotation['iscrowd'])))
+            instance = dict(
+                bbox=box,
+                bbox_label=self.cat2label[annotation['category_id']],
+                ignore_flag=int(bool(annotation['iscrowd'])),
+            )
             if annotation.get('segmentation'):
                 instance['mask'] = annotation['segmentation']
             data_info['instances'].append(instance)
@@ -158,9 +179,11 @@ class CocoDataset(MMDetCocoDataset):
             return
         absent = [path for path in paths if not os.path.isfile(path)]
         if absent:
-            raise UserError(f"{len(absent)} of {len(paths)} image files of '{self.ann_file}' do not exist: "
-                            f"{_some(absent)}. They are looked for under data_root='{self.data_root}' joined with "
-                            f"data_prefix['img'].")
+            raise UserError(
+                f"{len(absent)} of {len(paths)} image files of '{self.ann_file}' do not exist: "
+                f"{_some(absent)}. They are looked for under data_root='{self.data_root}' joined with "
+                f"data_prefix['img']."
+            )
 
     def __getitem__(self, idx: int) -> dict:
         if isinstance(idx, EpochIndex):

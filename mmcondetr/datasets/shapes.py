@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 SHAPES_CLASSES = ('circle', 'triangle', 'square', 'star', 'cross', 'ring')
 SHAPES_PALETTE = ((220, 20, 60), (0, 160, 80), (30, 90, 230), (250, 170, 30), (150, 60, 200), (0, 170, 190))
@@ -121,7 +121,7 @@ def _place(rng: np.random.Generator, owner: np.ndarray, full_areas: list[int], s
         center = rng.uniform(0.25 * radius, size - 0.25 * radius, 2)
         angle = rng.uniform(0, 2 * np.pi)
         canvas = _draw_mask(SHAPES_CLASSES[label], center + margin, radius, angle, size + 2 * margin)
-        coverage = canvas[margin:margin + size, margin:margin + size]
+        coverage = canvas[margin : margin + size, margin : margin + size]
         inside, full_area = coverage > 127, int(np.count_nonzero(canvas > 127))
         if np.count_nonzero(inside) < _MIN_VISIBLE * full_area:
             continue
@@ -154,8 +154,12 @@ def draw_image(rng: np.random.Generator, size: int) -> DrawnImage:
         rows, columns = np.nonzero(owner == index)
         boxes.append((columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1))
         areas.append(len(rows))
-    return DrawnImage(np.clip(pixels, 0, 255).astype(np.uint8), np.array(boxes, np.int64).reshape(-1, 4),
-                      np.array(labels, np.int64), np.array(areas, np.int64))
+    return DrawnImage(
+        np.clip(pixels, 0, 255).astype(np.uint8),
+        np.array(boxes, np.int64).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.array(areas, np.int64),
+    )
 
 
 def _write_split(root: Path, split: str, number: int, image_size: int, seed: int) -> None:
@@ -169,8 +173,9 @@ def _write_split(root: Path, split: str, number: int, image_size: int, seed: int
             raise UserError(f'Could not write the image {folder / name} of the shapes data set.')
         images.append(dict(id=index + 1, file_name=name, width=image_size, height=image_size))
         for box, label, area in zip(drawn.boxes.tolist(), drawn.labels.tolist(), drawn.areas.tolist()):
-            annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1, bbox=box,
-                                    area=area, iscrowd=0))
+            annotations.append(
+                dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1, bbox=box, area=area, iscrowd=0)
+            )
     categories = [dict(id=label + 1, name=name) for label, name in enumerate(SHAPES_CLASSES)]
     target = root / 'annotations' / f'{split}.json'
     target.parent.mkdir(exist_ok=True)
@@ -185,8 +190,9 @@ def read_marker(root: str | os.PathLike) -> dict | None:
         return None
 
 
-def generate_shapes(root: str | os.PathLike, num_train: int = 2000, num_val: int = 200, image_size: int = 128,
-                    seed: int = 0) -> bool:
+def generate_shapes(
+    root: str | os.PathLike, num_train: int = 2000, num_val: int = 200, image_size: int = 128, seed: int = 0
+) -> bool:
     """Write the data set to root/{train,val}/*.png and root/annotations/{train,val}.json.
 
     The set is written to a folder beside ``root`` and renamed, so that ``root`` is complete or absent. A complete set
@@ -207,8 +213,10 @@ def generate_shapes(root: str | os.PathLike, num_train: int = 2000, num_val: int
     if read_marker(root) == wanted:
         return False
     if root.exists() and read_marker(root) is None and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f'{root} is not empty and holds no {MARKER}, so it is no shapes data set: name another folder, '
-                        f'or remove this one.')
+        raise UserError(
+            f'{root} is not empty and holds no {MARKER}, so it is no shapes data set: name another folder, '
+            f'or remove this one.'
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as temporary:
         new = Path(temporary) / 'new'

@@ -43,6 +43,9 @@ class ShapesDataset(CocoDataset):
         found = read_marker(self.data_root) or {}
         other = {name: found.get(name) for name, value in self.generate.items() if found.get(name) != value}
         if other:
-            warnings.warn(f"'{self.data_root}' holds a shapes data set with {other}, where the config's "
-                          f'dataset.generate asks for {self.generate}: it is used as it is. Remove the folder, or set '
-                          'SHAPES_ROOT or data_root to another one.', stacklevel=2)
+            warnings.warn(
+                f"'{self.data_root}' holds a shapes data set with {other}, where the config's "
+                f'dataset.generate asks for {self.generate}: it is used as it is. Remove the folder, or set '
+                'SHAPES_ROOT or data_root to another one.',
+                stacklevel=2,
+            )

@@ -15,10 +15,10 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmcondetr.engine.checkpoint_io import remove_leftovers, replacing
-from mmcondetr.engine.errors import NonFiniteLossError
-from mmcondetr.engine.random_state import get_random_state, set_random_state
+from mmcondetr.checkpoints.files import remove_leftovers, replacing
+from mmcondetr.datasets.random_state import get_random_state, set_random_state
 from mmcondetr.engine.resuming import advance, drawing_sampler
+from mmcondetr.errors import NonFiniteLossError
 from mmcondetr.registry import HOOKS
 
 
@@ -35,14 +35,16 @@ class AtomicBackend(LocalBackend):
 def _check_finite(runner: Runner, last: str | None) -> None:
     """A loss can be finite and its gradient not: the weights are then lost, and must not replace good ones."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    broken = [name for name, value in model.state_dict().items()
-              if value.is_floating_point() and not value.isfinite().all()]
+    broken = [
+        name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()
+    ]
     if broken:
         shown = ', '.join(broken[:5]) + (', ...' if len(broken) > 5 else '')
         raise NonFiniteLossError(
             f'{len(broken)} tensors of the model are NaN or infinite at iteration {runner.iter} ({shown}), so no '
             f'checkpoint is written; the last good one is {last}. Try a smaller learning rate or '
-            'optim_wrapper.clip_grad, or training without --amp.')
+            'optim_wrapper.clip_grad, or training without --amp.'
+        )
 
 
 @HOOKS.register_module()
@@ -81,8 +83,12 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _resume(self, runner: Runner) -> None:
         if self._loaded is None or len(self._loaded['ranks']) != get_world_size():
-            print_log('The checkpoint holds no random states for this number of processes: training goes on, but not '
-                      'bit for bit as without the interruption.', 'current', logging.WARNING)
+            print_log(
+                'The checkpoint holds no random states for this number of processes: training goes on, but not '
+                'bit for bit as without the interruption.',
+                'current',
+                logging.WARNING,
+            )
         else:
             self._pending = self._loaded['ranks'][get_rank()]
             sampler = drawing_sampler(runner.train_dataloader)
@@ -127,9 +133,16 @@ class CheckpointHook(MMEngineCheckpointHook):
         seed = getattr(drawing_sampler(runner.train_dataloader), 'seed', None)
         self._saving = dict(ranks=all_gather_object(state), sampler_seed=seed)
         runner.save_checkpoint(
-            self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
-            backend_args=self.backend_args, **self.args)
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
         self._saving = None
         if is_main_process():
             with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
@@ -144,8 +157,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
         self.keep_ckpt_ids.extend(kept)  # holds max_keep_ckpts at most, the last ones
         runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        return [self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
-                for old in kept[:-self.max_keep_ckpts]]
+        return [
+            self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+            for old in kept[: -self.max_keep_ckpts]
+        ]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """As mmengine's, which is kept from removing the former best before the new one is there."""

@@ -6,7 +6,7 @@ import os
 
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
 
 
@@ -25,9 +25,11 @@ class CocoMetric(MMDetCocoMetric):
         if not ann_file:
             raise UserError('val_evaluator/test_evaluator.ann_file is not set: name an annotation file.')
         if backend_args is None and '://' not in ann_file and not os.path.isfile(ann_file):
-            raise UserError(f"Annotation file '{ann_file}' does not exist. It comes from "
-                            'val_evaluator/test_evaluator.ann_file in the config, which must name the same file as '
-                            'val_dataloader/test_dataloader.dataset.ann_file, with data_root in front.')
+            raise UserError(
+                f"Annotation file '{ann_file}' does not exist. It comes from "
+                'val_evaluator/test_evaluator.ann_file in the config, which must name the same file as '
+                'val_dataloader/test_dataloader.dataset.ann_file, with data_root in front.'
+            )
         super().__init__(ann_file, *args, backend_args=backend_args, **kwargs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -36,7 +38,9 @@ class CocoMetric(MMDetCocoMetric):
         tested = sorted({prediction['img_id'] for _, prediction in results})
         unknown = [image for image in tested if image not in in_file]
         if unknown:
-            raise UserError(f'val_evaluator/test_evaluator.ann_file does not list the tested image {unknown[0]} '
-                            f'({len(unknown)} of {len(tested)} are missing): it must be the file of the data set.')
+            raise UserError(
+                f'val_evaluator/test_evaluator.ann_file does not list the tested image {unknown[0]} '
+                f'({len(unknown)} of {len(tested)} are missing): it must be the file of the data set.'
+            )
         self.img_ids = tested
         return super().compute_metrics(results)

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcondetr.compat import config_root
-from mmcondetr.engine.errors import UserError
+from mmcondetr.compat.config_scope import config_root
+from mmcondetr.errors import UserError
 
 
 def find_config(name: str) -> str:

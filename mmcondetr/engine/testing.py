@@ -8,7 +8,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 TTA_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 

@@ -19,7 +19,8 @@ otherwise. Reference points travel as logits; the sigmoid is taken where they ar
 token lies in the padding.
 """
 
-from mmcondetr.models.additive import AdditiveCrossAttention, AdditiveDecoderLayer, FirstPositionDecoderLayer
+from mmcondetr.models.ablations.additive import AdditiveCrossAttention, AdditiveDecoderLayer, FirstPositionDecoderLayer
+from mmcondetr.models.ablations.softmax_head import SoftmaxDETRHead, SoftmaxHungarianMatcher
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.backbone import ResNet, ResNetDC5
 from mmcondetr.models.dab import AnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
@@ -29,7 +30,6 @@ from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmcondetr.models.head import ConditionalDETRHead
 from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.reference import LearnedReferencePoint, ReferencePoint, ZeroReferencePoint
-from mmcondetr.models.softmax import SoftmaxDETRHead, SoftmaxHungarianMatcher
 from mmcondetr.models.spatial_query import (
     BlockTransform,
     ConditionalSpatialQueryHead,
@@ -44,12 +44,37 @@ from mmcondetr.models.spatial_query import (
 )
 
 __all__ = [
-    'AdditiveCrossAttention', 'AdditiveDecoderLayer', 'AnchorBoxes', 'BlockTransform', 'ConditionalCrossAttention',
-    'ConditionalDETR', 'ConditionalDETRHead', 'ConditionalDecoder', 'ConditionalDecoderLayer',
-    'ConditionalSpatialQueryHead', 'ContentSpatialQuery', 'DiagonalTransform', 'FirstConditionalCrossAttention',
-    'FirstPositionDecoderLayer', 'FullTransform', 'HungarianMatcher', 'IdentityTransform', 'LearnedReferencePoint',
-    'PatternAnchorBoxes', 'PositionSpatialQuery', 'ReferencePoint', 'ResNet', 'ResNetDC5', 'ScaledPositionEncoder',
-    'SelfAttention', 'SelfAttentionSpatialQueryHead', 'SingleTransform', 'SoftmaxDETRHead',
-    'SoftmaxHungarianMatcher', 'TransformSpatialQuery', 'TransformerEncoder', 'TransformerEncoderLayer',
-    'ZeroReferencePoint'
+    'AdditiveCrossAttention',
+    'AdditiveDecoderLayer',
+    'AnchorBoxes',
+    'BlockTransform',
+    'ConditionalCrossAttention',
+    'ConditionalDETR',
+    'ConditionalDETRHead',
+    'ConditionalDecoder',
+    'ConditionalDecoderLayer',
+    'ConditionalSpatialQueryHead',
+    'ContentSpatialQuery',
+    'DiagonalTransform',
+    'FirstConditionalCrossAttention',
+    'FirstPositionDecoderLayer',
+    'FullTransform',
+    'HungarianMatcher',
+    'IdentityTransform',
+    'LearnedReferencePoint',
+    'PatternAnchorBoxes',
+    'PositionSpatialQuery',
+    'ReferencePoint',
+    'ResNet',
+    'ResNetDC5',
+    'ScaledPositionEncoder',
+    'SelfAttention',
+    'SelfAttentionSpatialQueryHead',
+    'SingleTransform',
+    'SoftmaxDETRHead',
+    'SoftmaxHungarianMatcher',
+    'TransformSpatialQuery',
+    'TransformerEncoder',
+    'TransformerEncoderLayer',
+    'ZeroReferencePoint',
 ]

@@ -10,15 +10,14 @@ the parts puts a forward pre-hook on it (see mmcondetr/visualization).
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcondetr.models.dropout import applies
-from mmcondetr.models.dropout_attention import dropout_attention
-from mmcondetr.models.linear import Linear, linear
+from mmcondetr.layers.dropout import applies
+from mmcondetr.layers.dropout_attention import dropout_attention
+from mmcondetr.layers.linear import Linear, linear
 from mmcondetr.registry import MODELS
 
 
@@ -35,8 +34,9 @@ class DotProductAttention(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
 
-    def forward(self, queries: Sequence[Tensor], keys: Sequence[Tensor], value: Tensor,
-                mask: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self, queries: Sequence[Tensor], keys: Sequence[Tensor], value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:
@@ -49,16 +49,19 @@ class DotProductAttention(nn.Module):
             (B, N, D).
         """
         batch = value.shape[0]
-        q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value, ), batch)
+        q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value,), batch)
         if applies(self, self.dropout, q):
             return dropout_attention(q, k, v, self.dropout, mask).transpose(1, 2).flatten(2)
         # torch's fused kernels want q, k and v of one width: zero channels cost less than the unfused form.
         width = v.shape[-1]
         v = F.pad(v, (0, q.shape[-1] - width))
         attended = F.scaled_dot_product_attention(
-            q, k, v,
+            q,
+            k,
+            v,
             attn_mask=None if mask is None else ~mask[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.)  # (B, H, N, width of q per head)
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (B, H, N, width of q per head)
         return attended[..., :width].transpose(1, 2).flatten(2)
 
     def _heads(self, parts: Sequence[Tensor], batch: int) -> Tensor:
@@ -71,8 +74,9 @@ class DotProductAttention(nn.Module):
 def check_heads(embed_dims: int, num_heads: int) -> None:
     """Raise ValueError unless the channels can be divided among the heads."""
     if num_heads < 1 or embed_dims % num_heads:
-        raise ValueError(f'embed_dims must be a multiple of num_heads, got embed_dims={embed_dims} and '
-                         f'num_heads={num_heads}')
+        raise ValueError(
+            f'embed_dims must be a multiple of num_heads, got embed_dims={embed_dims} and num_heads={num_heads}'
+        )
 
 
 def _output_projection(embed_dims: int) -> nn.Linear:
@@ -91,7 +95,7 @@ class EncoderSelfAttention(nn.Module):
         dropout: of the attention weights.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         check_heads(embed_dims, num_heads)
         self.embed_dims = embed_dims
@@ -101,13 +105,13 @@ class EncoderSelfAttention(nn.Module):
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = _output_projection(embed_dims)
 
-    def forward(self, tokens: Tensor, position: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from every token to every token: tokens (B, S, D), position (B or 1, S, D) -> (B, S, D)."""
         both = 2 * self.embed_dims
         weight, bias = self.in_proj.weight, self.in_proj.bias
         q, k = linear(tokens + position, weight[:both], bias[:both]).chunk(2, dim=-1)
         v = linear(tokens, weight[both:], bias[both:])
-        return self.out_proj(self.attention((q, ), (k, ), v, mask))
+        return self.out_proj(self.attention((q,), (k,), v, mask))
 
 
 @MODELS.register_module()
@@ -120,7 +124,7 @@ class SelfAttention(nn.Module):
         dropout: of the attention weights.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         check_heads(embed_dims, num_heads)
         self.query_content_proj = Linear(embed_dims, embed_dims)
@@ -135,7 +139,7 @@ class SelfAttention(nn.Module):
         """Attend from every query to every query: f (B, N, D), object_query (B or 1, N, D) -> (B, N, D)."""
         q = self.query_content_proj(f) + self.query_position_proj(object_query)
         k = self.key_content_proj(f) + self.key_position_proj(object_query)
-        return self.out_proj(self.attention((q, ), (k, ), self.value_proj(f)))
+        return self.out_proj(self.attention((q,), (k,), self.value_proj(f)))
 
 
 @MODELS.register_module()
@@ -152,7 +156,7 @@ class ConditionalCrossAttention(nn.Module):
     Paper: §3.2, eq. 3.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         check_heads(embed_dims, num_heads)
         self.query_content_proj = Linear(embed_dims, embed_dims)
@@ -163,8 +167,15 @@ class ConditionalCrossAttention(nn.Module):
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = _output_projection(embed_dims)
 
-    def forward(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
-                mask: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self,
+        c_q: Tensor,
+        p_q: Tensor,
+        object_query: Tensor,
+        memory: Tensor,
+        memory_position: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Attend from every query to the memory.
 
         Args:
@@ -182,7 +193,8 @@ class ConditionalCrossAttention(nn.Module):
         content_query, content_key = self.content(c_q, object_query, self.key_content_proj(memory), p_k)
         spatial_query = self.query_spatial_proj(p_q)
         return self.out_proj(
-            self.attention((content_query, spatial_query), (content_key, p_k), self.value_proj(memory), mask))
+            self.attention((content_query, spatial_query), (content_key, p_k), self.value_proj(memory), mask)
+        )
 
     def content(self, c_q: Tensor, object_query: Tensor, c_k: Tensor, p_k: Tensor):
         """The content query (B, N, D) and the content key (B, S, D)."""
@@ -203,7 +215,7 @@ class FirstConditionalCrossAttention(ConditionalCrossAttention):
     Paper: §3.5 (implementation of the first decoder layer).
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__(embed_dims, num_heads, dropout)
         self.query_position_proj = Linear(embed_dims, embed_dims)
 

@@ -10,7 +10,7 @@ from mmdet.models.backbones import ResNet as MMDetResNet
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from mmcondetr.models import checkpointing
+from mmcondetr.layers import checkpointing
 from mmcondetr.registry import MODELS
 
 
@@ -92,20 +92,22 @@ class ResNet(MMDetResNet):
         152: (FoldingBottleneck, (3, 8, 36, 3)),
     }
 
-    def __init__(self,
-                 depth: int,
-                 num_stages: int = 4,
-                 out_indices: Sequence[int] = (3, ),
-                 frozen_stages: int = -1,
-                 norm_cfg: dict | None = None,
-                 norm_eval: bool = True,
-                 style: str = 'pytorch',
-                 with_cp: bool = False,
-                 base_channels: int = 64,
-                 stem_channels: int | None = None,
-                 strides: Sequence[int] = (1, 2, 2, 2),
-                 dilations: Sequence[int] = (1, 1, 1, 1),
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_stages: int = 4,
+        out_indices: Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        norm_eval: bool = True,
+        style: str = 'pytorch',
+        with_cp: bool = False,
+        base_channels: int = 64,
+        stem_channels: int | None = None,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(
             depth,
             stem_channels=stem_channels,
@@ -119,7 +121,8 @@ class ResNet(MMDetResNet):
             norm_cfg=norm_cfg or dict(type='BN', requires_grad=True),
             norm_eval=norm_eval,
             with_cp=with_cp,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, height, width) -> the feature maps of ``out_indices``."""
@@ -162,16 +165,18 @@ class ResNetDC5(ResNet):
         ValueError: for a depth whose blocks cannot be dilated, or other than four stages.
     """
 
-    def __init__(self,
-                 depth: int,
-                 num_stages: int = 4,
-                 out_indices: Sequence[int] = (3, ),
-                 frozen_stages: int = -1,
-                 norm_cfg: dict | None = None,
-                 norm_eval: bool = True,
-                 style: str = 'pytorch',
-                 with_cp: bool = False,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_stages: int = 4,
+        out_indices: Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        norm_eval: bool = True,
+        style: str = 'pytorch',
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
         if depth not in (50, 101, 152):
             raise ValueError(f'ResNetDC5: depth must be 50, 101 or 152 (bottleneck blocks), got {depth}')
         if num_stages != 4:
@@ -186,6 +191,7 @@ class ResNetDC5(ResNet):
             with_cp=with_cp,
             strides=(1, 2, 2, 1),
             dilations=(1, 1, 1, 2),
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         first = self.layer4[0].conv2
         first.dilation, first.padding = (1, 1), (1, 1)

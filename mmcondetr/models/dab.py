@@ -14,10 +14,10 @@ import torch
 from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
-from mmcondetr.models import checkpointing
+from mmcondetr.layers import checkpointing
+from mmcondetr.layers.precision import full_precision
 from mmcondetr.models.encoder import TransformerEncoder
 from mmcondetr.models.positional import sine_embed
-from mmcondetr.models.precision import full_precision
 from mmcondetr.models.reference import Position
 from mmcondetr.registry import MODELS
 
@@ -83,7 +83,7 @@ class AnchorBoxes(nn.Module):
         boxes = origin.sigmoid()
         embedding = sine_embed(boxes, self.embed_dims)  # (B or 1, N, 2 D): y, x, w, h
         scale = self.size_predictor(f).float().sigmoid() / boxes[..., 2:]  # (B, N, 2): w_ref / w, h_ref / h
-        p_s = embedding[..., :self.embed_dims].unflatten(-1, (2, -1)) * scale.flip(-1).unsqueeze(-1)
+        p_s = embedding[..., : self.embed_dims].unflatten(-1, (2, -1)) * scale.flip(-1).unsqueeze(-1)
         return Position(reference, origin, p_s.flatten(-2).to(f.dtype), self.query_predictor(embedding.to(f.dtype)))
 
 
@@ -105,8 +105,10 @@ class PatternAnchorBoxes(AnchorBoxes):
     def __init__(self, embed_dims: int, num_patterns: int, fixed_xy: bool = False) -> None:
         super().__init__(embed_dims, fixed_xy)
         if num_patterns < 1:
-            raise ValueError(f'PatternAnchorBoxes: num_patterns must be 1 or more, got {num_patterns}; '
-                             'without patterns use AnchorBoxes')
+            raise ValueError(
+                f'PatternAnchorBoxes: num_patterns must be 1 or more, got {num_patterns}; '
+                'without patterns use AnchorBoxes'
+            )
         self.patterns = nn.Embedding(num_patterns, embed_dims)
 
     def forward(self, anchors: Tensor) -> Tensor:
@@ -132,8 +134,9 @@ class ScaledPositionEncoder(TransformerEncoder):
     Paper: arXiv 2201.12329, the authors' code (the encoder's ``query_scale``).
     """
 
-    def __init__(self, num_layers: int, layer: dict, embed_dims: int, with_cp: bool = False,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, num_layers: int, layer: dict, embed_dims: int, with_cp: bool = False, init_cfg: dict | None = None
+    ) -> None:
         super().__init__(num_layers, layer, with_cp, init_cfg)
         self.position_scale = MLP(embed_dims, embed_dims, embed_dims, 2)
 

@@ -6,9 +6,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmcondetr.models import checkpointing
+from mmcondetr.layers import checkpointing
+from mmcondetr.layers.feed_forward import FeedForward, xavier_linear
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
-from mmcondetr.models.feed_forward import FeedForward, xavier_linear
 from mmcondetr.registry import MODELS
 
 
@@ -30,8 +30,15 @@ class ConditionalDecoderLayer(nn.Module):
     Paper: §3.1-3.2, eq. 3.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
-                 activation: dict | None = None, index: int = 0) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float = 0.1,
+        activation: dict | None = None,
+        index: int = 0,
+    ) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.index = index
@@ -51,15 +58,29 @@ class ConditionalDecoderLayer(nn.Module):
         """First step: f (B, N, D), object_query (B or 1, N, D) -> c_q (B, N, D)."""
         return self.norm1(f + self.dropout(self.self_attn(f, object_query)))
 
-    def cross_attend(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
-                     mask: Tensor | None = None) -> Tensor:
+    def cross_attend(
+        self,
+        c_q: Tensor,
+        p_q: Tensor,
+        object_query: Tensor,
+        memory: Tensor,
+        memory_position: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Second step: the next f (B, N, D); arguments as :meth:`ConditionalCrossAttention.forward`."""
         attended = self.attend_to_memory(c_q, p_q, object_query, memory, memory_position, mask)
         f = self.norm2(c_q + self.dropout(attended))
         return self.norm3(f + self.dropout(self.ffn(f)))
 
-    def attend_to_memory(self, c_q: Tensor, p_q: Tensor, object_query: Tensor, memory: Tensor, memory_position: Tensor,
-                         mask: Tensor | None) -> Tensor:
+    def attend_to_memory(
+        self,
+        c_q: Tensor,
+        p_q: Tensor,
+        object_query: Tensor,
+        memory: Tensor,
+        memory_position: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
         """What the cross-attention gives, (B, N, D), before dropout and residual."""
         return self.cross_attn(c_q, p_q, object_query, memory, memory_position, mask)
 
@@ -79,8 +100,15 @@ class ConditionalDecoder(BaseModule):
     Paper: §3.3.
     """
 
-    def __init__(self, num_layers: int, layer: dict, reference_point: dict, spatial_query: dict,
-                 with_cp: bool = False, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        layer: dict,
+        reference_point: dict,
+        spatial_query: dict,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.with_cp = with_cp
         self.layers = nn.ModuleList(MODELS.build(dict(layer, index=index)) for index in range(num_layers))
@@ -98,8 +126,14 @@ class ConditionalDecoder(BaseModule):
         xavier_linear(self)
         super().init_weights()
 
-    def forward(self, object_query: Tensor, memory: Tensor, memory_position: Tensor, mask: Tensor | None = None,
-                box_embed: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        object_query: Tensor,
+        memory: Tensor,
+        memory_position: Tensor,
+        mask: Tensor | None = None,
+        box_embed: nn.Module | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Decode every object query.
 
         Args:
@@ -123,8 +157,15 @@ class ConditionalDecoder(BaseModule):
             c_q = checkpointing.run(layer.self_attend, f, position.object_query, recompute=self.with_cp)
             p_q = self.spatial_query(f, c_q, position.p_s, layer=i)  # eq. 6
             f = checkpointing.run(  # eq. 3
-                layer.cross_attend, c_q, p_q, position.object_query, memory, memory_position, mask,
-                recompute=self.with_cp)
+                layer.cross_attend,
+                c_q,
+                p_q,
+                position.object_query,
+                memory,
+                memory_position,
+                mask,
+                recompute=self.with_cp,
+            )
             hidden_states.append(f)
             references.append(position.reference.expand(*f.shape[:2], -1))
         return self.norm(torch.stack(hidden_states)), torch.stack(references)

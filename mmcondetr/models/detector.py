@@ -1,7 +1,5 @@
 """The detector: backbone -> neck -> encoder -> decoder -> head, as one module for mmdet's training and testing."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import BaseDetector
@@ -9,7 +7,7 @@ from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor
 
 from mmcondetr.checkpoints.adapting import accept_any_checkpoint
-from mmcondetr.engine.errors import NonFiniteLossError, UserError
+from mmcondetr.errors import NonFiniteLossError, UserError
 from mmcondetr.models.head import image_name
 from mmcondetr.registry import MODELS
 
@@ -34,18 +32,20 @@ class ConditionalDETR(BaseDetector):
     Paper: §3.1.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict,
-                 encoder: dict,
-                 decoder: dict,
-                 bbox_head: dict,
-                 positional_encoding: dict,
-                 num_queries: int = 300,
-                 train_cfg: Optional[dict] = None,
-                 test_cfg: Optional[dict] = None,
-                 data_preprocessor: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        encoder: dict,
+        decoder: dict,
+        bbox_head: dict,
+        positional_encoding: dict,
+        num_queries: int = 300,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
@@ -106,7 +106,7 @@ class ConditionalDETR(BaseDetector):
         """Everything but the head: images -> hidden states (L, B, N, D) and references (L, B, N, 2 or 4)."""
         return self.forward_transformer(self.extract_feat(batch_inputs), padding_mask(batch_inputs, samples))
 
-    def forward_transformer(self, features: Tensor, padding: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward_transformer(self, features: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
         """The transformer.
 
         Args:
@@ -131,7 +131,7 @@ class ConditionalDETR(BaseDetector):
         return self.decoder(object_query, memory, position, mask, self.bbox_head.box_embed)
 
 
-def padding_mask(images: Tensor, samples: OptSampleList) -> Optional[Tensor]:
+def padding_mask(images: Tensor, samples: OptSampleList) -> Tensor | None:
     """Where the images (B, 3, height, width) are padded.
 
     Returns:
@@ -143,5 +143,5 @@ def padding_mask(images: Tensor, samples: OptSampleList) -> Optional[Tensor]:
         return None
     mask = images.new_ones((len(samples), height, width), dtype=torch.bool)
     for image, sample in zip(mask, samples):
-        image[:sample.img_shape[0], :sample.img_shape[1]] = False
+        image[: sample.img_shape[0], : sample.img_shape[1]] = False
     return mask

@@ -5,10 +5,10 @@ from __future__ import annotations
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmcondetr.models import checkpointing
+from mmcondetr.layers import checkpointing
+from mmcondetr.layers.dropout import Dropout
+from mmcondetr.layers.feed_forward import FeedForward, xavier_linear
 from mmcondetr.models.attention import EncoderSelfAttention
-from mmcondetr.models.dropout import Dropout
-from mmcondetr.models.feed_forward import FeedForward, xavier_linear
 from mmcondetr.registry import MODELS
 
 
@@ -24,8 +24,14 @@ class TransformerEncoderLayer(nn.Module):
         activation: config of the feed-forward network's activation, ReLU where None.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float = 0.1,
-                 activation: dict | None = None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float = 0.1,
+        activation: dict | None = None,
+    ) -> None:
         super().__init__()
         self.self_attn = EncoderSelfAttention(embed_dims, num_heads, dropout)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout, activation)

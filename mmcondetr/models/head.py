@@ -1,7 +1,6 @@
 """The prediction head, shared by all decoder layers: class logits, boxes (eq. 1), losses and post-processing."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,9 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmcondetr.engine.errors import NonFiniteLossError
+from mmcondetr.errors import NonFiniteLossError
+from mmcondetr.layers.precision import full_precision
 from mmcondetr.models.matching import Matches
-from mmcondetr.models.precision import full_precision
 from mmcondetr.registry import MODELS, TASK_UTILS
 
 #: Loss terms by name, each (L, B): what one image adds to the loss of one layer.
@@ -45,15 +44,17 @@ class ConditionalDETRHead(BaseModule):
 
     num_backgrounds = 0  # outputs that stand for no class: none where every class is a yes or no of its own
 
-    def __init__(self,
-                 num_classes: int,
-                 embed_dims: int,
-                 loss_cls: dict,
-                 loss_bbox: dict,
-                 loss_iou: dict,
-                 train_cfg: Optional[dict] = None,
-                 test_cfg: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dims: int,
+        loss_cls: dict,
+        loss_bbox: dict,
+        loss_iou: dict,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
         self.class_embed = nn.Linear(embed_dims, num_classes + self.num_backgrounds)
@@ -135,11 +136,13 @@ class ConditionalDETRHead(BaseModule):
 
         distance = self.loss_bbox(matched, target, reduction_override='none').sum(-1)
         giou = self.loss_iou(
-            bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none')
+            bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none'
+        )
         return dict(
             loss_cls=self.classification_loss(logits, matches, torch.cat(labels)[wanted], num_boxes),
             loss_bbox=_sum_matches(distance, matches, logits.shape) / num_boxes,
-            loss_iou=_sum_matches(giou, matches, logits.shape) / num_boxes)
+            loss_iou=_sum_matches(giou, matches, logits.shape) / num_boxes,
+        )
 
     def classification_loss(self, logits: Tensor, matches: Matches, classes: Tensor, num_boxes: Tensor) -> Tensor:
         """What each image adds to the classification loss of each layer, divided by the number of boxes.
@@ -162,8 +165,9 @@ class ConditionalDETRHead(BaseModule):
         """Scores of the classes: (..., outputs) -> (..., num_classes)."""
         return logits.sigmoid()
 
-    def predict(self, hidden_states: Tensor, references: Tensor, samples: SampleList,
-                rescale: bool = True) -> list[InstanceData]:
+    def predict(
+        self, hidden_states: Tensor, references: Tensor, samples: SampleList, rescale: bool = True
+    ) -> list[InstanceData]:
         """Detections of the last layer: the ``max_per_img`` best pairs of query and class of every image.
 
         Args:
@@ -191,14 +195,18 @@ class ConditionalDETRHead(BaseModule):
             boxes = boxes.clamp(0, 1)
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         if rescale:
-            boxes = boxes / boxes.new_tensor(sample.metainfo.get('scale_factor', (1., 1.))).repeat(2)  # none: no Resize
+            boxes = boxes / boxes.new_tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(
+                2
+            )  # none: no Resize
         return InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
 
 
 def _sum_matches(values: Tensor, matches: Matches, shape: Sequence[int]) -> Tensor:
     """Sum one value a pair (M, ) into (L, B)."""
     table = values.new_zeros(shape[0] * shape[1])
-    values = values.reshape(-1)[:len(matches.image)]  # where there is no pair, mmdet's L1 loss gives one number for all
+    values = values.reshape(-1)[
+        : len(matches.image)
+    ]  # where there is no pair, mmdet's L1 loss gives one number for all
     return table.index_add(0, matches.layer * shape[1] + matches.image, values).view(shape[0], shape[1])
 
 
@@ -218,4 +226,5 @@ def check_finite(table: LossTable, samples: SampleList) -> None:
     raise NonFiniteLossError(
         f'non-finite loss: {list(table)[term]} of decoder layer {layer} is {losses[term, layer, image].item()} on '
         f'image {images}; nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, '
-        'the precision.')
+        'the precision.'
+    )

@@ -53,8 +53,14 @@ class HungarianMatcher:
     Paper: §3.5 (loss), as in Deformable DETR.
     """
 
-    def __init__(self, class_cost: float = 2., bbox_cost: float = 5., giou_cost: float = 2., alpha: float = 0.25,
-                 gamma: float = 2.) -> None:
+    def __init__(
+        self,
+        class_cost: float = 2.0,
+        bbox_cost: float = 5.0,
+        giou_cost: float = 2.0,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+    ) -> None:
         self.class_cost, self.bbox_cost, self.giou_cost = class_cost, bbox_cost, giou_cost
         self.alpha, self.gamma = alpha, gamma
 
@@ -89,10 +95,16 @@ class HungarianMatcher:
         wanted = labels[None, :, None, :].expand(num_layers, -1, num_queries, -1)  # (L, B, N, G)
         distance = (boxes[..., None, :] - targets[None, :, None]).abs().sum(-1)  # (L, B, N, G)
         giou = bbox_overlaps(
-            bbox_cxcywh_to_xyxy(boxes), bbox_cxcywh_to_xyxy(targets).expand(num_layers, -1, -1, -1),
-            mode='giou', eps=1e-12)  # (L, B, N, G)
-        return self.class_cost * self.classification_cost(logits, wanted) + self.bbox_cost * distance \
+            bbox_cxcywh_to_xyxy(boxes),
+            bbox_cxcywh_to_xyxy(targets).expand(num_layers, -1, -1, -1),
+            mode='giou',
+            eps=1e-12,
+        )  # (L, B, N, G)
+        return (
+            self.class_cost * self.classification_cost(logits, wanted)
+            + self.bbox_cost * distance
             - self.giou_cost * giou
+        )
 
     def classification_cost(self, logits: Tensor, wanted: Tensor) -> Tensor:
         """What taking this class for a positive instead of a negative would change in the focal loss.
@@ -105,6 +117,6 @@ class HungarianMatcher:
             (L, B, N, G).
         """
         p = logits.gather(-1, wanted).sigmoid()
-        positive = -self.alpha * (1 - p)**self.gamma * (p + 1e-8).log()
+        positive = -self.alpha * (1 - p) ** self.gamma * (p + 1e-8).log()
         negative = -(1 - self.alpha) * p**self.gamma * (1 - p + 1e-8).log()
         return positive - negative

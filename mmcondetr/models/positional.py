@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def sine_embed(coordinates: Tensor, embed_dims: int, temperature: float = 10000.) -> Tensor:
+def sine_embed(coordinates: Tensor, embed_dims: int, temperature: float = 10000.0) -> Tensor:
     """Embed coordinates as sines and cosines of embed_dims / 4 frequencies each.
 
     Args:
@@ -29,11 +29,12 @@ def sine_embed(coordinates: Tensor, embed_dims: int, temperature: float = 10000.
     if embed_dims % 4:
         raise ValueError(f'sine_embed: embed_dims must be a multiple of 4, got {embed_dims}')
     if coordinates.shape[-1] not in (2, 4):
-        raise ValueError(f'sine_embed: coordinates must end in 2 (x, y) or 4 (cx, cy, w, h), got '
-                         f'shape {tuple(coordinates.shape)}')
+        raise ValueError(
+            f'sine_embed: coordinates must end in 2 (x, y) or 4 (cx, cy, w, h), got shape {tuple(coordinates.shape)}'
+        )
     half = embed_dims // 2
     exponent = torch.arange(half, dtype=torch.float32, device=coordinates.device).div(2, rounding_mode='floor')
-    wavelengths = temperature**(2 * exponent / half)  # (D/2,)
+    wavelengths = temperature ** (2 * exponent / half)  # (D/2,)
     order = [1, 0] if coordinates.shape[-1] == 2 else [1, 0, 2, 3]
     angles = coordinates.float()[..., order, None] * (2 * math.pi) / wavelengths  # (..., 2 or 4, D/2)
     waves = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)  # (..., 2 or 4, D/4, 2)

@@ -13,8 +13,8 @@ import torch
 from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
+from mmcondetr.layers.precision import full_precision
 from mmcondetr.models.positional import sine_embed
-from mmcondetr.models.precision import full_precision
 from mmcondetr.registry import MODELS
 
 
@@ -104,8 +104,10 @@ class LearnedReferencePoint(StillReferencePoint):
             ValueError: if there are other than ``num_queries`` object queries.
         """
         if object_query.shape[1] != len(self.logits):
-            raise ValueError(f'LearnedReferencePoint: num_queries={len(self.logits)} does not fit '
-                             f'{object_query.shape[1]} object queries')
+            raise ValueError(
+                f'LearnedReferencePoint: num_queries={len(self.logits)} does not fit '
+                f'{object_query.shape[1]} object queries'
+            )
         return self.logits.expand(object_query.shape[0], -1, -1)
 
 

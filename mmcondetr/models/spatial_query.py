@@ -19,8 +19,6 @@ SelfAttentionSpatialQueryHead      CSQ-I   T(c_q) p_s       FullTransform       
 In the first decoder layer f is still zero and says nothing: every variant gives p_q = p_s there (§3.5).
 """
 
-from typing import Optional
-
 from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
@@ -142,7 +140,7 @@ class ConditionalSpatialQueryHead(nn.Module):
     Paper: §3.3, eq. 4-6; §3.5 for the first layer.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, transform: Optional[dict] = None) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, transform: dict | None = None) -> None:
         super().__init__()
         transform = transform or dict(type='mmcondetr.DiagonalTransform')
         self.transform = MODELS.build(dict(transform, embed_dims=embed_dims, num_heads=num_heads))

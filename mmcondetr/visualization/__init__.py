@@ -1,14 +1,22 @@
 """Seeing the attention: record it, draw the papers' figures, write an explorer page, measure it over a data set."""
 
+from mmcondetr.visualization.attend import AttendedImage, Detection, attend, read_image
 from mmcondetr.visualization.explorer import write_explorer
 from mmcondetr.visualization.figures import draw_attention, draw_comparison
-from mmcondetr.visualization.image_attention import ImageAttention
-from mmcondetr.visualization.inference import AttendedImage, Detection, attend, read_image
-from mmcondetr.visualization.loading import load_detector
+from mmcondetr.visualization.image_attention import ImageAttention, Recorded
 from mmcondetr.visualization.maps import AttentionMaps
-from mmcondetr.visualization.record import Recorded, record_attention
+from mmcondetr.visualization.record import record_attention
 
 __all__ = [
-    'AttendedImage', 'AttentionMaps', 'Detection', 'ImageAttention', 'Recorded', 'attend', 'draw_attention',
-    'draw_comparison', 'load_detector', 'read_image', 'record_attention', 'write_explorer'
+    'AttendedImage',
+    'AttentionMaps',
+    'Detection',
+    'ImageAttention',
+    'Recorded',
+    'attend',
+    'draw_attention',
+    'draw_comparison',
+    'read_image',
+    'record_attention',
+    'write_explorer',
 ]

@@ -21,26 +21,38 @@ import numpy as np
 from matplotlib import colormaps
 from torch import nn
 
-from mmcondetr.engine.checkpoint_io import replacing
+from mmcondetr.checkpoints.files import replacing
+from mmcondetr.visualization.attend import AttendedImage, Detection, Image, attend
 from mmcondetr.visualization.image_attention import ImageAttention
-from mmcondetr.visualization.inference import AttendedImage, Detection, Image, attend
 from mmcondetr.visualization.maps import KINDS
 from mmcondetr.visualization.panels import COLOUR_MAP
 from mmcondetr.visualization.record import resolve_layers
 
 LARGEST_SIDE = 1280  # of the image in the page, in pixels
 LARGEST_MAPS = 4_000_000  # bytes of maps before they are zipped; a DC5 model's detection takes 482 400 of them
-NOTES = ('Where the query expects its object: softmax(p_q · p_k).', 'What the query looks for: softmax(c_q · c_k).',
-         'What the layer attends with: softmax(c_q · c_k + p_q · p_k).')
-ADDITIVE_NOTES = ('DETR adds positions to contents; the part of positions: softmax((o_q + c_q) · p_k).',
-                  'DETR adds positions to contents; the part of contents: softmax((o_q + c_q) · c_k).',
-                  'What the layer attends with: softmax((o_q + c_q) · (c_k + p_k)).')
+NOTES = (
+    'Where the query expects its object: softmax(p_q · p_k).',
+    'What the query looks for: softmax(c_q · c_k).',
+    'What the layer attends with: softmax(c_q · c_k + p_q · p_k).',
+)
+ADDITIVE_NOTES = (
+    'DETR adds positions to contents; the part of positions: softmax((o_q + c_q) · p_k).',
+    'DETR adds positions to contents; the part of contents: softmax((o_q + c_q) · c_k).',
+    'What the layer attends with: softmax((o_q + c_q) · (c_k + p_k)).',
+)
 POSITIONED = 'In this first layer positions are added to the content query and key, so this map is spatial too (§3.5).'
 
 
-def write_explorer(model: nn.Module, image: Image, out_html: str | os.PathLike, count: int = 20,
-                   score_threshold: float = 0.3, query: int | None = None, layers: Sequence[int] | None = None,
-                   title: str | None = None) -> list[Detection]:
+def write_explorer(
+    model: nn.Module,
+    image: Image,
+    out_html: str | os.PathLike,
+    count: int = 20,
+    score_threshold: float = 0.3,
+    query: int | None = None,
+    layers: Sequence[int] | None = None,
+    title: str | None = None,
+) -> list[Detection]:
     """Write the explorer page of one image.
 
     Args:
@@ -94,15 +106,21 @@ def _page_data(attended: AttendedImage, found: Sequence[Detection], layers: Sequ
         colours=_encode((np.array(colormaps[COLOUR_MAP](range(256)))[:, :3] * 255).round().astype(np.uint8)),
         detections=[_detection_data(attended, detection, layers) for detection in found],
         maps=base64.b64encode(gzip.compress(maps.tobytes(), 9, mtime=0)).decode(),
-        peaks=_encode(peaks))
+        peaks=_encode(peaks),
+    )
 
 
-def _pack_maps(attention: ImageAttention, queries: Sequence[int],
-               layers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _pack_maps(
+    attention: ImageAttention, queries: Sequence[int], layers: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Maps (detections, layers, kinds, H, h, w) as bytes, and their largest weights (detections, layers, kinds, H)."""
     weights = np.stack(
-        [np.stack([getattr(maps, kind).cpu().numpy() for kind in KINDS], axis=1)
-         for maps in (attention.maps(layer, queries) for layer in layers)], axis=1)
+        [
+            np.stack([getattr(maps, kind).cpu().numpy() for kind in KINDS], axis=1)
+            for maps in (attention.maps(layer, queries) for layer in layers)
+        ],
+        axis=1,
+    )
     peaks = weights.max(axis=(-2, -1)).astype('<f4')
     quantised = np.sqrt(weights / np.maximum(peaks, 1e-30)[..., None, None]) * 255
     return quantised.round().astype(np.uint8), peaks
@@ -114,12 +132,17 @@ def _detection_data(attended: AttendedImage, detection: Detection, layers: Seque
     for layer in layers:
         scores = attention.scores[layer, query]
         label = int(scores.argmax())
-        by_layer.append(dict(
-            box=_rounded(attention.boxes[layer, query].tolist()),
-            name=attended.class_name(label),
-            score=round(float(scores[label]), 4),
-            own_score=round(float(scores[detection.label]), 4),  # of the class that the last layer decides for
-            reference=None if attention.references is None else _rounded(attention.references[layer, query].tolist())))
+        by_layer.append(
+            dict(
+                box=_rounded(attention.boxes[layer, query].tolist()),
+                name=attended.class_name(label),
+                score=round(float(scores[label]), 4),
+                own_score=round(float(scores[detection.label]), 4),  # of the class that the last layer decides for
+                reference=None
+                if attention.references is None
+                else _rounded(attention.references[layer, query].tolist()),
+            )
+        )
     return dict(query=query, name=detection.name, score=round(detection.score, 4), layers=by_layer)
 
 
@@ -132,7 +155,7 @@ def _notes(attention: ImageAttention, layer: int) -> list[str]:
 
 def _image_source(pixels: np.ndarray) -> str:
     """A data URI: PNG for a small image, JPEG for others."""
-    scale = min(1., LARGEST_SIDE / max(pixels.shape[:2]))
+    scale = min(1.0, LARGEST_SIDE / max(pixels.shape[:2]))
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     kind, options = ('png', []) if max(pixels.shape) <= 256 else ('jpeg', [cv2.IMWRITE_JPEG_QUALITY, 88])
@@ -152,7 +175,8 @@ def _fill_page(data: dict) -> str:
     """The template with style, scripts and data put in."""
     folder = resources.files('mmcondetr.visualization') / 'explorer'
     page, style, maps, steering = (
-        (folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.css', 'maps.js', 'page.js'))
+        (folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.css', 'maps.js', 'page.js')
+    )
     # No "<", for nothing may end the script element that the data lies in.
     text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
     page = page.replace('/*{style}*/', style).replace('/*{script}*/', maps + steering)

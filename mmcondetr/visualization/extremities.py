@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.maps import KINDS, TokenGrid
 from mmcondetr.visualization.record import record_attention
@@ -98,15 +98,22 @@ def region_shares(box: Sequence[float], grid: TokenGrid) -> tuple[np.ndarray, np
     distance = np.maximum(abs(u), abs(v))
     band = (distance >= 1 - BAND) & (distance <= 1 + BAND)
     sideways = abs(u) >= abs(v)
-    members = (band & sideways & (u < 0), band & sideways & (u >= 0), band & ~sideways & (v < 0),
-               band & ~sideways & (v >= 0), distance < 1 - BAND, distance > 1 + BAND)
+    members = (
+        band & sideways & (u < 0),
+        band & sideways & (u >= 0),
+        band & ~sideways & (v < 0),
+        band & ~sideways & (v >= 0),
+        distance < 1 - BAND,
+        distance > 1 + BAND,
+    )
     shares = np.stack([member.mean(axis=(2, 3)) for member in members])
     area = heights[:, None] * widths[None]
     return shares, (shares * area).sum(axis=(1, 2)) / area.sum()
 
 
-def measure_image(attention: ImageAttention, queries: Sequence[int], layer: int,
-                  kind: str) -> tuple[np.ndarray, np.ndarray]:
+def measure_image(
+    attention: ImageAttention, queries: Sequence[int], layer: int, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Shares (Q, H, 6) of the maps' mass, and chance (Q, 6), relative to the last layer's boxes."""
     maps = getattr(attention.maps(layer, queries), kind).cpu().numpy()
     divided = [region_shares(attention.boxes[-1, query].tolist(), attention.grid) for query in queries]
@@ -114,9 +121,15 @@ def measure_image(attention: ImageAttention, queries: Sequence[int], layer: int,
     return shares, np.stack([areas for _, areas in divided])
 
 
-def measure_extremities(model: nn.Module, dataset: torch.utils.data.Dataset, layer: int = -1, kind: str = 'spatial',
-                        score_threshold: float = 0.5, limit: int | None = None,
-                        min_cells: float = 2.) -> ExtremityTable:
+def measure_extremities(
+    model: nn.Module,
+    dataset: torch.utils.data.Dataset,
+    layer: int = -1,
+    kind: str = 'spatial',
+    score_threshold: float = 0.5,
+    limit: int | None = None,
+    min_cells: float = 2.0,
+) -> ExtremityTable:
     """Measure all detections of a data set.
 
     Args:
@@ -149,12 +162,15 @@ def measure_extremities(model: nn.Module, dataset: torch.utils.data.Dataset, lay
             shares.append(found[0])
             chance.append(found[1])
     if not shares:
-        raise UserError(f'Nothing to measure in {images} images: no detection scores {score_threshold:g} or more with '
-                        f'a box of at least {min_cells:g} x {min_cells:g} tokens ({skipped} were smaller).')
+        raise UserError(
+            f'Nothing to measure in {images} images: no detection scores {score_threshold:g} or more with '
+            f'a box of at least {min_cells:g} x {min_cells:g} tokens ({skipped} were smaller).'
+        )
     table = np.concatenate(shares)
-    errors = table.std(axis=0) / max(len(table) - 1, 1)**0.5
+    errors = table.std(axis=0) / max(len(table) - 1, 1) ** 0.5
     return ExtremityTable(
-        index, kind, table.mean(axis=0), errors, np.concatenate(chance).mean(axis=0), len(table), skipped, images)
+        index, kind, table.mean(axis=0), errors, np.concatenate(chance).mean(axis=0), len(table), skipped, images
+    )
 
 
 def _record(model: nn.Module, item: dict, layer: int) -> ImageAttention:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmcondetr.engine.checkpoint_io import replacing
+from mmcondetr.checkpoints.files import replacing
 from mmcondetr.visualization.extremities import BAND, EDGES, REGIONS, ExtremityTable
 from mmcondetr.visualization.panels import save_figure
 
@@ -21,19 +21,23 @@ def summarise(table: ExtremityTable) -> str:
     edges = table.shares[:, EDGES].sum(axis=1)
     favourites = [table.favourite(head) for head in range(len(table.shares))]
     counts = ', '.join(f'{favourites.count(region)} {region}' for region in REGIONS if region in favourites)
-    return (f'{table.kind} attention of decoder layer {table.layer}: {table.detections} detections in {table.images} '
-            f'images ({table.skipped} too small, left out).\n'
-            f'The four edge bands hold {edges.mean():.1%} of the mass, chance {table.chance[EDGES].sum():.1%}: '
-            f'{edges.mean() / table.chance[EDGES].sum():.2f} times chance; the inside '
-            f'{table.shares[:, 4].mean():.1%}, chance {table.chance[4]:.1%}: '
-            f'{table.shares[:, 4].mean() / table.chance[4]:.2f} times chance.\n'
-            f'Most above chance by head: {counts}.')
+    return (
+        f'{table.kind} attention of decoder layer {table.layer}: {table.detections} detections in {table.images} '
+        f'images ({table.skipped} too small, left out).\n'
+        f'The four edge bands hold {edges.mean():.1%} of the mass, chance {table.chance[EDGES].sum():.1%}: '
+        f'{edges.mean() / table.chance[EDGES].sum():.2f} times chance; the inside '
+        f'{table.shares[:, 4].mean():.1%}, chance {table.chance[4]:.1%}: '
+        f'{table.shares[:, 4].mean() / table.chance[4]:.2f} times chance.\n'
+        f'Most above chance by head: {counts}.'
+    )
 
 
 def to_markdown(table: ExtremityTable) -> str:
     """Shares in percent with the lift over chance in brackets; the last column is the region with the largest lift."""
-    lines = ['| head | ' + ' | '.join(REGIONS) + ' | edges | most above chance |',
-             '| --- |' + ' --- |' * (len(REGIONS) + 2)]
+    lines = [
+        '| head | ' + ' | '.join(REGIONS) + ' | edges | most above chance |',
+        '| --- |' + ' --- |' * (len(REGIONS) + 2),
+    ]
     for head, (shares, lift) in enumerate(zip(table.shares, table.lift)):
         cells = ' | '.join(f'{100 * share:.1f} ({times:.1f}x)' for share, times in zip(shares, lift))
         lines.append(f'| {head} | {cells} | {100 * shares[EDGES].sum():.1f} | {table.favourite(head)} |')
@@ -53,14 +57,28 @@ def plot_table(table: ExtremityTable, out_png: str | os.PathLike) -> None:
     width = 0.8 / len(REGIONS)
     for index, region in enumerate(REGIONS):
         place = np.arange(num_heads) + (index - (len(REGIONS) - 1) / 2) * width
-        axes.bar(place, 100 * table.shares[:, index], width * 0.92, yerr=100 * table.errors[:, index], label=region,
-                 color=COLOURS[index], error_kw=dict(linewidth=0.8, ecolor='#333333'))
-        axes.hlines(np.full(num_heads, 100 * table.chance[index]), place - width / 2, place + width / 2,
-                    colors='black', linewidth=1.6, label='chance (area)' if index == len(REGIONS) - 1 else None)
+        axes.bar(
+            place,
+            100 * table.shares[:, index],
+            width * 0.92,
+            yerr=100 * table.errors[:, index],
+            label=region,
+            color=COLOURS[index],
+            error_kw=dict(linewidth=0.8, ecolor='#333333'),
+        )
+        axes.hlines(
+            np.full(num_heads, 100 * table.chance[index]),
+            place - width / 2,
+            place + width / 2,
+            colors='black',
+            linewidth=1.6,
+            label='chance (area)' if index == len(REGIONS) - 1 else None,
+        )
     axes.set_xticks(range(num_heads), [f'head {head}' for head in range(num_heads)])
     axes.set_ylabel(f'mass of the {table.kind} map (%)')
-    axes.set_title(f'Where the heads look, relative to the box: layer {table.layer}, {table.detections} detections',
-                   fontsize=10.5)
+    axes.set_title(
+        f'Where the heads look, relative to the box: layer {table.layer}, {table.detections} detections', fontsize=10.5
+    )
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(ncols=len(REGIONS) + 1, frameon=False, fontsize=8, loc='upper center', bbox_to_anchor=(0.5, -0.1))
     save_figure(figure, out_png, dpi=120)

@@ -8,19 +8,27 @@ from collections.abc import Sequence
 from mmdet.structures.bbox import bbox_overlaps
 from torch import nn
 
-from mmcondetr.engine.errors import UserError
-from mmcondetr.visualization.inference import AttendedImage, Detection, Image, attend
+from mmcondetr.errors import UserError
+from mmcondetr.visualization.attend import AttendedImage, Detection, Image, attend
 from mmcondetr.visualization.maps import KINDS, check_indices
 from mmcondetr.visualization.panels import Row, draw_rows
 
 SYMBOLS = dict(spatial=r'$p_q^\top p_k$', content=r'$c_q^\top c_k$', combined=r'$c_q^\top c_k + p_q^\top p_k$')
 ADDITIVE_SYMBOLS = dict(
-    spatial=r'$(o_q + c_q)^\top p_k$', content=r'$(o_q + c_q)^\top c_k$', combined=r'$(o_q + c_q)^\top (c_k + p_k)$')
+    spatial=r'$(o_q + c_q)^\top p_k$', content=r'$(o_q + c_q)^\top c_k$', combined=r'$(o_q + c_q)^\top (c_k + p_k)$'
+)
 
 
-def draw_attention(model: nn.Module, image: Image, out_png: str | os.PathLike, query: int | None = None,
-                   layer: int = -1, heads: Sequence[int] | None = None, count: int = 1,
-                   score_threshold: float = 0.3) -> list[Detection]:
+def draw_attention(
+    model: nn.Module,
+    image: Image,
+    out_png: str | os.PathLike,
+    query: int | None = None,
+    layer: int = -1,
+    heads: Sequence[int] | None = None,
+    count: int = 1,
+    score_threshold: float = 0.3,
+) -> list[Detection]:
     """Draw Figure 4: rows spatial, content and combined, columns heads, with box and reference point.
 
     Args:
@@ -51,18 +59,34 @@ def draw_attention(model: nn.Module, image: Image, out_png: str | os.PathLike, q
     for detection in found:
         maps = attended.attention.maps(layer, [detection.query], heads)
         for kind in KINDS:
-            note = '\n(positions added)' if kind == 'content' and attended.attention.content_includes_position(
-                layer) else ''
-            rows.append(Row(f'{kind}\n{symbols[kind]}{note}', attended, detection, getattr(maps, kind)[0],
-                            _reference(attended, layer, detection.query)))
+            note = (
+                '\n(positions added)'
+                if kind == 'content' and attended.attention.content_includes_position(layer)
+                else ''
+            )
+            rows.append(
+                Row(
+                    f'{kind}\n{symbols[kind]}{note}',
+                    attended,
+                    detection,
+                    getattr(maps, kind)[0],
+                    _reference(attended, layer, detection.query),
+                )
+            )
     title = f'Attention weights of decoder layer {layer} (of 0 to {attended.attention.num_layers - 1})'
     draw_rows(rows, _head_titles(heads, attended), title, out_png)
     return found
 
 
-def draw_comparison(models: Sequence[tuple[str, nn.Module]], image: Image, out_png: str | os.PathLike,
-                    query: int | None = None, layer: int = -1, heads: Sequence[int] | None = None,
-                    score_threshold: float = 0.3) -> list[Detection]:
+def draw_comparison(
+    models: Sequence[tuple[str, nn.Module]],
+    image: Image,
+    out_png: str | os.PathLike,
+    query: int | None = None,
+    layer: int = -1,
+    heads: Sequence[int] | None = None,
+    score_threshold: float = 0.3,
+) -> list[Detection]:
     """Draw Figure 1: a row of spatial attention maps for every model, for the same object.
 
     The object is the first model's best detection (or ``query``); of every other model that query is drawn whose box
@@ -97,8 +121,10 @@ def draw_comparison(models: Sequence[tuple[str, nn.Module]], image: Image, out_p
         symbol = _symbols(attended)['spatial']
         rows.append(Row(f'{title}\n{symbol}', attended, detection, maps, reference))
     if len({len(row.maps) for row in rows}) > 1:
-        raise UserError(f'The models have {", ".join(str(len(row.maps)) for row in rows)} heads: choose some with '
-                        f'heads that all of them have.')
+        raise UserError(
+            f'The models have {", ".join(str(len(row.maps)) for row in rows)} heads: choose some with '
+            f'heads that all of them have.'
+        )
     where = 'the last decoder layer' if layer == -1 else f'decoder layer {layer}'
     draw_rows(rows, _head_titles(heads, rows[0].attended), f'Spatial attention weights of {where}', out_png)
     return [row.detection for row in rows]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.visualization.maps import (
     AttentionMaps,
     AttentionParts,
@@ -17,9 +17,6 @@ from mmcondetr.visualization.maps import (
     compute_combined,
     compute_maps,
 )
-
-if TYPE_CHECKING:
-    from mmcondetr.visualization.record import Recorded
 
 
 class ImageAttention:
@@ -82,8 +79,9 @@ class ImageAttention:
         """Whether positions were added to the content query and key: in Conditional DETR's first layer (§3.5)."""
         return self._index(layer) in self._recorded.positioned
 
-    def maps(self, layer: int = -1, queries: Sequence[int] | None = None,
-             heads: Sequence[int] | None = None) -> AttentionMaps:
+    def maps(
+        self, layer: int = -1, queries: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> AttentionMaps:
         """Spatial, content and combined cross-attention maps, padding cut off: (Q, H, h, w) each.
 
         In the first layer the content map includes the positions that are added to its query and key; see
@@ -100,14 +98,16 @@ class ImageAttention:
         parts = self._parts(layer)
         return compute_maps(parts, self._image, self._rows(parts, queries), self._heads(parts, heads), self.grid)
 
-    def combined(self, layer: int = -1, queries: Sequence[int] | None = None,
-                 heads: Sequence[int] | None = None) -> Tensor:
+    def combined(
+        self, layer: int = -1, queries: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> Tensor:
         """The maps with which a layer attends, (Q, H, h, w), also where content and position are not told apart."""
         parts = self._parts(layer)
         return compute_combined(parts, self._image, self._rows(parts, queries), self._heads(parts, heads), self.grid)
 
-    def encoder_maps(self, points: Sequence[tuple[float, float]], layer: int = -1,
-                     heads: Sequence[int] | None = None) -> Tensor:
+    def encoder_maps(
+        self, points: Sequence[tuple[float, float]], layer: int = -1, heads: Sequence[int] | None = None
+    ) -> Tensor:
         """Encoder self-attention of the tokens at ``points``, (x, y) in pixels of the original image: (P, H, h, w).
 
         Raises:
@@ -159,3 +159,93 @@ class ImageAttention:
             return list(range(parts.num_heads))
         check_indices('head', heads, parts.num_heads)
         return list(heads)
+
+
+class Predictions(NamedTuple):
+    """What the head makes of every decoder layer.
+
+    Attributes:
+        scores: (L, B, N, classes), probabilities without background.
+        boxes: (L, B, N, 4), cxcywh in fractions of the unpadded image.
+        references: (L, B, N, 2 or 4), points or anchor boxes in fractions; None for a model without them.
+    """
+
+    scores: Tensor
+    boxes: Tensor
+    references: Tensor | None
+
+
+class Recorded:
+    """The last forward pass: ``recorded[image]`` gives the attention of one image of its batch.
+
+    Attributes:
+        decoder: cross-attention by layer, of the layers asked for.
+        encoder: self-attention by layer, of the layers asked for.
+        num_encoder_layers: how many the model has.
+        positioned: decoder layers whose content map includes added positions (the first layer's, §3.5).
+        predictions: of all decoder layers and queries.
+    """
+
+    def __init__(self) -> None:
+        self.decoder: dict[int, AttentionParts] = {}
+        self.encoder: dict[int, AttentionParts] = {}
+        self.positioned: frozenset[int] = frozenset()
+        self.num_encoder_layers = 0
+        self.predictions: Predictions | None = None
+        self._tokens: tuple[int, int] = (0, 0)
+        self._input_shape: tuple[int, int] = (0, 0)
+        self._image_shapes: list[tuple[tuple[int, int], tuple[int, int]]] = []
+
+    def __len__(self) -> int:
+        """Images in the last batch; 0 before a forward pass."""
+        return 0 if self.predictions is None else len(self._image_shapes)
+
+    def __getitem__(self, image: int) -> ImageAttention:
+        """The attention of one image.
+
+        Raises:
+            UserError: nothing has been recorded yet.
+            IndexError: the batch has no such image.
+        """
+        if not len(self):
+            raise UserError('Nothing is recorded yet: run the model inside "with record_attention(model)".')
+        image = range(len(self))[image]
+        return ImageAttention(self, image, self._grid(image))
+
+    def _grid(self, image: int) -> TokenGrid:
+        rows, columns = self._tokens
+        masks = [parts.mask for parts in (*self.decoder.values(), *self.encoder.values()) if parts.mask is not None]
+        img_shape, ori_shape = self._image_shapes[image]
+        valid = (rows, columns)
+        if masks:
+            inside = ~masks[0][image].view(rows, columns)
+            valid = (int(inside.any(dim=1).sum()), int(inside.any(dim=0).sum()))
+        return TokenGrid((rows, columns), valid, self._input_shape, img_shape, ori_shape)
+
+    def note_inputs(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Pre-hook of the detector: sizes of the batch and of its images."""
+        inputs = kwargs.get('inputs', args[0] if args else None)
+        samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+        self._input_shape = tuple(inputs.shape[-2:])
+        shapes = [self._input_shape] * len(inputs) if samples is None else [s.img_shape[:2] for s in samples]
+        originals = (
+            shapes if samples is None else [s.metainfo.get('ori_shape', shape)[:2] for s, shape in zip(samples, shapes)]
+        )
+        self._image_shapes = [(tuple(shape), tuple(original)) for shape, original in zip(shapes, originals)]
+
+    def note_features(self, neck: nn.Module, args: tuple, output: Sequence[Tensor]) -> None:
+        """Hook of the neck: the token grid is its last feature map."""
+        self._tokens = tuple(output[-1].shape[-2:])
+
+    def note_predictions(self, head: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
+        """Predict from every decoder layer's output, (hidden states, references) or hidden states alone."""
+        outputs = output if isinstance(output, tuple) else (output,)
+        with torch.no_grad():
+            logits, boxes = (value.float() for value in head(*outputs))
+        sigmoid = getattr(head.loss_cls, 'use_sigmoid', True)
+        scores = logits.sigmoid() if sigmoid else logits.softmax(dim=-1)[..., :-1]
+        references = None
+        if len(outputs) > 1:
+            references = outputs[1].detach().float().sigmoid()
+            references = references.expand(*boxes.shape[:3], -1)  # (L, B, N, 2 or 4), whatever the layers share
+        self.predictions = Predictions(scores.detach(), boxes.detach(), references)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 KINDS = ('spatial', 'content', 'combined')
 
@@ -90,13 +90,12 @@ class TokenGrid(NamedTuple):
     @property
     def cell(self) -> tuple[float, float]:
         """(height, width) of a token's cell in pixels of the original image."""
-        height, width = (
-            self.input_shape[i] / self.shape[i] * self.ori_shape[i] / self.img_shape[i] for i in range(2))
+        height, width = (self.input_shape[i] / self.shape[i] * self.ori_shape[i] / self.img_shape[i] for i in range(2))
         return height, width
 
     def cut(self, weights: Tensor) -> Tensor:
         """Cut the padding off: (..., S) -> (..., h, w) of the valid part."""
-        return weights.unflatten(-1, self.shape)[..., :self.valid[0], :self.valid[1]]
+        return weights.unflatten(-1, self.shape)[..., : self.valid[0], : self.valid[1]]
 
     def resize(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Interpolate maps of the valid part to the original image: (..., h, w) -> (..., height, width).
@@ -134,31 +133,33 @@ def check_indices(what: str, indices: Sequence[int], count: int) -> None:
             raise UserError(f'There is no {what} {index}: this model has {count}, numbered 0 to {count - 1}.')
 
 
-def compute_maps(parts: AttentionParts, image: int, rows: Sequence[int], heads: Sequence[int],
-                 grid: TokenGrid) -> AttentionMaps:
+def compute_maps(
+    parts: AttentionParts, image: int, rows: Sequence[int], heads: Sequence[int], grid: TokenGrid
+) -> AttentionMaps:
     """The three maps of one image: ``rows`` index the parts' queries -> (Q, H, h, w) each, in float32.
 
     Raises:
         UserError: the module does not tell content and position apart.
     """
     if len(parts.queries) != 2:
-        raise UserError('This attention adds content and position before it multiplies, so there is only a combined '
-                        'map of it.')
-    content, spatial = (
-        _logits(query, key, parts, image, rows, heads) for query, key in zip(parts.queries, parts.keys))
-    return AttentionMaps(*(
-        grid.cut(logits.softmax(dim=-1)) for logits in (spatial, content, content + spatial)))
+        raise UserError(
+            'This attention adds content and position before it multiplies, so there is only a combined map of it.'
+        )
+    content, spatial = (_logits(query, key, parts, image, rows, heads) for query, key in zip(parts.queries, parts.keys))
+    return AttentionMaps(*(grid.cut(logits.softmax(dim=-1)) for logits in (spatial, content, content + spatial)))
 
 
-def compute_combined(parts: AttentionParts, image: int, rows: Sequence[int], heads: Sequence[int],
-                     grid: TokenGrid) -> Tensor:
+def compute_combined(
+    parts: AttentionParts, image: int, rows: Sequence[int], heads: Sequence[int], grid: TokenGrid
+) -> Tensor:
     """The map with which the module attends, whatever its parts: (Q, H, h, w), in float32."""
     logits = sum(_logits(query, key, parts, image, rows, heads) for query, key in zip(parts.queries, parts.keys))
     return grid.cut(logits.softmax(dim=-1))
 
 
-def _logits(query: Tensor, key: Tensor, parts: AttentionParts, image: int, rows: Sequence[int],
-            heads: Sequence[int]) -> Tensor:
+def _logits(
+    query: Tensor, key: Tensor, parts: AttentionParts, image: int, rows: Sequence[int], heads: Sequence[int]
+) -> Tensor:
     """Scaled inner products of one part, minus infinity in the padding: (Q, H, S)."""
     query, key = (part[image if len(part) > 1 else 0].float() for part in (query, key))
     q = query[list(rows)].unflatten(-1, (parts.num_heads, -1))[:, list(heads)]  # (Q, H, D / H)

@@ -19,9 +19,9 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mmcondetr.engine.checkpoint_io import replacing
-from mmcondetr.engine.errors import UserError
-from mmcondetr.visualization.inference import AttendedImage, Detection, to_rgb
+from mmcondetr.checkpoints.files import replacing
+from mmcondetr.errors import UserError
+from mmcondetr.visualization.attend import AttendedImage, Detection, to_rgb
 
 COLOUR_MAP = 'viridis'  # grows evenly in lightness, so that it also reads in grey and with any colour vision
 BOX_COLOUR = '#ff3b6b'
@@ -53,11 +53,20 @@ def draw_rows(rows: Sequence[Row], titles: Sequence[str], title: str, out_png: s
     # Margins in inches: a layout engine would make the panels unequal.
     ratios = [1] * left + [GUTTER] + [1] * len(titles)
     grid = GridSpec(
-        len(rows), len(ratios), figure, left=0.1 / width, right=1 - 0.85 / width, bottom=0.12 / height,
-        top=1 - 0.62 / height, wspace=0.05, hspace=0.05 / aspect, width_ratios=ratios)
+        len(rows),
+        len(ratios),
+        figure,
+        left=0.1 / width,
+        right=1 - 0.85 / width,
+        bottom=0.12 / height,
+        top=1 - 0.62 / height,
+        wspace=0.05,
+        hspace=0.05 / aspect,
+        width_ratios=ratios,
+    )
     start = 0
     for block in blocks:
-        _draw_detection(figure.add_subplot(grid[start:start + len(block), :left]), block[0], left > 1)
+        _draw_detection(figure.add_subplot(grid[start : start + len(block), :left]), block[0], left > 1)
         for index, row in enumerate(block):
             for column, weights in enumerate(row.attended.attention.resize(row.maps, _panel_size(row)).cpu().numpy()):
                 axes = figure.add_subplot(grid[start + index, left + 1 + column])
@@ -95,14 +104,18 @@ def _draw_detection(axes: Axes, row: Row, tall: bool) -> None:
 def _panel_size(row: Row) -> tuple[int, int]:
     """(height, width) of what is drawn in a panel: not more than can be seen, for images may be large."""
     height, width = row.attended.pixels.shape[:2]
-    scale = min(1., PANEL_PIXELS / max(height, width))
+    scale = min(1.0, PANEL_PIXELS / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _draw_map(axes: Axes, row: Row, weights: np.ndarray) -> None:
     """The map over the grey image, from zero to its own maximum, which is written in its corner."""
-    grey = cv2.resize(cv2.cvtColor(row.attended.pixels, cv2.COLOR_BGR2GRAY), weights.shape[::-1],
-                      interpolation=cv2.INTER_AREA)[..., None] / 255
+    grey = (
+        cv2.resize(
+            cv2.cvtColor(row.attended.pixels, cv2.COLOR_BGR2GRAY), weights.shape[::-1], interpolation=cv2.INTER_AREA
+        )[..., None]
+        / 255
+    )
     top = max(float(weights.max()), 1e-12)
     colours = colormaps[COLOUR_MAP](weights / top)[..., :3]
     opacity = OPACITY[0] + (OPACITY[1] - OPACITY[0]) * (weights / top)[..., None]
@@ -114,8 +127,18 @@ def _draw_map(axes: Axes, row: Row, weights: np.ndarray) -> None:
 
 
 def _caption(axes: Axes, text: str, x: float, side: str) -> None:
-    axes.text(x, 0.03, text, transform=axes.transAxes, ha=side, va='bottom', fontsize=6.5, color='white', zorder=5,
-              bbox=dict(facecolor='black', alpha=0.5, pad=1.2, linewidth=0))
+    axes.text(
+        x,
+        0.03,
+        text,
+        transform=axes.transAxes,
+        ha=side,
+        va='bottom',
+        fontsize=6.5,
+        color='white',
+        zorder=5,
+        bbox=dict(facecolor='black', alpha=0.5, pad=1.2, linewidth=0),
+    )
 
 
 def _mark(axes: Axes, row: Row) -> None:

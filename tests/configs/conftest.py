@@ -9,8 +9,12 @@ import mmcondetr  # noqa: F401  (before anything of mmdet)
 
 ROOT = Path(__file__).parents[2]
 ANY_LEAF = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
-LEAVES = [path for path in ANY_LEAF if path.parent.name in ('conditional_detr', 'shapes', 'bccd', 'coco128')
-          and path.stem.startswith('conditional-detr_')]
+LEAVES = [
+    path
+    for path in ANY_LEAF
+    if path.parent.name in ('conditional_detr', 'shapes', 'bccd', 'coco128')
+    and path.stem.startswith('conditional-detr_')
+]
 TABLE1_LEAVES = [path for path in ANY_LEAF if path.parent.name == 'conditional_detr']
 
 

@@ -8,15 +8,23 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 from tiny_model import sample
 
-from mmcondetr import complexity, model_index
+from tools.model_zoo import complexity, model_index
 
 GROUPS = ('ablations', 'dab_detr', 'baselines')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-COUNTED = sorted(path.stem for pattern in ('ablations/*.py', 'dab_detr/*.py', 'baselines/detr_*-50e_coco.py')
-                 for path in CONFIGS.glob(pattern))
+COUNTED = sorted(
+    path.stem
+    for pattern in ('ablations/*.py', 'dab_detr/*.py', 'baselines/detr_*-50e_coco.py')
+    for path in CONFIGS.glob(pattern)
+)
 TABLE3 = {'csq-c': 89.3, 'csq-t': 89.5, 'csq-p': 89.3, 'csq-i': 89.5, 'csq': 89.5}
-TABLE4 = {'detr_r50_additive': 85.5, 'detr_r50_or': 85.5, 'detr_r50_fl': 88.1, 'detr_r50_or-fl': 88.1,
-          'conditional-detr_r50_csq': 89.5}
+TABLE4 = {
+    'detr_r50_additive': 85.5,
+    'detr_r50_or': 85.5,
+    'detr_r50_fl': 88.1,
+    'detr_r50_or-fl': 88.1,
+    'conditional-detr_r50_csq': 89.5,
+}
 
 
 @pytest.fixture(scope='module')
@@ -50,9 +58,14 @@ def test_every_config_has_an_entry_and_settings_that_agree(root, entries, load_c
         assert milestone == [config.train_cfg.max_epochs * 4 // 5], entry.name
 
 
-PARTS = dict(layer='ConditionalDecoderLayer', spatial_query='ConditionalSpatialQueryHead',
-             transform='DiagonalTransform', reference_point='ReferencePoint', bbox_head='ConditionalDETRHead',
-             num_queries=300)
+PARTS = dict(
+    layer='ConditionalDecoderLayer',
+    spatial_query='ConditionalSpatialQueryHead',
+    transform='DiagonalTransform',
+    reference_point='ReferencePoint',
+    bbox_head='ConditionalDETRHead',
+    num_queries=300,
+)
 DETR = dict(layer='AdditiveDecoderLayer', spatial_query='PositionSpatialQuery', transform=None)
 CROSS_ENTROPY = dict(bbox_head='SoftmaxDETRHead', num_queries=100)
 ABLATIONS = {  # what each name says otherwise than PARTS (section 4.3 of the paper)
@@ -71,8 +84,9 @@ ABLATIONS = {  # what each name says otherwise than PARTS (section 4.3 of the pa
     'detr_r50_or': dict(DETR, **CROSS_ENTROPY),
     'detr_r50_fl': dict(DETR, reference_point='ZeroReferencePoint'),
     'detr_r50_or-fl': DETR,
-    'detr_r50_first-positions': dict(DETR, **CROSS_ENTROPY, layer='FirstPositionDecoderLayer',
-                                     reference_point='ZeroReferencePoint'),
+    'detr_r50_first-positions': dict(
+        DETR, **CROSS_ENTROPY, layer='FirstPositionDecoderLayer', reference_point='ZeroReferencePoint'
+    ),
 }
 
 
@@ -80,15 +94,23 @@ ABLATIONS = {  # what each name says otherwise than PARTS (section 4.3 of the pa
 def test_an_ablation_is_what_its_name_says(stem, root, load_config):
     model = complexity.build_on_meta(load_config(root / f'configs/ablations/{stem}_8xb2-50e_coco.py'))
     decoder = model.decoder
-    found = dict(layer=decoder.layers[1], spatial_query=decoder.spatial_query, bbox_head=model.bbox_head,
-                 transform=getattr(decoder.spatial_query, 'transform', None), reference_point=decoder.reference_point)
+    found = dict(
+        layer=decoder.layers[1],
+        spatial_query=decoder.spatial_query,
+        bbox_head=model.bbox_head,
+        transform=getattr(decoder.spatial_query, 'transform', None),
+        reference_point=decoder.reference_point,
+    )
     found = {name: None if part is None else type(part).__name__ for name, part in found.items()}
     assert dict(found, num_queries=model.query_embedding.num_embeddings) == dict(PARTS, **ABLATIONS[stem])
 
 
 def test_every_ablation_of_the_paper_is_held_to_its_name(entries):
-    paper = {Path(entry.config).stem for entry in entries
-             if entry.config.startswith('configs/ablations') and entry.metadata['Place'] != 'own'}
+    paper = {
+        Path(entry.config).stem
+        for entry in entries
+        if entry.config.startswith('configs/ablations') and entry.metadata['Place'] != 'own'
+    }
     assert paper == {f'{stem}_8xb2-50e_coco' for stem in ABLATIONS}
 
 
@@ -101,8 +123,9 @@ def test_dab_detr_is_its_authors(root, load_config):
         assert model.positional_encoding.temperature == 20 and model.test_cfg.max_per_img == 300, path.name
         anchors = dict(model.decoder.reference_point)
         kind, patterns, fixed = (anchors.pop(name, None) for name in ('type', 'num_patterns', 'fixed_xy'))
-        assert (kind, patterns) == (('mmcondetr.PatternAnchorBoxes', 3) if '3-patterns' in path.name
-                                    else ('mmcondetr.AnchorBoxes', None)), path.name
+        assert (kind, patterns) == (
+            ('mmcondetr.PatternAnchorBoxes', 3) if '3-patterns' in path.name else ('mmcondetr.AnchorBoxes', None)
+        ), path.name
         assert bool(fixed) == ('fixed-xy' in path.name)
         assert model.bbox_head.loss_cls.type == 'mmdet.FocalLoss' and model.bbox_head.loss_cls.loss_weight == 1
 
@@ -152,19 +175,22 @@ def test_rows_of_table_3_differ_from_each_other_as_in_the_paper(root, sizes, loa
         assert counted['csq'] - counted[name] == pytest.approx(TABLE3['csq'] - paper, abs=0.1), name
 
 
-@pytest.mark.parametrize('name', [
-    'baselines/detr_r50_8xb2-50e_coco',
-    pytest.param('baselines/detr_r50-dc5_8xb1-50e_coco', marks=pytest.mark.slow),
-    pytest.param('baselines/detr_r101_8xb2-50e_coco', marks=pytest.mark.slow),
-    pytest.param('baselines/detr_r101-dc5_8xb1-50e_coco', marks=pytest.mark.slow),
-    'baselines/deformable-detr_r50_single-scale_16xb2-50e_coco',
-    pytest.param('baselines/deformable-detr_r50-dc5_single-scale_16xb2-50e_coco', marks=pytest.mark.slow),
-    pytest.param('baselines/deformable-detr_r50_16xb2-50e_coco', marks=pytest.mark.slow),
-    'shapes/detr_r18_small_1xb16-24e_shapes',
-    'shapes/conditional-detr_r18_small_1xb16-24e_shapes',
-    'shapes/dab-detr_r18_small_1xb16-24e_shapes',
-    'shapes/deformable-detr_r18_small_1xb16-24e_shapes',
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'baselines/detr_r50_8xb2-50e_coco',
+        pytest.param('baselines/detr_r50-dc5_8xb1-50e_coco', marks=pytest.mark.slow),
+        pytest.param('baselines/detr_r101_8xb2-50e_coco', marks=pytest.mark.slow),
+        pytest.param('baselines/detr_r101-dc5_8xb1-50e_coco', marks=pytest.mark.slow),
+        'baselines/deformable-detr_r50_single-scale_16xb2-50e_coco',
+        pytest.param('baselines/deformable-detr_r50-dc5_single-scale_16xb2-50e_coco', marks=pytest.mark.slow),
+        pytest.param('baselines/deformable-detr_r50_16xb2-50e_coco', marks=pytest.mark.slow),
+        'shapes/detr_r18_small_1xb16-24e_shapes',
+        'shapes/conditional-detr_r18_small_1xb16-24e_shapes',
+        'shapes/dab-detr_r18_small_1xb16-24e_shapes',
+        'shapes/deformable-detr_r18_small_1xb16-24e_shapes',
+    ],
+)
 def test_trains_two_steps_on_a_cpu(name, root, load_config):
     model = load_config(root / f'configs/{name}.py').model
     model.backbone.init_cfg = None
@@ -174,8 +200,10 @@ def test_trains_two_steps_on_a_cpu(name, root, load_config):
         net.init_weights()
     net.train()
     images = torch.randn(2, 3, 96, 128)
-    samples = [sample((96, 128), (96, 128), [[4, 6, 50, 60], [30, 20, 120, 90]], [0, 3]),
-               sample((70, 100), (96, 128), [[10, 10, 90, 60]], [4])]
+    samples = [
+        sample((96, 128), (96, 128), [[4, 6, 50, 60], [30, 20, 120, 90]], [0, 3]),
+        sample((70, 100), (96, 128), [[10, 10, 90, 60]], [4]),
+    ]
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
     before = net.query_embedding.weight.detach().clone()
     for _ in range(2):
@@ -188,8 +216,10 @@ def test_trains_two_steps_on_a_cpu(name, root, load_config):
 
 
 def test_small_systems_have_equal_data_schedule_width_and_depth(root, load_config):
-    small = [load_config(root / f'configs/shapes/{system}_r18_small_1xb16-24e_shapes.py')
-             for system in ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')]
+    small = [
+        load_config(root / f'configs/shapes/{system}_r18_small_1xb16-24e_shapes.py')
+        for system in ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')
+    ]
     for config in small[1:]:
         for name in ('train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
             assert config[name] == small[0][name], name

@@ -11,15 +11,19 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmcondetr import complexity, model_index
 from mmcondetr.models.attention import DotProductAttention
 from mmcondetr.models.backbone import FoldingBottleneck
+from tools.model_zoo import complexity, model_index
 
 DATA = Path(__file__).parents[1] / 'data'
 SIZES = complexity.read_sizes(DATA / 'coco_val2017_first100_sizes.json')
 PAPER = json.loads((DATA / 'conditional_detr_table1.json').read_text())['rows']
-MODELS = ['conditional-detr_r50_8xb2-50e_coco', 'conditional-detr_r50-dc5_8xb1-50e_coco',
-          'conditional-detr_r101_8xb2-50e_coco', 'conditional-detr_r101-dc5_8xb1-50e_coco']
+MODELS = [
+    'conditional-detr_r50_8xb2-50e_coco',
+    'conditional-detr_r50-dc5_8xb1-50e_coco',
+    'conditional-detr_r101_8xb2-50e_coco',
+    'conditional-detr_r101-dc5_8xb1-50e_coco',
+]
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -32,7 +36,9 @@ def test_parameters_and_gflops_are_table_1s(name, root, load_config):
     for entry in model_index.read_index(root):
         if entry.metadata['Counted GFLOPs'] and entry.config.startswith(f'configs/conditional_detr/{name[:-11]}'):
             assert (entry.metadata['Counted Parameters (M)'], entry.metadata['Counted GFLOPs']) == (
-                round(params, 1), round(gflops, 1)), entry.name
+                round(params, 1),
+                round(gflops, 1),
+            ), entry.name
 
 
 def test_what_the_paper_counts_besides_makes_up_the_rest(root, load_config):
@@ -61,16 +67,22 @@ def test_what_the_paper_counts_besides_makes_up_the_rest(root, load_config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['deformable-detr_r50_single-scale_16xb2-50e_coco',
-                                  'deformable-detr_r50-dc5_single-scale_16xb2-50e_coco',
-                                  'deformable-detr_r50_16xb2-50e_coco'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'deformable-detr_r50_single-scale_16xb2-50e_coco',
+        'deformable-detr_r50-dc5_single-scale_16xb2-50e_coco',
+        'deformable-detr_r50_16xb2-50e_coco',
+    ],
+)
 def test_deformable_detrs_gflops_are_the_tables(name, root, load_config):
     """Its shapes depend on values, so that it runs on a CPU: at two sizes, for its cost is linear in pixels."""
     config = load_config(root / f'configs/baselines/{name}.py')
     init_default_scope('mmdet')
     model = registry.MODELS.build(config.model).eval().requires_grad_(False)
     (small, few), (large, many) = (
-        (width * height, count_on_a_cpu(model, width, height)) for width, height in ((256, 192), (512, 384)))
+        (width * height, count_on_a_cpu(model, width, height)) for width, height in ((256, 192), (512, 384))
+    )
     slope = (many - few) / (large - small)
     pixels = sum(width * height for width, height in map(complexity.resized, SIZES)) / len(SIZES)
     entry = next(entry for entry in model_index.read_index(root) if Path(entry.config).stem == name)
@@ -86,8 +98,10 @@ def count_on_a_cpu(model, width, height):
     return counter.get_total_flops() / 2
 
 
-@pytest.mark.parametrize('size, expected', [((640, 480), (1067, 800)), ((480, 640), (800, 1067)),
-                                            ((2000, 500), (1333, 333)), ((800, 800), (800, 800))])
+@pytest.mark.parametrize(
+    'size, expected',
+    [((640, 480), (1067, 800)), ((480, 640), (800, 1067)), ((2000, 500), (1333, 333)), ((800, 800), (800, 800))],
+)
 def test_resized(size, expected):
     assert complexity.resized(size) == expected
 
@@ -108,7 +122,7 @@ class OneAttention(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.attention = DotProductAttention(num_heads=2, dropout=0.)
+        self.attention = DotProductAttention(num_heads=2, dropout=0.0)
 
     def forward(self, inputs, data_samples, mode):
         query, key = inputs.new_empty(1, 5, 8), inputs.new_empty(1, 7, 8)
@@ -121,7 +135,6 @@ def test_attention_counts_needed_products_only():
 
 
 class LinearAndConvolution(nn.Module):
-
     def __init__(self):
         super().__init__()
         with torch.device('meta'):
@@ -133,7 +146,8 @@ class LinearAndConvolution(nn.Module):
 
 def test_linear_and_convolution_count_multiply_adds():
     assert complexity.count_multiply_adds(LinearAndConvolution().requires_grad_(False), (10, 20)) == (
-        10 * 20 * 4 * 27 + 4 * 6)
+        10 * 20 * 4 * 27 + 4 * 6
+    )
 
 
 def test_turned_images_cost_the_same(root, load_config):

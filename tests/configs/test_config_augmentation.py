@@ -21,12 +21,17 @@ def branches(config):
 
 def image(width, height):
     boxes = np.array([[0, 0, width / 3, height]], dtype=np.float32)  # x1, y1, x2, y2 in pixels: the left third
-    return dict(img=np.zeros((height, width, 3), np.uint8), img_shape=(height, width), gt_bboxes=boxes,
-                gt_bboxes_labels=np.array([3]), gt_ignore_flags=np.array([False]))
+    return dict(
+        img=np.zeros((height, width, 3), np.uint8),
+        img_shape=(height, width),
+        gt_bboxes=boxes,
+        gt_bboxes_labels=np.array([3]),
+        gt_ignore_flags=np.array([False]),
+    )
 
 
 def test_scales_are_the_authors(config, branches):
-    (whole, ), (before, _, after) = branches
+    (whole,), (before, _, after) = branches
     sides = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
     assert whole.scales == after.scales == [(side, 1333) for side in sides]
     assert [side for side, _ in before.scales] == [400, 500, 600]

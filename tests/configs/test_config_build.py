@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmcondetr.complexity import build_on_meta
+from tools.model_zoo.complexity import build_on_meta
 
 
 def module_of(part) -> str:

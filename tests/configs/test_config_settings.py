@@ -3,8 +3,10 @@
 import re
 
 DROPPED_AT = {50: 40, 75: 60, 108: 80}
-NAME = re.compile(r'(?P<system>[a-z-]+)_(?P<backbone>r\d+(-dc5)?)(_(?P<variant>[a-z0-9-]+))?'
-                  r'_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<epochs>\d+)e_(?P<dataset>[a-z0-9-]+)')
+NAME = re.compile(
+    r'(?P<system>[a-z-]+)_(?P<backbone>r\d+(-dc5)?)(_(?P<variant>[a-z0-9-]+))?'
+    r'_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<epochs>\d+)e_(?P<dataset>[a-z0-9-]+)'
+)
 IMAGENET = {50: 'resnet50-0676ba61.pth', 101: 'resnet101-63fe2227.pth'}
 
 
@@ -28,12 +30,14 @@ def test_there_are_the_twelve_models(root):
     names = {path.stem for path in (root / 'configs/conditional_detr').glob('*.py')}
     assert names == {
         f'conditional-detr_{backbone}_8xb{batch}-{epochs}e_coco'
-        for backbone, batch in (('r50', 2), ('r101', 2), ('r50-dc5', 1), ('r101-dc5', 1)) for epochs in DROPPED_AT
+        for backbone, batch in (('r50', 2), ('r101', 2), ('r50-dc5', 1), ('r101-dc5', 1))
+        for epochs in DROPPED_AT
     }
 
 
 def test_leaf_is_its_difference_only(any_leaf):
-    assert len(any_leaf.read_text().splitlines()) <= 15
+    lines = [line for line in any_leaf.read_text().splitlines() if not line.startswith('#')]
+    assert len(lines) <= 15
     assert '_base_' in any_leaf.read_text()
 
 
@@ -83,7 +87,8 @@ def test_training_recipe_is_the_papers(table1_leaf, load_config):
     assert config.optim_wrapper.paramwise_cfg.custom_keys == dict(backbone=dict(lr_mult=0.1, decay_mult=1.0))
     assert config.optim_wrapper.clip_grad == dict(max_norm=0.1, norm_type=2)
     assert [dict(step) for step in config.param_scheduler] == [
-        dict(type='MultiStepLR', begin=0, end=epochs, by_epoch=True, milestones=[DROPPED_AT[epochs]], gamma=0.1)]
+        dict(type='MultiStepLR', begin=0, end=epochs, by_epoch=True, milestones=[DROPPED_AT[epochs]], gamma=0.1)
+    ]
     assert config.max_epochs == config.train_cfg.max_epochs == epochs
     assert config.train_dataloader.batch_size == (1 if dc5 else 2)
     assert config.auto_scale_lr.base_batch_size == (8 if dc5 else 16)
@@ -97,11 +102,11 @@ def test_model_settings_are_the_papers(table1_leaf, load_config):
     assert model.encoder.num_layers == model.decoder.num_layers == 6
     assert model.encoder.layer.feedforward_channels == model.decoder.layer.feedforward_channels == 2048
     head = model.bbox_head
-    assert dict(head.loss_cls) == dict(
-        type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
+    assert dict(head.loss_cls) == dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0)
     assert (head.loss_bbox.loss_weight, head.loss_iou.loss_weight) == (5.0, 2.0)
     assert dict(model.train_cfg.assigner) == dict(
-        type='mmcondetr.HungarianMatcher', class_cost=2.0, bbox_cost=5.0, giou_cost=2.0)
+        type='mmcondetr.HungarianMatcher', class_cost=2.0, bbox_cost=5.0, giou_cost=2.0
+    )
 
 
 def test_backbone_starts_from_imagenet_frozen_stem_and_batch_norm(table1_leaf, load_config):

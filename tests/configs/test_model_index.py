@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmcondetr import model_index
+from tools.model_zoo import model_index
 
 PAPER = json.loads((Path(__file__).parents[1] / 'data/conditional_detr_table1.json').read_text())
 BEGIN, END = model_index.BEGIN.format('models'), model_index.END.format('models')
@@ -27,8 +27,11 @@ def entries(root):
 
 def own(entries):
     """The entries of Table 1's twelve that stand for a config of their own."""
-    return [entry for name, entry in entries.items()
-            if entry.config.startswith('configs/conditional_detr/') and name != MMDET_ENTRY]
+    return [
+        entry
+        for name, entry in entries.items()
+        if entry.config.startswith('configs/conditional_detr/') and name != MMDET_ENTRY
+    ]
 
 
 def test_one_entry_a_config_named_as_its_file(entries, root):
@@ -42,7 +45,8 @@ def test_names_are_distinct_and_collections_exist(root):
     names = [model['Name'] for model in metafile['Models']]
     assert len(set(names)) == len(names) == 13
     assert {model['In Collection'] for model in metafile['Models']} == {
-        collection['Name'] for collection in metafile['Collections']}
+        collection['Name'] for collection in metafile['Collections']
+    }
     assert all((root / collection['README']).is_file() for collection in metafile['Collections'])
 
 
@@ -53,7 +57,8 @@ def test_figures_are_table_1(entries):
         assert entry.metadata['FLOPs'] == row['GFLOPs'] * 10**9
         assert entry.metadata['Parameters'] == row['params (M)'] * 10**6
         assert {metric: entry.metrics[f'box {metric} (paper)'] for metric in model_index.PAPER_METRICS} == {
-            metric: row[metric] for metric in model_index.PAPER_METRICS}
+            metric: row[metric] for metric in model_index.PAPER_METRICS
+        }
 
 
 def test_metadata_agrees_with_the_config(entries, root, load_config):
@@ -90,7 +95,7 @@ def test_table_has_a_row_a_config_with_links_that_exist(entries, root):
         row = next(line for line in table.splitlines() if line.startswith(f'| [{name}]'))
         link = row.split('](')[1].split(')')[0]
         assert (root / folder / link).is_file()
-        assert f"| {entry.metrics['box AP (paper)']} |" in row
+        assert f'| {entry.metrics["box AP (paper)"]} |' in row
     assert len(table.splitlines()) == 2 + 12 + 2
 
 

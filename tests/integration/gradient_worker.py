@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from tiny_model import build, sample, tiny_config
 
-from mmcondetr.engine.launch import prepare_processes, stop
+from mmcondetr.engine.launching import prepare_processes, stop
 
 
 def batch() -> tuple:

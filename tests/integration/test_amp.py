@@ -25,9 +25,18 @@ def test_only_the_forward_pass_is_under_autocast():
 @pytest.mark.skipif(torch.cuda.is_available(), reason='--amp chooses the GPU where there is one')
 def test_amp_trains_on_a_cpu(run_tool, tmp_path):
     config = write_config(tmp_path, 'train_cfg = dict(max_epochs=1)')
-    done = run_tool('train', config, '--amp', '--work-dir', tmp_path / 'work', '--cfg-options',
-                    'model.encoder.with_cp=True', 'model.decoder.with_cp=True', 'default_hooks.logger.interval=1',
-                    cwd=tmp_path)
+    done = run_tool(
+        'train',
+        config,
+        '--amp',
+        '--work-dir',
+        tmp_path / 'work',
+        '--cfg-options',
+        'model.encoder.with_cp=True',
+        'model.decoder.with_cp=True',
+        'default_hooks.logger.interval=1',
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     losses = re.findall(r'Epoch\(train\).* loss: (\d+\.\d+)', done.stdout + done.stderr)
     assert len(losses) == 5  # 40 images, 8 a step; nan would not match

@@ -18,7 +18,7 @@ from tiny_model import tiny_config
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.datasets.shapes import SHAPES_CLASSES as SHAPES
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.registry import MODELS
 
 
@@ -51,8 +51,9 @@ def test_tools_test_reads_every_family(tmp_path, run_tool):
     predictions = {}
     for family in ('mmcondetr', 'authors', 'huggingface'):
         path = write_family(tmp_path, model.state_dict(), family, tuple(SHAPES))
-        done = run_tool('test', config, path, '--out', tmp_path / f'{family}.pkl', '--work-dir', tmp_path / family,
-                        cwd=tmp_path)
+        done = run_tool(
+            'test', config, path, '--out', tmp_path / f'{family}.pkl', '--work-dir', tmp_path / family, cwd=tmp_path
+        )
         output = done.stdout + done.stderr
         assert done.returncode == 0, output[-3000:]
         assert f'recognised as a checkpoint of {FAMILIES[family].title}' in output
@@ -81,14 +82,18 @@ def test_fine_tuning_keeps_the_rows_of_known_classes(tmp_path):
 
 
 def test_detinferencer_takes_the_authors_file_and_names_its_classes(tmp_path):
-    from mmcondetr.apis import DetInferencer
+    from mmcondetr.inference.det_inferencer import DetInferencer
+
     config, checkpoint = write_model(tmp_path, tiny_config())
     settings = Config.fromfile(config)
     settings.test_dataloader.dataset.pipeline[0].type = 'LoadImageFromFile'  # the name that DetInferencer looks for
     settings.visualizer = dict(type='DetLocalVisualizer')
     settings.dump(config)
-    (tmp_path / 'annotations.json').write_text(json.dumps(dict(
-        images=[], annotations=[], categories=[dict(id=i, name=name) for i, name in enumerate(CLASSES)])))
+    (tmp_path / 'annotations.json').write_text(
+        json.dumps(
+            dict(images=[], annotations=[], categories=[dict(id=i, name=name) for i, name in enumerate(CLASSES)])
+        )
+    )
     tensors = torch.load(checkpoint, weights_only=True)['state_dict']
     path = write_family(tmp_path, tensors, 'authors', CLASSES)
     image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
@@ -107,9 +112,15 @@ def test_detinferencer_takes_the_authors_file_and_names_its_classes(tmp_path):
     np.testing.assert_allclose(found['scores'], results[0]['scores'], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize('options, message', [(dict(optimize='int8'), "one of fp32, bf16, fp16 or None, got 'int8'"),
-                                              (dict(compile=True), 'compile needs optimize')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(optimize='int8'), "one of fp32, bf16, fp16 or None, got 'int8'"),
+        (dict(compile=True), 'compile needs optimize'),
+    ],
+)
 def test_detinferencer_refuses_other_switches(options, message):
-    from mmcondetr.apis import DetInferencer
+    from mmcondetr.inference.det_inferencer import DetInferencer
+
     with pytest.raises(UserError, match=message):
         DetInferencer('no-such-config', **options)

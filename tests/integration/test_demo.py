@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mmcondetr.demo import METRICS, demo_config, run_demo
+from tools.demo.demo import METRICS, demo_config, run_demo
 
 pytestmark = pytest.mark.slow
 PICTURES = ('detections.png', 'training_curve.png', 'attention.png', 'explorer.html')

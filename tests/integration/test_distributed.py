@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmcondetr.engine import launch
-from mmcondetr.engine.errors import UserError
+from mmcondetr.engine import launching as launch
+from mmcondetr.errors import UserError
 
 WORKER = Path(__file__).with_name('gradient_worker.py')
 TORCHRUN = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
@@ -18,7 +18,10 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason='about machines w
 
 def run(*command: object, environment: dict) -> None:
     done = subprocess.run(
-        [*map(str, command)], env={**environment, 'CUDA_VISIBLE_DEVICES': '-1'}, capture_output=True, text=True,
+        [*map(str, command)],
+        env={**environment, 'CUDA_VISIBLE_DEVICES': '-1'},
+        capture_output=True,
+        text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -8,7 +8,8 @@ import pytest
 from tiny_files import write_model
 from tiny_model import tiny_config
 
-from mmcondetr.visualization import load_detector, write_explorer
+from mmcondetr.inference import load_detector
+from mmcondetr.visualization import write_explorer
 
 webdriver = pytest.importorskip('selenium.webdriver', reason='needs selenium (pip install "mmcondetr[test]")')
 
@@ -16,11 +17,22 @@ BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil
 DRIVER = shutil.which('chromedriver')
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason='needs Chromium and chromedriver (Debian: apt-get install '
-                       'chromium chromium-driver)'),
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER),
+        reason='needs Chromium and chromedriver (Debian: apt-get install chromium chromium-driver)',
+    ),
 ]
-FLAGS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-dev-shm-usage',
-         '--disable-background-networking', '--disable-component-update', '--disable-sync')
+FLAGS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-dev-shm-usage',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+)
 
 
 @pytest.fixture(scope='module')
@@ -97,10 +109,10 @@ def test_clicking_a_detection_changes_the_overlay(opened):
     found = opened.find_elements('css selector', '#boxes button')
     assert len(found) == 4
     # the box that lies on top at its own centre is reached with a real click
-    top = opened.execute_script('''
+    top = opened.execute_script("""
         return [...document.querySelectorAll('#boxes button[aria-pressed="false"]')].find((button) => {
           const frame = button.getBoundingClientRect();
-          return document.elementFromPoint(frame.x + frame.width / 2, frame.y + frame.height / 2) === button; })''')
+          return document.elementFromPoint(frame.x + frame.width / 2, frame.y + frame.height / 2) === button; })""")
     assert top is not None
     ActionChains(opened).move_to_element(top).click().perform()
     assert top.get_attribute('aria-pressed') == 'true'
@@ -109,8 +121,13 @@ def test_clicking_a_detection_changes_the_overlay(opened):
 
 def test_layers_heads_and_kinds_change_the_overlay(opened):
     shown = {overlay(opened)}
-    for selector, index in (('#kinds button', 1), ('#kinds button', 2), ('#heads button', 2), ('#layers button', 0),
-                            ('#thumbnails button', 8)):
+    for selector, index in (
+        ('#kinds button', 1),
+        ('#kinds button', 2),
+        ('#heads button', 2),
+        ('#layers button', 0),
+        ('#thumbnails button', 8),
+    ):
         click(opened, selector, index)
         shown.add(overlay(opened))
     assert len(shown) == 6
@@ -120,8 +137,10 @@ def test_layers_heads_and_kinds_change_the_overlay(opened):
 
 def test_the_box_is_refined_layer_by_layer(opened):
     def box():
-        return opened.execute_script('const box = document.querySelector("svg .chosen"); '
-                                     'return ["x", "y", "width", "height"].map((name) => box.getAttribute(name))')
+        return opened.execute_script(
+            'const box = document.querySelector("svg .chosen"); '
+            'return ["x", "y", "width", "height"].map((name) => box.getAttribute(name))'
+        )
 
     boxes = set()
     for layer in range(3):
@@ -174,8 +193,8 @@ def test_detections_are_reached_with_the_tab_key(opened):
 
 def test_opacity_and_scale(opened):
     before = overlay(opened)
-    opened.execute_script('''const slider = document.getElementById('opacity'); slider.value = 30;
-                             slider.dispatchEvent(new Event('input'));''')
+    opened.execute_script("""const slider = document.getElementById('opacity'); slider.value = 30;
+                             slider.dispatchEvent(new Event('input'));""")
     style = opened.execute_script('return document.getElementById("overlay").style.opacity')
     assert float(style) == pytest.approx(0.3) and overlay(opened) == before
     largest = opened.find_element('id', 'scale-max').text

@@ -13,26 +13,26 @@ import pytest
 import torch
 from tiny import finish, start, write_config
 
-from mmcondetr.engine.checkpoint_io import load_file
+from mmcondetr.checkpoints.files import load_file
 
 pytestmark = pytest.mark.slow
 
-LOADER = '''
+LOADER = """
 train_dataloader = dict(num_workers={workers}, persistent_workers={persistent})
 val_dataloader = dict(num_workers={workers}, persistent_workers={persistent})
 test_dataloader = dict(num_workers={workers}, persistent_workers={persistent})
-'''
-BY_ITERATION = '''
+"""
+BY_ITERATION = """
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=30, val_interval=7)
 param_scheduler = [dict(type='MultiStepLR', begin=0, end=30, by_epoch=False, milestones=[20], gamma=0.1)]
 train_dataloader = dict(sampler=dict(type='mmcondetr.InfiniteEpochSampler'))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=10))
 log_processor = dict(by_epoch=False)
-'''
+"""
 BY_ITERATION_IN_PASSES = BY_ITERATION.replace('InfiniteEpochSampler', 'EpochSampler')
-WITHOUT_SEED = '''
+WITHOUT_SEED = """
 randomness = dict(seed=None, _delete_=True)
-'''
+"""
 
 
 def loader(workers: int) -> str:
@@ -93,11 +93,15 @@ def uninterrupted(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize('changes, middle, last', [
-    ([loader(0)], 'epoch_2.pth', 'epoch_6.pth'),
-    ([loader(2)], 'epoch_2.pth', 'epoch_6.pth'),
-    ([loader(2), BY_ITERATION], 'iter_10.pth', 'iter_30.pth'),
-], ids=['epochs-0-workers', 'epochs-2-workers', 'iterations-2-workers'])
+@pytest.mark.parametrize(
+    'changes, middle, last',
+    [
+        ([loader(0)], 'epoch_2.pth', 'epoch_6.pth'),
+        ([loader(2)], 'epoch_2.pth', 'epoch_6.pth'),
+        ([loader(2), BY_ITERATION], 'iter_10.pth', 'iter_30.pth'),
+    ],
+    ids=['epochs-0-workers', 'epochs-2-workers', 'iterations-2-workers'],
+)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, changes, middle, last):
     config, work_dir = write_config(tmp_path, *changes), tmp_path / 'run'
     kill_after(config, work_dir, middle)
@@ -111,10 +115,14 @@ def test_workers_do_not_change_training(uninterrupted):
     assert_same_training(uninterrupted(loader(0)) / 'epoch_6.pth', uninterrupted(loader(2)) / 'epoch_6.pth')
 
 
-@pytest.mark.parametrize('changes, middle, last', [
-    ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
-    ([loader(0), BY_ITERATION_IN_PASSES], 'iter_20.pth', 'iter_30.pth'),
-], ids=['without-a-seed', 'iterations-in-passes'])
+@pytest.mark.parametrize(
+    'changes, middle, last',
+    [
+        ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
+        ([loader(0), BY_ITERATION_IN_PASSES], 'iter_20.pth', 'iter_30.pth'),
+    ],
+    ids=['without-a-seed', 'iterations-in-passes'],
+)
 def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, changes, middle, last):
     """Where the config has no seed, the resumed run has the first run's order and augmentation, too."""
     whole, work_dir = uninterrupted(*changes), tmp_path / 'run'
@@ -125,7 +133,7 @@ def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, c
     assert_same_training(whole / last, work_dir / last)
 
 
-DIES_WHILE_WRITING = '''
+DIES_WHILE_WRITING = """
 import os, signal, sys
 import mmcondetr
 from mmengine.config import Config
@@ -144,7 +152,7 @@ checkpoint_hook.register_backend('mmcondetr_atomic', Dying, force=True)
 config = Config.fromfile(sys.argv[1])
 config.work_dir = sys.argv[2]
 Runner.from_cfg(config).train()
-'''
+"""
 
 
 def test_killed_while_writing_leaves_the_former_checkpoint(tmp_path, uninterrupted):

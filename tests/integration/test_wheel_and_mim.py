@@ -68,9 +68,7 @@ def wheel(checkout, tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def shapes(root, run_tool, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('shapes')
-    done = run_tool(
-        'generate_shapes', folder / 'set', '--num-train', 4, '--num-val', 2, '--image-size', 64, cwd=folder
-    )
+    done = run_tool('generate_shapes', folder / 'set', '--num-train', 4, '--num-val', 2, '--image-size', 64, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / 'set'
 

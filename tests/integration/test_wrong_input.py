@@ -18,18 +18,18 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from tiny import write_config
 
+from mmcondetr.checkpoints.files import load_file
+from mmcondetr.cli.common import build_runner
 from mmcondetr.datasets import generate_shapes
-from mmcondetr.engine.checkpoint_io import load_file
-from mmcondetr.engine.cli import build_runner
-from mmcondetr.engine.errors import NonFiniteLossError, UserError
+from mmcondetr.errors import NonFiniteLossError, UserError
 from mmcondetr.registry import TRANSFORMS
 
-ALONE = '''
+ALONE = """
 train_dataloader = dict(num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = dict(num_workers=0, persistent_workers=False)
 train_cfg = dict(max_epochs=2)
-'''
+"""
 _numbers = itertools.count()
 
 
@@ -155,7 +155,7 @@ class Code:
         self.path = path
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path), )
+        return os.mkdir, (str(self.path),)
 
 
 def test_checkpoint_that_holds_code(config, tmp_path):
@@ -169,8 +169,11 @@ def test_non_finite_loss(config):
     pipeline = config.train_dataloader.dataset.pipeline
     config.train_dataloader.dataset.pipeline = [*pipeline[:-1], dict(type='mmcondetr.SpoilOnePixel'), pipeline[-1]]
     # BatchNorm in training spreads one image's NaN over the batch, so the image with the NaN is named besides.
-    fails(config, r'loss_\w+ of decoder layer \d is (nan|inf) on image .* the model from: \S*train/000005.png\.',
-          NonFiniteLossError)
+    fails(
+        config,
+        r'loss_\w+ of decoder layer \d is (nan|inf) on image .* the model from: \S*train/000005.png\.',
+        NonFiniteLossError,
+    )
     work_dir = Path(config.work_dir)
     assert [path.name for path in work_dir.glob('*.pth')] == ['epoch_1.pth']
     kept = load_file(work_dir / 'epoch_1.pth')
@@ -197,8 +200,15 @@ def test_interrupted_and_resumed(tmp_path, shapes, root, source_environment):
     shutil.copytree(shapes, tmp_path / 'shapes')
     config, work_dir = write_config(tmp_path, ALONE, 'train_cfg = dict(max_epochs=500)'), tmp_path / 'run'
     command = [sys.executable, str(root / 'tools/train.py'), str(config), '--work-dir', str(work_dir)]
-    process = subprocess.Popen(command, cwd=tmp_path, env=source_environment, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=source_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     deadline = time.time() + 120
     while not (work_dir / 'last_checkpoint').exists() and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
@@ -207,8 +217,14 @@ def test_interrupted_and_resumed(tmp_path, shapes, root, source_environment):
     assert process.returncode == 130 and 'Traceback' not in errors and '--resume' in errors
     before = load_file((work_dir / 'last_checkpoint').read_text())['meta']['epoch']
     assert before < 500
-    done = subprocess.run([*command, '--resume', '--cfg-options', f'train_cfg.max_epochs={before + 1}'], cwd=tmp_path,
-                          env=source_environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, '--resume', '--cfg-options', f'train_cfg.max_epochs={before + 1}'],
+        cwd=tmp_path,
+        env=source_environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert f'resumed epoch: {before}' in done.stdout + done.stderr
     assert load_file(work_dir / f'epoch_{before + 1}.pth')['meta']['epoch'] == before + 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-CONFIG = '''
+CONFIG = """
 _base_ = ['{root}/configs/_base_/datasets/shapes_detection.py', '{root}/configs/_base_/default_runtime.py']
 model = dict(
     type='mmcondetr.ConditionalDETR', num_queries=8,
@@ -45,9 +45,9 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 randomness = dict(seed=5)
-'''
+"""
 
-PROGRAM = '''
+PROGRAM = """
 import sys
 import mmcondetr
 from mmengine.config import Config
@@ -56,7 +56,7 @@ config = Config.fromfile(sys.argv[1])
 config.work_dir = sys.argv[2]
 config.resume = sys.argv[3] == 'resume'
 getattr(Runner.from_cfg(config), sys.argv[4])()
-'''
+"""
 
 
 def write_config(folder: Path, *changes: str) -> Path:
@@ -69,13 +69,23 @@ def write_config(folder: Path, *changes: str) -> Path:
     return path
 
 
-def start(config: Path, work_dir: Path, mode: str = 'fresh', task: str = 'train', program: str = PROGRAM,
-          ) -> subprocess.Popen:
+def start(
+    config: Path,
+    work_dir: Path,
+    mode: str = 'fresh',
+    task: str = 'train',
+    program: str = PROGRAM,
+) -> subprocess.Popen:
     """Run a config in a process of its own; its output goes to ``work_dir``.log."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
     with open(work_dir.with_suffix('.log'), 'ab') as log:
-        return subprocess.Popen([sys.executable, '-c', program, str(config), str(work_dir), mode, task],
-                                env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, '-c', program, str(config), str(work_dir), mode, task],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def finish(process: subprocess.Popen, work_dir: Path) -> str:

@@ -29,14 +29,14 @@ def shapes(num_patterns: int, num_classes: int = 91, num_queries: int = 300) -> 
     def mlp(name: str, *widths: int) -> None:
         for index, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
             result[f'{name}.layers.{index}.weight'] = (outputs, inputs)
-            result[f'{name}.layers.{index}.bias'] = (outputs, )
+            result[f'{name}.layers.{index}.bias'] = (outputs,)
 
     mlp('transformer.encoder.query_scale', DIMS, DIMS, DIMS)
     mlp('transformer.decoder.ref_point_head', 2 * DIMS, DIMS, DIMS)
     mlp('transformer.decoder.ref_anchor_head', DIMS, DIMS, 2)
     mlp('transformer.decoder.bbox_embed', DIMS, DIMS, DIMS, 4)
     for part in ('encoder', 'decoder'):
-        result.update({f'transformer.{part}.layers.{layer}.activation.weight': (1, ) for layer in range(6)})
+        result.update({f'transformer.{part}.layers.{layer}.activation.weight': (1,) for layer in range(6)})
     if num_patterns:
         result['transformer.patterns.weight'] = (num_patterns, DIMS)
     return result

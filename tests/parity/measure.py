@@ -93,8 +93,9 @@ def samples(targets: list[dict[str, np.ndarray]], sizes: tuple = weights.IMAGE_S
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
     result = []
     for size, target in zip(sizes, targets):
-        sample = DetDataSample(metainfo=dict(
-            img_shape=size, batch_input_shape=(height, width), ori_shape=size, scale_factor=(1.0, 1.0)))
+        sample = DetDataSample(
+            metainfo=dict(img_shape=size, batch_input_shape=(height, width), ori_shape=size, scale_factor=(1.0, 1.0))
+        )
         boxes = bbox_cxcywh_to_xyxy(torch.from_numpy(target['boxes'])) * torch.tensor([size[1], size[0]] * 2)
         sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.from_numpy(target['labels']))
         result.append(sample)
@@ -155,8 +156,12 @@ def wrongly_dilated(backbone: str) -> Difference:
     model.load_state_dict(authors_tensors(backbone))
     golden = np.load(GOLDEN / f'authors_{backbone}.npz')
     logits, boxes = outputs(model)
-    return Difference(apart(logits[-1, :, ::3], golden['last_logits']), apart(boxes[-1], golden['boxes'][-1]), None,
-                      spread(logits[-1]))
+    return Difference(
+        apart(logits[-1, :, ::3], golden['last_logits']),
+        apart(boxes[-1], golden['boxes'][-1]),
+        None,
+        spread(logits[-1]),
+    )
 
 
 @torch.no_grad()
@@ -174,8 +179,9 @@ def padding_leak(backbone: str) -> tuple[Difference, Difference]:
     features = model.extract_feat(alone)
     expected, reference = model.forward_transformer(features, None)
     their_logits, their_boxes = model.bbox_head(expected, reference)
-    whole = Difference(apart(logits[:, 1:], their_logits), apart(boxes[:, 1:], their_boxes), None,
-                       spread(their_logits[-1]))
+    whole = Difference(
+        apart(logits[:, 1:], their_logits), apart(boxes[:, 1:], their_boxes), None, spread(their_logits[-1])
+    )
     rows, columns = features.shape[-2:]
     padded = torch.randn(1, features.shape[1], rows + 2, columns + 3, generator=torch.Generator().manual_seed(0))
     padded[:, :, :rows, :columns] = features
@@ -199,6 +205,7 @@ def mmdet_model(backbone: str) -> nn.Module:
 
 def _mmdet_config() -> Path:
     import mmdet
+
     return Path(mmdet.__file__).parent / '.mim/configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 
 
@@ -217,7 +224,8 @@ def against_mmdet(backbone: str) -> Difference:
         loss = terms(ours.loss(images()[0], model_samples(80)))
         their_loss = terms(theirs.loss(images()[0], model_samples(80)))
     return Difference(
-        apart(logits, their_logits), apart(boxes, their_boxes), apart(loss, their_loss), spread(logits[-1]))
+        apart(logits, their_logits), apart(boxes, their_boxes), apart(loss, their_loss), spread(logits[-1])
+    )
 
 
 @torch.no_grad()
@@ -227,17 +235,24 @@ def against_transformers(backbone: str, folder: Path) -> Difference:
     transformers gives the last layer only (``auxiliary_loss=False``).
     """
     from transformers import ConditionalDetrForObjectDetection
+
     theirs = ConditionalDetrForObjectDetection.from_pretrained(folder).eval()
     ours = our_model(backbone)
     pixels, mask = images()
     targets = weights.targets('model', 91, OBJECTS)
-    labels = [dict(class_labels=torch.from_numpy(item['labels']), boxes=torch.from_numpy(item['boxes']))
-              for item in targets]
+    labels = [
+        dict(class_labels=torch.from_numpy(item['labels']), boxes=torch.from_numpy(item['boxes'])) for item in targets
+    ]
     result = theirs(pixel_values=pixels, pixel_mask=(~mask).long(), labels=labels)
     factors = [getattr(theirs.config, f'{name}_loss_coefficient') for name in ('cls', 'bbox', 'giou')]
-    their_loss = torch.stack([result.loss_dict[name] * factor
-                              for name, factor in zip(('loss_ce', 'loss_bbox', 'loss_giou'), factors)])
+    their_loss = torch.stack(
+        [result.loss_dict[name] * factor for name, factor in zip(('loss_ce', 'loss_bbox', 'loss_giou'), factors)]
+    )
     logits, boxes = outputs(ours)
     loss = losses_of(ours.bbox_head, logits, boxes, model_samples(91))[-1]
-    return Difference(apart(logits[-1], result.logits), apart(boxes[-1], result.pred_boxes), apart(loss, their_loss),
-                      spread(logits[-1]))
+    return Difference(
+        apart(logits[-1], result.logits),
+        apart(boxes[-1], result.pred_boxes),
+        apart(loss, their_loss),
+        spread(logits[-1]),
+    )

@@ -13,8 +13,9 @@ from mmengine.runner import load_checkpoint
 from mmcondetr.checkpoints.classes import COCO_IDS
 
 
-@pytest.mark.parametrize('backbone', [
-    pytest.param(name, marks=pytest.mark.slow if 'r101' in name else ()) for name in BACKBONES])
+@pytest.mark.parametrize(
+    'backbone', [pytest.param(name, marks=pytest.mark.slow if 'r101' in name else ()) for name in BACKBONES]
+)
 def test_outputs_and_loss_equal_the_authors(backbone):
     difference = measure.against_authors(backbone)
     assert difference.spread > SPREAD
@@ -53,8 +54,12 @@ def test_matching_and_loss_equal_the_authors(case, counts):
     config = measure.config('r50')
     config.bbox_head.update(num_classes=91, train_cfg=config.train_cfg, test_cfg=config.test_cfg)
     head = measure.build(config.bbox_head)
-    matches = head.matcher.match(logits, boxes, [torch.from_numpy(item['labels']) for item in targets],
-                                 [torch.from_numpy(item['boxes']) for item in targets])
+    matches = head.matcher.match(
+        logits,
+        boxes,
+        [torch.from_numpy(item['labels']) for item in targets],
+        [torch.from_numpy(item['boxes']) for item in targets],
+    )
     for layer in range(2):
         for image in range(2):
             here = (matches.layer == layer) & (matches.image == image)

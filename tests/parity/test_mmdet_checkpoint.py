@@ -21,7 +21,7 @@ def test_a_file_as_mmdet_writes_it_loads_into_our_config(tmp_path):
     theirs = measure.mmdet_model('r50')
     theirs.load_state_dict(measure.mmdet_tensors(measure.our_model('r50', 80)))
     path = tmp_path / 'conditional-detr_r50_8xb2-50e_coco.pth'
-    torch.save(dict(meta=dict(epoch=50, dataset_meta=dict(classes=('any', ))), state_dict=theirs.state_dict()), path)
+    torch.save(dict(meta=dict(epoch=50, dataset_meta=dict(classes=('any',))), state_dict=theirs.state_dict()), path)
     ours = measure.build(measure.config('r50'))
     load_checkpoint(ours, str(path), map_location='cpu')
     for mine, other in zip(measure.outputs(ours, 80), measure.outputs(theirs, 80)):

@@ -23,8 +23,13 @@ pytestmark = pytest.mark.slow
 OUTPUT_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5
 # On top of weights.py: gains under which neither softmax nor 50 layers of ReLU amplify float32's rounding past 1e-5.
-GAINS = ((r'neck.*weight', 0.25), (r'encoder.*in_proj.weight', 0.3), (r'bn3.weight', 0.5),
-         (r'decoder.*(query|key)_\w+_proj.weight', 0.6), (r'cross_attn.value_proj', 1.5))
+GAINS = (
+    (r'neck.*weight', 0.25),
+    (r'encoder.*in_proj.weight', 0.3),
+    (r'bn3.weight', 0.5),
+    (r'decoder.*(query|key)_\w+_proj.weight', 0.6),
+    (r'cross_attn.value_proj', 1.5),
+)
 
 
 def build(config: Config, tensors: dict) -> torch.nn.Module:
@@ -49,8 +54,10 @@ def models():
             if re.search(pattern, name):
                 tensor.mul_(gain)
     ours = build(Config.fromfile(find_config('conditional-detr_r50_8xb2-50e_coco')), tensors)
-    theirs = build(get_config('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'),
-                   from_ours(tensors, FAMILIES['mmdet'], 'weights.py'))
+    theirs = build(
+        get_config('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'),
+        from_ours(tensors, FAMILIES['mmdet'], 'weights.py'),
+    )
     return ours, theirs
 
 

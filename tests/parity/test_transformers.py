@@ -14,7 +14,7 @@ from measure import GOLDEN, SPREAD, TOLERANCE
 from mmengine.runner import load_checkpoint
 from safetensors.torch import load_file, save_file
 
-from mmcondetr.checkpoints.convert import convert
+from mmcondetr.checkpoints.conversion import convert
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 

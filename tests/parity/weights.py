@@ -129,8 +129,18 @@ def transformer_shapes(layers: int = 6) -> dict[str, tuple[int, ...]]:
         norm(f'{at}.norm2')
     for layer in range(layers):
         at = f'transformer.decoder.layers.{layer}'
-        projections = ['sa_qcontent', 'sa_qpos', 'sa_kcontent', 'sa_kpos', 'sa_v', 'ca_qcontent', 'ca_kcontent',
-                       'ca_kpos', 'ca_v', 'ca_qpos_sine']
+        projections = [
+            'sa_qcontent',
+            'sa_qpos',
+            'sa_kcontent',
+            'sa_kpos',
+            'sa_v',
+            'ca_qcontent',
+            'ca_kcontent',
+            'ca_kpos',
+            'ca_v',
+            'ca_qpos_sine',
+        ]
         for projection in projections + (['ca_qpos'] if layer == 0 else []):
             linear(f'{at}.{projection}_proj', EMBED_DIMS, EMBED_DIMS)
         linear(f'{at}.self_attn.out_proj', EMBED_DIMS, EMBED_DIMS)

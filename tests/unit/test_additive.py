@@ -14,8 +14,9 @@ D, N, S = 32, 6, 9
 
 def layer(kind: str = 'AdditiveDecoderLayer', index: int = 1):
     torch.manual_seed(0)
-    return MODELS.build(dict(type=f'mmcondetr.{kind}', embed_dims=D, num_heads=4, feedforward_channels=64,
-                             dropout=0.0, index=index)).eval()
+    return MODELS.build(
+        dict(type=f'mmcondetr.{kind}', embed_dims=D, num_heads=4, feedforward_channels=64, dropout=0.0, index=index)
+    ).eval()
 
 
 def inputs():
@@ -35,17 +36,29 @@ def test_layer_equals_mmdets():
     ours = layer()
     attention = dict(embed_dims=D, num_heads=4, batch_first=True)
     theirs = DetrTransformerDecoderLayer(
-        self_attn_cfg=dict(attention), cross_attn_cfg=dict(attention),
-        ffn_cfg=dict(embed_dims=D, feedforward_channels=64, num_fcs=2, ffn_drop=0.0,
-                     act_cfg=dict(type='ReLU', inplace=True))).eval()
-    names = {'attn.in_proj_': 'in_proj.', 'attn.out_proj': 'out_proj', 'ffn.layers.0.0': 'ffn.linear1',
-             'ffn.layers.1': 'ffn.linear2', 'norms.0': 'norm1', 'norms.1': 'norm2', 'norms.2': 'norm3'}
+        self_attn_cfg=dict(attention),
+        cross_attn_cfg=dict(attention),
+        ffn_cfg=dict(
+            embed_dims=D, feedforward_channels=64, num_fcs=2, ffn_drop=0.0, act_cfg=dict(type='ReLU', inplace=True)
+        ),
+    ).eval()
+    names = {
+        'attn.in_proj_': 'in_proj.',
+        'attn.out_proj': 'out_proj',
+        'ffn.layers.0.0': 'ffn.linear1',
+        'ffn.layers.1': 'ffn.linear2',
+        'norms.0': 'norm1',
+        'norms.1': 'norm2',
+        'norms.2': 'norm3',
+    }
     tensors = ours.state_dict()
     for name in theirs.state_dict():
         own = name
         for theirs_part, ours_part in names.items():
-            own = own.replace(f'.{theirs_part}' if theirs_part.startswith('attn') else theirs_part,
-                              f'.{ours_part}' if theirs_part.startswith('attn') else ours_part)
+            own = own.replace(
+                f'.{theirs_part}' if theirs_part.startswith('attn') else theirs_part,
+                f'.{ours_part}' if theirs_part.startswith('attn') else ours_part,
+            )
         theirs.get_parameter(name).data.copy_(tensors.pop(own))
     assert not tensors
     f, query, memory, position, mask = inputs()
@@ -58,8 +71,9 @@ def test_footnote_1_ignores_positions_in_cross_attention_from_the_second_layer_o
     first, second = layer('FirstPositionDecoderLayer', 0), layer('FirstPositionDecoderLayer', 1)
     assert torch.equal(run(first, f, query, memory, position, mask), run(layer(), f, query, memory, position, mask))
     assert torch.equal(run(second, f, query, memory, position, mask), run(second, f, query, memory, 0 * position, mask))
-    assert not torch.equal(run(second, f, query, memory, position, mask),
-                           run(second, f, 0 * query, memory, position, mask))  # self-attention keeps it
+    assert not torch.equal(
+        run(second, f, query, memory, position, mask), run(second, f, 0 * query, memory, position, mask)
+    )  # self-attention keeps it
 
 
 def softmax_head():

@@ -24,7 +24,7 @@ def explicit(queries, keys, value, mask=None):
         for h in range(H):
             channels = slice(h * width, (h + 1) * width)
             logits = sum(q[b, :, channels] @ k[b, :, channels].T for q, k in zip(queries, keys))
-            logits = logits / (width * len(queries))**0.5
+            logits = logits / (width * len(queries)) ** 0.5
             if mask is not None:
                 logits = logits.masked_fill(mask[b], float('-inf'))
             result[b, :, channels] = logits.softmax(-1) @ value[b, :, channels]
@@ -39,40 +39,47 @@ def tensors(*tokens):
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('parts', [1, 2])
 def test_logits_are_the_sum_of_the_parts_inner_products(parts, masked):
-    queries, keys, (value, ) = tensors(*[N] * parts), tensors(*[S] * parts), tensors(S)
+    queries, keys, (value,) = tensors(*[N] * parts), tensors(*[S] * parts), tensors(S)
     mask = None
     if masked:
         mask = torch.zeros(B, S, dtype=torch.bool)
         mask[1, 4:] = True
-    attended = DotProductAttention(H, dropout=0.)(queries, keys, value, mask)
+    attended = DotProductAttention(H, dropout=0.0)(queries, keys, value, mask)
     torch.testing.assert_close(attended, explicit(queries, keys, value, mask), rtol=0, atol=1e-12)
 
 
 def test_a_part_shared_by_the_batch_needs_no_copy():
-    (query, ), (key, value) = tensors(N), tensors(S, S)
+    (query,), (key, value) = tensors(N), tensors(S, S)
     shared_query, shared_key = query[:1], key[:1]
-    attended = DotProductAttention(H, 0.)((query, shared_query), (key, shared_key), value)
-    copied = DotProductAttention(H, 0.)((query, shared_query.repeat(B, 1, 1)), (key, shared_key.repeat(B, 1, 1)), value)
+    attended = DotProductAttention(H, 0.0)((query, shared_query), (key, shared_key), value)
+    copied = DotProductAttention(H, 0.0)(
+        (query, shared_query.repeat(B, 1, 1)), (key, shared_key.repeat(B, 1, 1)), value
+    )
     assert torch.equal(attended, copied)
 
 
 def test_padded_keys_change_nothing():
-    (query, ), (key, value) = tensors(N), tensors(S, S)
-    attention = DotProductAttention(H, 0.)
+    (query,), (key, value) = tensors(N), tensors(S, S)
+    attention = DotProductAttention(H, 0.0)
     mask = torch.zeros(B, S + 3, dtype=torch.bool)
     mask[:, S:] = True
-    padded_key, padded_value = (torch.cat((x, torch.full((B, 3, D), 9., dtype=x.dtype)), dim=1) for x in (key, value))
+    padded_key, padded_value = (torch.cat((x, torch.full((B, 3, D), 9.0, dtype=x.dtype)), dim=1) for x in (key, value))
     torch.testing.assert_close(
-        attention((query, ), (padded_key, ), padded_value, mask), attention((query, ), (key, ), value),
-        rtol=0, atol=1e-12)
+        attention((query,), (padded_key,), padded_value, mask), attention((query,), (key,), value), rtol=0, atol=1e-12
+    )
 
 
 def test_the_encoders_attention_is_torchs_with_positions_on_queries_and_keys():
     ours = EncoderSelfAttention(D, H).double().eval()
     torchs = nn.MultiheadAttention(D, H, batch_first=True).double().eval()
-    torchs.load_state_dict({
-        'in_proj_weight': ours.in_proj.weight, 'in_proj_bias': ours.in_proj.bias,
-        'out_proj.weight': ours.out_proj.weight, 'out_proj.bias': ours.out_proj.bias})
+    torchs.load_state_dict(
+        {
+            'in_proj_weight': ours.in_proj.weight,
+            'in_proj_bias': ours.in_proj.bias,
+            'out_proj.weight': ours.out_proj.weight,
+            'out_proj.bias': ours.out_proj.bias,
+        }
+    )
     tokens, position = tensors(S, S)
     both = tokens + position
     torch.testing.assert_close(ours(tokens, position), torchs(both, both, tokens)[0], rtol=0, atol=1e-12)
@@ -96,8 +103,9 @@ def test_conditional_cross_attention_is_eq_3(first):
     p_k = module.key_position_proj(position)
     if first:  # §3.5
         content_query, content_key = content_query + module.query_position_proj(object_query), content_key + p_k
-    expected = module.out_proj(explicit(
-        [content_query, module.query_spatial_proj(p_q)], [content_key, p_k], module.value_proj(memory)))
+    expected = module.out_proj(
+        explicit([content_query, module.query_spatial_proj(p_q)], [content_key, p_k], module.value_proj(memory))
+    )
     torch.testing.assert_close(module(c_q, p_q, object_query, memory, position), expected, rtol=0, atol=1e-12)
 
 

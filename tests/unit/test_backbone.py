@@ -15,7 +15,7 @@ SMALL = dict(base_channels=8, stem_channels=8)
 def pair(depth=50, **options):
     """Ours and mmdet's with the same weights, none of them zero."""
     torch.manual_seed(0)
-    theirs = MMDetResNet(depth, num_stages=4, out_indices=(3, ), style='pytorch', **SMALL, **options)
+    theirs = MMDetResNet(depth, num_stages=4, out_indices=(3,), style='pytorch', **SMALL, **options)
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             for tensor in (module.weight.data, module.running_var):
@@ -35,7 +35,7 @@ def test_results_and_gradients_are_mmdets(depth, options, training):
     ours.train(training)
     theirs.train(training)  # mmdet's returns nothing
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    (a, ), (b, ) = ours(x), theirs(x)
+    (a,), (b,) = ours(x), theirs(x)
     assert b.std() > 0.01
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     gradient = torch.randn_like(a)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 from argparse import Namespace
 
 import pytest
 
-from mmcondetr.benchmark import report
-from mmcondetr.benchmark.measuring import BenchmarkError, measure
-from mmcondetr.benchmark.plans import PARTS, plan
-from mmcondetr.benchmark.workload import IMPLEMENTATIONS, Workload
+from tools.benchmark import command, report
+from tools.benchmark.measuring import BenchmarkError, measure
+from tools.benchmark.plans import PARTS, plan
+from tools.benchmark.workload import IMPLEMENTATIONS, Workload
 
 
 def arguments(**changes) -> Namespace:
-    given = dict(device='cpu', threads=2, models=['r50', 'r50-dc5'], parts=list(PARTS), authors=None, height=800,
-                 width=1066, queries=300, batch=None, growth_heights=[480, 800], growth_queries=[100, 300],
-                 repeats=None, implementations=list(IMPLEMENTATIONS))
+    given = dict(
+        device='cpu',
+        threads=2,
+        models=['r50', 'r50-dc5'],
+        parts=list(PARTS),
+        authors=None,
+        height=800,
+        width=1066,
+        queries=300,
+        batch=None,
+        growth_heights=[480, 800],
+        growth_queries=[100, 300],
+        repeats=None,
+        implementations=list(IMPLEMENTATIONS),
+    )
     return Namespace(**{**given, **changes})
 
 
@@ -47,7 +58,7 @@ def test_images_grow_in_both_sides():
 
 
 def test_a_chosen_contestant_keeps_mmdet_beside_it():
-    cell, = plan(arguments(parts=['training'], models=['r50'], implementations=['mmcondetr']), '')
+    (cell,) = plan(arguments(parts=['training'], models=['r50'], implementations=['mmcondetr']), '')
     assert [w.implementation for w in cell.workloads] == ['mmdet', 'mmcondetr']
 
 
@@ -58,8 +69,9 @@ def test_mmdet_alone_is_not_measured_and_growth_is_that_of_the_model_asked_for()
     assert {workload.model for cell in cells for workload in cell.workloads} == {'r50-dc5'}
 
 
-@pytest.mark.parametrize('field, value', [('implementation', 'detrex'), ('model', 'r101'), ('precision', 'int8'),
-                                          ('batch', 0)])
+@pytest.mark.parametrize(
+    'field, value', [('implementation', 'detrex'), ('model', 'r101'), ('precision', 'int8'), ('batch', 0)]
+)
 def test_what_cannot_be_measured_is_refused(field, value):
     with pytest.raises(ValueError, match=f'{field} must be .* got .?{value}'):
         Workload(**{'implementation': 'mmdet', field: value})
@@ -72,13 +84,24 @@ def record(implementation, seconds, peak=2, precision='fp32', **fields):
 
 def results():
     missing = dict(workload=Workload('transformers').asdict(), unavailable='transformers is not installed')
-    environment = dict(device='A CPU', kind='cpu', threads=2, instruction_sets=['avx2'], python='3.11.7',
-                       versions=dict(torch='2.13.0'), peak_gflops=100.)
-    inference = [record('mmdet', [2., 4., 3.]), missing, record('mmcondetr', [2.1, 1.8, 2.]),
-                 record('mmcondetr-optimized', [1., 1.2, 1.1])]
-    training = [record('mmdet', [10.], 4, mode='training'), record('mmcondetr', [9.], 3, mode='training')]
-    growth = [record('mmdet', [1.], queries=100), record('mmcondetr-optimized', [.25], queries=100)]
-    split = [dict(record('mmdet', [1.]), split=[dict(backbone=0.75, rest=0.25), dict(backbone=0.75, rest=0.25)])]
+    environment = dict(
+        device='A CPU',
+        kind='cpu',
+        threads=2,
+        instruction_sets=['avx2'],
+        python='3.11.7',
+        versions=dict(torch='2.13.0'),
+        peak_gflops=100.0,
+    )
+    inference = [
+        record('mmdet', [2.0, 4.0, 3.0]),
+        missing,
+        record('mmcondetr', [2.1, 1.8, 2.0]),
+        record('mmcondetr-optimized', [1.0, 1.2, 1.1]),
+    ]
+    training = [record('mmdet', [10.0], 4, mode='training'), record('mmcondetr', [9.0], 3, mode='training')]
+    growth = [record('mmdet', [1.0], queries=100), record('mmcondetr-optimized', [0.25], queries=100)]
+    split = [dict(record('mmdet', [1.0]), split=[dict(backbone=0.75, rest=0.25), dict(backbone=0.75, rest=0.25)])]
     parts = dict(inference=inference, training=training, queries=growth, split=split)
     cells = [dict(part=part, multiply_adds=10**10, records=records) for part, records in parts.items()]
     return dict(environment=environment, cells=cells)
@@ -86,15 +109,17 @@ def results():
 
 def test_goals_are_ratios_of_medians_and_what_was_not_measured_says_so():
     r50, dc5 = report.goals_table(results()).splitlines()[2:]
-    assert r50 == ('| r50 | 0.37 (goal <= 0.50, reached) | not measured (the goal <= 0.15 is for amx_bf16) '
-                   '| 0.90 (goal <= 0.80, missed) | 0.75 (goal <= 0.85, reached) |')
+    assert r50 == (
+        '| r50 | 0.37 (goal <= 0.50, reached) | not measured (the goal <= 0.15 is for amx_bf16) '
+        '| 0.90 (goal <= 0.80, missed) | 0.75 (goal <= 0.85, reached) |'
+    )
     assert dc5.count('not measured') == 4
 
 
 def test_goals_hold_for_their_work_alone():
     expected = report.goals_table(results())
     other = results()
-    small = [record('mmdet', [1.], height=128), record('mmcondetr-optimized', [.01], height=128)]
+    small = [record('mmdet', [1.0], height=128), record('mmcondetr-optimized', [0.01], height=128)]
     other['cells'].append(dict(part='inference', multiply_adds=1, records=small))
     assert report.goals_table(other) == expected
     other['cells'] = other['cells'][-1:]
@@ -121,7 +146,7 @@ def test_the_report_names_spread_memory_and_the_share_of_the_peak():
 
 def test_versions_that_the_heading_does_not_say_stand_beside_a_contestant():
     found = results()
-    found['cells'][0]['records'][1] = record('transformers', [2.])
+    found['cells'][0]['records'][1] = record('transformers', [2.0])
     found['cells'][0]['records'][1]['versions'] = dict(torch='2.13.0', transformers='5.23.0')
     found['cells'][0]['records'][2]['versions'] = dict(torch='2.12.0', timm='1.0')
     text = report.markdown(found)
@@ -157,7 +182,10 @@ def test_contestants_take_turns_in_processes_of_their_own():
     spoken = []
     theirs, ours, missing = measure(
         [Workload('mmdet', **small), Workload('mmcondetr-optimized', **small), Workload('authors', **small)],
-        repeats=2, split=True, say=spoken.append)
+        repeats=2,
+        split=True,
+        say=spoken.append,
+    )
     assert len(theirs['seconds']) == len(ours['seconds']) == 2
     assert [line.split()[0] for line in spoken[1:5]] == ['mmdet', 'mmcondetr-optimized'] * 2
     assert ours['memory']['peak'] >= ours['memory']['before'] > 2**20
@@ -169,8 +197,9 @@ def test_contestants_take_turns_in_processes_of_their_own():
 @pytest.mark.slow
 def test_a_training_step_is_split_into_all_its_parts():
     small = dict(height=64, width=64, queries=10, threads=1, mode='training')
-    for record in measure([Workload('mmdet', **small), Workload('mmcondetr', **small)], repeats=1, split=True,
-                          say=lambda line: None):
+    for record in measure(
+        [Workload('mmdet', **small), Workload('mmcondetr', **small)], repeats=1, split=True, say=lambda line: None
+    ):
         first = record['split'][0]
         assert set(first) == {'backbone', 'neck', 'encoder', 'decoder', 'head', 'loss', 'backward', 'rest'}
         assert all(value > 0 for value in first.values())
@@ -194,17 +223,20 @@ def test_a_contestant_that_is_killed_does_not_stop_the_others(tmp_path):
     well = tmp_path / 'well'
     well.write_text('#!/bin/sh\nread work\necho "{}"\nwhile read do; do echo \'{"seconds": 2}\'; done\n')
     well.chmod(0o755)
-    killed, other = measure([Workload('mmdet'), Workload('mmcondetr')], repeats=3, say=lambda line: None,
-                            pythons=dict(mmdet=str(python), mmcondetr=str(well)))
+    killed, other = measure(
+        [Workload('mmdet'), Workload('mmcondetr')],
+        repeats=3,
+        say=lambda line: None,
+        pythons=dict(mmdet=str(python), mmcondetr=str(well)),
+    )
     assert killed['unavailable'].startswith('killed') and 'seconds' not in killed
     assert other['seconds'] == [2, 2, 2]
 
 
-def test_cells_of_another_machine_are_not_kept(root, tmp_path):
-    tool = runpy.run_path(str(root / 'tools/benchmark.py'))
+def test_cells_of_another_machine_are_not_kept(tmp_path):
     file = tmp_path / 'cpu.json'
     file.write_text(json.dumps(results()))
     here = results()['environment']
-    assert tool['cells_of_the_same_machine'](file, here) == (json.loads(file.read_text())['cells'], 100.)
+    assert command.cells_of_the_same_machine(file, here) == (json.loads(file.read_text())['cells'], 100.0)
     with pytest.raises(ValueError, match=r"cpu.json': environment.threads is 2, and here it is 4"):
-        tool['cells_of_the_same_machine'](file, dict(here, threads=4))
+        command.cells_of_the_same_machine(file, dict(here, threads=4))

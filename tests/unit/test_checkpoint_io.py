@@ -11,8 +11,8 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmcondetr.engine.checkpoint_io import check_fits, load_file, remove_leftovers, replacing
-from mmcondetr.engine.errors import UserError
+from mmcondetr.checkpoints.files import check_fits, load_file, remove_leftovers, replacing
+from mmcondetr.errors import UserError
 
 
 class Payload:
@@ -22,19 +22,19 @@ class Payload:
         self.path = path
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path), )
+        return os.mkdir, (str(self.path),)
 
 
 @pytest.fixture
 def good(tmp_path):
     path = tmp_path / 'good.pth'
-    torch.save(dict(state_dict=dict(weight=torch.arange(3.)), meta=dict(epoch=2)), path)
+    torch.save(dict(state_dict=dict(weight=torch.arange(3.0)), meta=dict(epoch=2)), path)
     return path
 
 
 def test_reads_tensors_and_plain_values(good):
     loaded = load_file(good)
-    assert torch.equal(loaded['state_dict']['weight'], torch.arange(3.)) and loaded['meta'] == dict(epoch=2)
+    assert torch.equal(loaded['state_dict']['weight'], torch.arange(3.0)) and loaded['meta'] == dict(epoch=2)
 
 
 def test_reads_mmengine_messages(tmp_path):
@@ -49,8 +49,8 @@ def test_reads_mmengine_messages(tmp_path):
 
 def test_reads_safetensors(tmp_path):
     safetensors = pytest.importorskip('safetensors.torch')
-    safetensors.save_file(dict(weight=torch.arange(3.)), tmp_path / 'a.safetensors')
-    assert torch.equal(load_file(tmp_path / 'a.safetensors')['state_dict']['weight'], torch.arange(3.))
+    safetensors.save_file(dict(weight=torch.arange(3.0)), tmp_path / 'a.safetensors')
+    assert torch.equal(load_file(tmp_path / 'a.safetensors')['state_dict']['weight'], torch.arange(3.0))
     (tmp_path / 'cut.safetensors').write_bytes((tmp_path / 'a.safetensors').read_bytes()[:-4])
     with pytest.raises(UserError, match='cut.safetensors.* is not a complete safetensors file'):
         load_file(tmp_path / 'cut.safetensors')
@@ -94,11 +94,15 @@ def test_truncated_files(good, tmp_path, keep):
         load_file(tmp_path / 'cut.pth')
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'\n<!DOCTYPE html><html><body>404</body></html>', 'HTML'),
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS'),
-    (b'epoch,loss\n1,2\n', 'was not written by torch.save'),
-], ids=['html', 'lfs', 'text'])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'\n<!DOCTYPE html><html><body>404</body></html>', 'HTML'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS'),
+        (b'epoch,loss\n1,2\n', 'was not written by torch.save'),
+    ],
+    ids=['html', 'lfs', 'text'],
+)
 def test_files_that_are_no_checkpoints(tmp_path, content, message):
     (tmp_path / 'other.pth').write_bytes(content)
     with pytest.raises(UserError, match=f"other.pth' cannot be read: .*{message}"):
@@ -149,7 +153,9 @@ def test_check_fits_lists_every_kind_of_difference():
     del state['0.bias']
     state['extra'] = torch.zeros(1)
     state['0.weight'] = torch.zeros(4, 2)
-    message = (r'missing \(1\): 0.bias. Keys unknown \(1\): extra. Keys of another shape \(1\): '
-               r'0.weight is \(4, 2\), the model has \(3, 2\)')
+    message = (
+        r'missing \(1\): 0.bias. Keys unknown \(1\): extra. Keys of another shape \(1\): '
+        r'0.weight is \(4, 2\), the model has \(3, 2\)'
+    )
     with pytest.raises(UserError, match=message):
         check_fits(model, state)

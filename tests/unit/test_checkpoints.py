@@ -15,7 +15,7 @@ from mmcondetr.checkpoints import adapting, classes
 from mmcondetr.checkpoints.renaming import check_complete, from_ours, recognise, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.checkpoints.source import _dc5
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 HEAD_WEIGHT, HEAD_BIAS = classes.HEAD
 CONDITIONAL = [name for name in FAMILIES if not name.startswith('dab')]
@@ -85,8 +85,11 @@ def test_every_family_loads_from_a_file(tmp_path, family, ending, log):
 
 def test_detrex_dc5_has_torchvisions_backbone_names():
     tensors = tensors_of(model_with(), 'detrex')
-    body = {name.replace('backbone.', 'backbone.body.'): value for name, value in model_with().state_dict().items()
-            if name.startswith('backbone.') and not name.endswith('num_batches_tracked')}
+    body = {
+        name.replace('backbone.', 'backbone.body.'): value
+        for name, value in model_with().state_dict().items()
+        if name.startswith('backbone.') and not name.endswith('num_batches_tracked')
+    }
     tensors = {**{name: value for name, value in tensors.items() if not name.startswith('backbone.')}, **body}
     assert recognise(tensors).name == 'detrex'
     assert set(body.keys()) == {name for name in tensors if name.startswith('backbone.body.')}
@@ -101,15 +104,24 @@ def test_what_ddp_and_criteria_add_is_dropped(log):
     assert '1 ignored (criterion.empty_weight)' in log[0]
 
 
-@pytest.mark.parametrize('change, said', [
-    (lambda t: t.update(extra=torch.zeros(1)), ['Left over (1)', '  extra']),
-    (lambda t: t.pop('transformer.decoder.norm.bias'), ['Missing (1)', '  decoder.norm.bias']),
-    (lambda t: t.update({'transformer.decoder.norm.bias': torch.zeros(3)}), ['decoder.norm.bias: (3,) in the file']),
-    (lambda t: t.update({'query_embed.weight': torch.zeros(9, 32)}), ['num_queries=9 and embed_dims=32', '(12, 32)']),
-    (lambda t: t.update({'query_embed.weight': torch.zeros(12, 64)}), ['num_queries=12 and embed_dims=64']),
-    (lambda t: t.update({'class_embed.weight': torch.zeros(80, 64)}), ['class_embed.weight: (80, 64) in the file']),
-    (lambda t: t.update({'class_embed.bias': torch.zeros(79)}), ['class_embed.bias: (79,) in the file']),
-])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (lambda t: t.update(extra=torch.zeros(1)), ['Left over (1)', '  extra']),
+        (lambda t: t.pop('transformer.decoder.norm.bias'), ['Missing (1)', '  decoder.norm.bias']),
+        (
+            lambda t: t.update({'transformer.decoder.norm.bias': torch.zeros(3)}),
+            ['decoder.norm.bias: (3,) in the file'],
+        ),
+        (
+            lambda t: t.update({'query_embed.weight': torch.zeros(9, 32)}),
+            ['num_queries=9 and embed_dims=32', '(12, 32)'],
+        ),
+        (lambda t: t.update({'query_embed.weight': torch.zeros(12, 64)}), ['num_queries=12 and embed_dims=64']),
+        (lambda t: t.update({'class_embed.weight': torch.zeros(80, 64)}), ['class_embed.weight: (80, 64) in the file']),
+        (lambda t: t.update({'class_embed.bias': torch.zeros(79)}), ['class_embed.bias: (79,) in the file']),
+    ],
+)
 def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, change, said, log):
     tensors = dict(tensors_of(model_with(seed=1), 'authors'))
     change(tensors)
@@ -159,8 +171,12 @@ def test_pytorchs_own_loading_is_left_alone():
 def test_an_incomplete_checkpoint_is_noticed_without_a_model():
     tensors = model_with().state_dict()
     check_complete(tensors, 'test')
-    for name in ('decoder.layers.1.norm3.weight', 'backbone.layer2.1.bn1.running_mean', 'bbox_head.class_embed.bias',
-                 'decoder.layers.0.cross_attn.query_position_proj.weight'):
+    for name in (
+        'decoder.layers.1.norm3.weight',
+        'backbone.layer2.1.bn1.running_mean',
+        'bbox_head.class_embed.bias',
+        'decoder.layers.0.cross_attn.query_position_proj.weight',
+    ):
         with pytest.raises(UserError, match=name):
             check_complete({key: value for key, value in tensors.items() if key != name}, 'test')
 
@@ -174,17 +190,20 @@ def test_coco_tables():
     assert classes.used(classes.COCO_91) == classes.COCO_80
 
 
-@pytest.mark.parametrize('given, count, wanted, rows, chosen', [
-    (('a', 'b', 'c'), 3, ('c', 'x', 'a'), 3, [2, None, 0]),
-    (('a', 'b', 'c'), 3, None, 3, [0, 1, 2]),
-    (('a', 'b', 'c'), 3, None, 2, [None, None]),
-    (None, 3, ('a', 'b', 'c'), 3, [0, 1, 2]),
-    (None, 4, ('a', 'b', 'c'), 3, [None] * 3),
-    ((None, 'a', None, 'b'), 4, ('b', 'a'), 2, [3, 1]),
-    (classes.COCO_91, 91, None, 80, list(classes.COCO_IDS)),
-    (classes.COCO_91, 91, None, 91, list(range(91))),
-    (classes.COCO_91, 91, ('dog', 'unicorn'), 2, [18, None]),
-])
+@pytest.mark.parametrize(
+    'given, count, wanted, rows, chosen',
+    [
+        (('a', 'b', 'c'), 3, ('c', 'x', 'a'), 3, [2, None, 0]),
+        (('a', 'b', 'c'), 3, None, 3, [0, 1, 2]),
+        (('a', 'b', 'c'), 3, None, 2, [None, None]),
+        (None, 3, ('a', 'b', 'c'), 3, [0, 1, 2]),
+        (None, 4, ('a', 'b', 'c'), 3, [None] * 3),
+        ((None, 'a', None, 'b'), 4, ('b', 'a'), 2, [3, 1]),
+        (classes.COCO_91, 91, None, 80, list(classes.COCO_IDS)),
+        (classes.COCO_91, 91, None, 91, list(range(91))),
+        (classes.COCO_91, 91, ('dog', 'unicorn'), 2, [18, None]),
+    ],
+)
 def test_rows_are_chosen_by_name(given, count, wanted, rows, chosen):
     assert classes.choose_rows(given, count, wanted, rows) == chosen
 
@@ -199,6 +218,7 @@ def checkpoint_file(tmp_path, model, names=None):
 def load_for(model, path, wanted=None):
     """As Runner does with MatchClassesHook: the hook tells the data set's classes between reading and loading."""
     from mmengine.runner.checkpoint import _load_checkpoint_to_model
+
     checkpoint = _load_checkpoint(path, map_location='cpu')
     if wanted:
         checkpoint['state_dict']._metadata['']['mmcondetr']['wanted'] = wanted
@@ -294,18 +314,21 @@ def dilated(kind):
     return model
 
 
-@pytest.mark.parametrize('name, dilation, kind, warns', [
-    ('ConditionalDETR_r50dc5_epoch50.pth', None, 'dc5', None),
-    ('ConditionalDETR_r50dc5_epoch50.pth', None, 'plain', 'model that is DC5, this model is not DC5'),
-    ('ConditionalDETR_r50_epoch50.pth', None, 'dc5', 'model that is not DC5, this model is DC5'),
-    ('ConditionalDETR_r50_epoch50.pth', None, 'plain', None),
-    ('checkpoint.pth', True, 'plain', 'model that is DC5, this model is not DC5'),
-    ('checkpoint.pth', False, 'dc5', 'model that is not DC5, this model is DC5'),
-    ('checkpoint.pth', True, 'dc5', None),
-    ('checkpoint.pth', None, 'plain', None),
-    ('checkpoint.pth', None, 'mmdet', 'first block of its last stage'),
-    ('ConditionalDETR_r50dc5_epoch50.pth', True, 'mmdet', 'first block of its last stage'),
-])
+@pytest.mark.parametrize(
+    'name, dilation, kind, warns',
+    [
+        ('ConditionalDETR_r50dc5_epoch50.pth', None, 'dc5', None),
+        ('ConditionalDETR_r50dc5_epoch50.pth', None, 'plain', 'model that is DC5, this model is not DC5'),
+        ('ConditionalDETR_r50_epoch50.pth', None, 'dc5', 'model that is not DC5, this model is DC5'),
+        ('ConditionalDETR_r50_epoch50.pth', None, 'plain', None),
+        ('checkpoint.pth', True, 'plain', 'model that is DC5, this model is not DC5'),
+        ('checkpoint.pth', False, 'dc5', 'model that is not DC5, this model is DC5'),
+        ('checkpoint.pth', True, 'dc5', None),
+        ('checkpoint.pth', None, 'plain', None),
+        ('checkpoint.pth', None, 'mmdet', 'first block of its last stage'),
+        ('ConditionalDETR_r50dc5_epoch50.pth', True, 'mmdet', 'first block of its last stage'),
+    ],
+)
 def test_a_backbone_that_the_weights_were_not_trained_in_gets_a_warning(tmp_path, name, dilation, kind, warns, log):
     path = tmp_path / name
     checkpoint = dict(model=tensors_of(model_with(), 'authors'))
@@ -323,6 +346,7 @@ def test_our_configs_have_the_authors_dilation(root, name):
     from mmengine.config import Config
 
     from mmcondetr.registry import MODELS
+
     config = Config.fromfile(os.path.join(root, f'configs/conditional_detr/conditional-detr_{name}_coco.py')).model
     config.backbone.init_cfg = None
     backbone = MODELS.build(config.backbone)
@@ -330,15 +354,18 @@ def test_our_configs_have_the_authors_dilation(root, name):
     assert backbone.layer4[0].conv2.stride == (1, 1)
 
 
-@pytest.mark.parametrize('where, dc5', [
-    ('/data/dc5-trials/checkpoint.pth', None),
-    ('/models/conditional-detr-resnet-50-dc5/model.safetensors', True),
-    ('/models/conditional-detr-resnet-50/pytorch_model.bin', False),
-    ('https://host/microsoft/conditional-detr-resnet-50-dc5/resolve/main/model.safetensors', True),
-    ('https://host/v1.0/ConditionalDETR_r101_epoch50.pth', False),
-    ('https://host/v1.0/ConditionalDETR_r101dc5_epoch50.pth', True),
-    ('conditional-detr_r50_8xb2-50e_coco_20221121_180202-c83a1dc0.pth', False),
-    ('my_model.pth', None),
-])
+@pytest.mark.parametrize(
+    'where, dc5',
+    [
+        ('/data/dc5-trials/checkpoint.pth', None),
+        ('/models/conditional-detr-resnet-50-dc5/model.safetensors', True),
+        ('/models/conditional-detr-resnet-50/pytorch_model.bin', False),
+        ('https://host/microsoft/conditional-detr-resnet-50-dc5/resolve/main/model.safetensors', True),
+        ('https://host/v1.0/ConditionalDETR_r101_epoch50.pth', False),
+        ('https://host/v1.0/ConditionalDETR_r101dc5_epoch50.pth', True),
+        ('conditional-detr_r50_8xb2-50e_coco_20221121_180202-c83a1dc0.pth', False),
+        ('my_model.pth', None),
+    ],
+)
 def test_what_a_name_says_about_dilation(where, dc5):
     assert _dc5({}, {}, {}, where) is dc5

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from tiny_model import build, tiny_config
 
 from mmcondetr.checkpoints import classes
-from mmcondetr.checkpoints import convert as module
-from mmcondetr.checkpoints.convert import TARGETS, convert
+from mmcondetr.checkpoints import conversion as module
+from mmcondetr.checkpoints.conversion import TARGETS, convert
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.checkpoints.source import hash_tensors
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 NAMES_91 = {'authors': 'class_embed', 'huggingface': 'class_labels_classifier'}
 
@@ -103,8 +103,10 @@ def test_counters_go_where_the_format_has_them(tmp_path):
 
 
 def test_classes_of_ones_own_keep_their_number_and_names(tmp_path):
-    torch.save(dict(state_dict=build(tiny_config()).state_dict(), meta=dict(dataset_meta=dict(classes=list('abcde')))),
-               tmp_path / 'mine.pth')
+    torch.save(
+        dict(state_dict=build(tiny_config()).state_dict(), meta=dict(dataset_meta=dict(classes=list('abcde')))),
+        tmp_path / 'mine.pth',
+    )
     convert(tmp_path / 'mine.pth', tmp_path / 'folder', 'huggingface', dc5=False)
     config = json.loads((tmp_path / 'folder/config.json').read_text())
     assert config['id2label'] == dict(zip('01234', 'abcde')) and config['label2id'] == dict(zip('abcde', range(5)))
@@ -134,12 +136,15 @@ def test_dc5_must_be_known_for_hugging_face(tmp_path, source):
     assert json.loads((tmp_path / 'folder/config.json').read_text())['dilation'] is True
 
 
-@pytest.mark.parametrize('target, to, said', [
-    ('out.bin', 'mmcondetr', 'must end in .pth or .safetensors'),
-    ('out.pth', 'huggingface', 'is a folder; give a name without .pth'),
-    ('nowhere/out.pth', 'mmdet', 'does not exist'),
-    ('out.pth', 'detrex', 'must be one of mmcondetr, mmdet, authors, huggingface'),
-])
+@pytest.mark.parametrize(
+    'target, to, said',
+    [
+        ('out.bin', 'mmcondetr', 'must end in .pth or .safetensors'),
+        ('out.pth', 'huggingface', 'is a folder; give a name without .pth'),
+        ('nowhere/out.pth', 'mmdet', 'does not exist'),
+        ('out.pth', 'detrex', 'must be one of mmcondetr, mmdet, authors, huggingface'),
+    ],
+)
 def test_wrong_targets(tmp_path, source, target, to, said):
     with pytest.raises(UserError, match=said):
         convert(source, tmp_path / target, to)
@@ -201,8 +206,10 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path, source, target,
 def test_the_command_line(tmp_path, source, root, source_environment):
     tool, target = root / 'tools/convert_checkpoint.py', tmp_path / 'out.safetensors'
     command = [sys.executable, str(tool), str(source), str(target)]
-    runs = [subprocess.run([*command, '--to', 'mmcondetr'], capture_output=True, text=True, env=source_environment)
-            for _ in range(2)]
+    runs = [
+        subprocess.run([*command, '--to', 'mmcondetr'], capture_output=True, text=True, env=source_environment)
+        for _ in range(2)
+    ]
     assert [run.returncode for run in runs] == [0, 1]
     assert "the authors' code" in runs[0].stdout and '80 classes' in runs[0].stdout
     assert '--force replaces it' in runs[1].stderr and 'Traceback' not in runs[1].stderr
@@ -219,7 +226,7 @@ def test_half_precision_on_request(tmp_path, source, tensors):
 
 def three_stages():
     config = tiny_config()
-    config['backbone'].update(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ))
+    config['backbone'].update(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,))
     config['neck']['in_channels'] = [128]
     return dict(build(config).state_dict())
 

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from tiny_model import build, tiny_config
 
 from mmcondetr.checkpoints import adapting
-from mmcondetr.checkpoints.convert import convert
+from mmcondetr.checkpoints.conversion import convert
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 
 @pytest.fixture(scope='module')
@@ -47,8 +47,11 @@ def outcome(valid, monkeypatch):
             load_checkpoint(model, str(path), map_location='cpu')
             found = 'equal'
             state = model.state_dict()
-            different = [name for name in wanted if not name.endswith('num_batches_tracked')
-                         and not torch.equal(state[name], wanted[name])]
+            different = [
+                name
+                for name in wanted
+                if not name.endswith('num_batches_tracked') and not torch.equal(state[name], wanted[name])
+            ]
             assert not different, different
         except UserError as error:
             assert str(path) in str(error) and 'Traceback' not in str(error)
@@ -82,10 +85,15 @@ def _zip_structure(path):
     return [position for position in range(size) if position not in inside]
 
 
-@pytest.mark.parametrize('name, count, where', [
-    ('authors.pth', 40, 'anywhere'), ('authors.pth', 25, 'structure'),
-    ('ours.safetensors', 25, 'anywhere'), ('ours.safetensors', 15, 'header'),
-])
+@pytest.mark.parametrize(
+    'name, count, where',
+    [
+        ('authors.pth', 40, 'anywhere'),
+        ('authors.pth', 25, 'structure'),
+        ('ours.safetensors', 25, 'anywhere'),
+        ('ours.safetensors', 15, 'header'),
+    ],
+)
 def test_a_flipped_bit(valid, outcome, tmp_path, name, count, where):
     source = valid[0] / name
     content = source.read_bytes()
@@ -111,8 +119,7 @@ def test_truncated(valid, outcome, tmp_path, name):
         assert outcome(_write(tmp_path / name, content[:length])) == 'refused', length
 
 
-@pytest.mark.parametrize('count, change', [
-    (15, 'dropped'), (15, 'renamed'), (15, 'shape')])
+@pytest.mark.parametrize('count, change', [(15, 'dropped'), (15, 'renamed'), (15, 'shape')])
 def test_tensors_that_are_not_what_they_were(valid, outcome, tmp_path, count, change):
     tensors = valid[3]
     choice = random.Random(change)
@@ -143,10 +150,16 @@ class Code:
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-@pytest.mark.parametrize('function, arguments', [
-    (os.system, ('touch {}', )), (eval, ("open('{}', 'w')", )), (exec, ("open('{}', 'w')", )),
-    (os.mkdir, ('{}', )), (pickle.loads, (b'.', )),
-])
+@pytest.mark.parametrize(
+    'function, arguments',
+    [
+        (os.system, ('touch {}',)),
+        (eval, ("open('{}', 'w')",)),
+        (exec, ("open('{}', 'w')",)),
+        (os.mkdir, ('{}',)),
+        (pickle.loads, (b'.',)),
+    ],
+)
 def test_code_is_refused_by_name_and_does_not_run(valid, outcome, tmp_path, function, arguments, zipped):
     mark = tmp_path / 'it ran'
     arguments = [text.format(mark) if isinstance(text, str) else text for text in arguments]
@@ -157,18 +170,22 @@ def test_code_is_refused_by_name_and_does_not_run(valid, outcome, tmp_path, func
         load_checkpoint(valid[1], str(path), map_location='cpu')
 
 
-@pytest.mark.parametrize('content, said', [
-    (b'<!DOCTYPE html><html><body>404</body></html>', 'HTML'),
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\n', 'Git LFS'),
-    (b'not a checkpoint', 'was not written by torch.save'),
-    (pickle.dumps([1, 2]), ''),
-    (pickle.dumps({'model': 'text'}), ''),
-    (b'PK\x03\x04' + bytes(100), 'damaged'),
-    (b'\x80\x02', ''),
-    (bytes(1000), ''),
-    (b'\xff' * 64, ''),
-    (b'{}', ''),
-], ids=['page', 'git-lfs', 'text', 'list', 'model', 'zip', 'pickle', 'zeros', 'ones', 'json'])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'<!DOCTYPE html><html><body>404</body></html>', 'HTML'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\n', 'Git LFS'),
+        (b'not a checkpoint', 'was not written by torch.save'),
+        (pickle.dumps([1, 2]), ''),
+        (pickle.dumps({'model': 'text'}), ''),
+        (b'PK\x03\x04' + bytes(100), 'damaged'),
+        (b'\x80\x02', ''),
+        (bytes(1000), ''),
+        (b'\xff' * 64, ''),
+        (b'{}', ''),
+    ],
+    ids=['page', 'git-lfs', 'text', 'list', 'model', 'zip', 'pickle', 'zeros', 'ones', 'json'],
+)
 @pytest.mark.parametrize('name', ['other.pth', 'other.safetensors'])
 def test_something_else_under_the_name_of_a_checkpoint(outcome, valid, tmp_path, content, said, name):
     path = _write(tmp_path / name, content)

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mmcondetr.checkpoints.download import download, final_path, hash_prefix
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000
 NAME = f'model_20230101-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth'
@@ -51,7 +51,7 @@ def server(monkeypatch):
             self.send_header('ETag', state.etag)
             self.end_headers()
             body = content[start:]
-            self.wfile.write(body[:state.break_after.pop(0)] if state.break_after else body)
+            self.wfile.write(body[: state.break_after.pop(0)] if state.break_after else body)
 
         def log_message(self, *_):
             pass
@@ -132,11 +132,14 @@ def test_a_part_that_is_too_long_is_dropped(server, tmp_path):
     assert open(download(f'{server.url}/{NAME}', tmp_path), 'rb').read() == CONTENT
 
 
-@pytest.mark.parametrize('content, said', [
-    (b'<!DOCTYPE html><html>Sign in</html>', 'HTML or XML page'),
-    (b'', 'empty'),
-    (CONTENT + b'!', r'SHA-256 begins with [0-9a-f]{8}, and its name says'),
-])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'<!DOCTYPE html><html>Sign in</html>', 'HTML or XML page'),
+        (b'', 'empty'),
+        (CONTENT + b'!', r'SHA-256 begins with [0-9a-f]{8}, and its name says'),
+    ],
+)
 def test_what_cannot_be_the_file_is_not_kept(server, tmp_path, content, said):
     server.files[f'/{NAME}'] = content
     with pytest.raises(UserError, match=said):
@@ -155,6 +158,7 @@ def test_a_missing_file_and_a_dead_server_are_one_line(server, tmp_path):
 def test_mmengine_loads_a_url_through_it(server, tmp_path, monkeypatch):
     import torch
     from mmengine.runner.checkpoint import _load_checkpoint
+
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     torch.save({'conv1.weight': torch.arange(4.0)}, tmp_path / 'some.pth')
     server.files['/some.pth'] = (tmp_path / 'some.pth').read_bytes()

@@ -5,10 +5,12 @@ from argparse import ArgumentParser, Namespace
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmcondetr.compat import MissingMMCVOpError, config_root
-from mmcondetr.engine import cli, testing
+from mmcondetr.cli import common as cli
+from mmcondetr.compat.config_scope import config_root
+from mmcondetr.compat.mmcv_stand_in import MissingMMCVOpError
+from mmcondetr.engine import testing
 from mmcondetr.engine.config import apply_training_options, find_config, load_config
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 
 NAME = 'conditional-detr_r50_8xb2-50e_coco'
 
@@ -70,11 +72,15 @@ def test_options_of_the_command_line_win(tmp_path):
     assert config.model.backbone.init_cfg is None  # the checkpoint has the backbone's weights: no others are fetched
 
 
-@pytest.mark.parametrize('gpu, dtype, expected', [
-    (True, None, dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
-    (True, 'bf16', dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic')),
-    (False, None, dict(type='mmcondetr.CPUAmpOptimWrapper')),
-    (False, 'bf16', dict(type='mmcondetr.CPUAmpOptimWrapper'))])
+@pytest.mark.parametrize(
+    'gpu, dtype, expected',
+    [
+        (True, None, dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+        (True, 'bf16', dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic')),
+        (False, None, dict(type='mmcondetr.CPUAmpOptimWrapper')),
+        (False, 'bf16', dict(type='mmcondetr.CPUAmpOptimWrapper')),
+    ],
+)
 def test_amp_on_a_gpu_and_on_a_cpu(gpu, dtype, expected, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
     config = load_config(arguments())
@@ -143,34 +149,36 @@ def failing(error: BaseException):
 
 @pytest.mark.parametrize('error', [UserError('the file is gone'), MissingMMCVOpError('the file is gone')])
 def test_an_error_that_can_be_mended_is_one_line(capsys, error):
-    assert cli.run(failing(error)) == cli.USER_ERROR
+    assert cli.run_guarded(failing(error)) == cli.USER_ERROR
     assert capsys.readouterr().err == 'error: the file is gone\n'
 
 
 def test_an_error_from_a_loaders_worker_loses_its_traceback(capsys):
-    sent = UserError('Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
-                     '  File "x.py", line 1\nmmcondetr.engine.errors.UserError: the image is gone\n')
-    assert cli.run(failing(sent)) == cli.USER_ERROR
+    sent = UserError(
+        'Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
+        '  File "x.py", line 1\nmmcondetr.errors.UserError: the image is gone\n'
+    )
+    assert cli.run_guarded(failing(sent)) == cli.USER_ERROR
     assert capsys.readouterr().err == 'error: the image is gone\n'
 
 
 def test_an_interruption_says_how_to_go_on(capsys):
-    assert cli.run(failing(KeyboardInterrupt())) == cli.INTERRUPTED
+    resumed = dict(resume_hint='the same command with --resume')
+    assert cli.run_guarded(failing(KeyboardInterrupt()), **resumed) == cli.INTERRUPTED
     assert '--resume' in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        cli.run(failing(ZeroDivisionError()))
+        cli.run_guarded(failing(ZeroDivisionError()))
 
 
 @pytest.mark.parametrize('spelling', ['--local_rank', '--local-rank'])
 def test_the_local_rank_reaches_mmengine(monkeypatch, spelling):
-    monkeypatch.setattr('sys.argv', ['train.py', NAME, spelling, '3'])
     monkeypatch.setattr('os.environ', {})
     parser = ArgumentParser()
     cli.add_common_arguments(parser)
-    cli.parse(parser)
+    cli.use_local_rank(parser.parse_args([NAME, spelling, '3']))
     import os
 
     assert os.environ['LOCAL_RANK'] == '3'

@@ -13,7 +13,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS
 
 PIPELINE = [
@@ -40,7 +40,8 @@ def data():
             dict(id=2, image_id=10, category_id=3, bbox=[20, 5, 30, 10], area=300, iscrowd=0),
             dict(id=3, image_id=11, category_id=3, bbox=[0, 0, 5, 5], area=25, iscrowd=1),
         ],
-        categories=[dict(id=3, name='cat'), dict(id=7, name='dog')])
+        categories=[dict(id=3, name='cat'), dict(id=7, name='dog')],
+    )
 
 
 @pytest.fixture
@@ -52,8 +53,14 @@ def build(tmp_path, data):
 
     def build_dataset(**changes):
         (tmp_path / 'annotations.json').write_text(json.dumps(data))
-        arguments = dict(type='mmcondetr.CocoDataset', data_root=str(tmp_path), ann_file='annotations.json',
-                         data_prefix=dict(img=''), metainfo=dict(classes=('cat', 'dog')), pipeline=PIPELINE)
+        arguments = dict(
+            type='mmcondetr.CocoDataset',
+            data_root=str(tmp_path),
+            ann_file='annotations.json',
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=('cat', 'dog')),
+            pipeline=PIPELINE,
+        )
         return DATASETS.build(dict(arguments, **changes))
 
     return build_dataset
@@ -67,7 +74,9 @@ def test_boxes_labels_and_crowds(build):
     assert len(dataset) == 3, 'images without a box are kept'
     first, second, third = (dataset.get_data_info(index)['instances'] for index in range(3))
     assert [(instance['bbox'], instance['bbox_label']) for instance in first] == [
-        ([1, 2, 11, 14], 1), ([20, 5, 40, 15], 0)], 'clipped to the image'
+        ([1, 2, 11, 14], 1),
+        ([20, 5, 40, 15], 0),
+    ], 'clipped to the image'
     assert [instance['ignore_flag'] for instance in second] == [1] and third == []
 
 
@@ -125,8 +134,10 @@ def test_no_images(build, data):
 
 
 def test_classes_that_the_file_does_not_have(build):
-    message = (r"Not in the file: horse. In the file only: dog. .*metainfo=dict\(classes=\('cat', 'dog'\)\), and "
-               r'model.bbox_head.num_classes=2')
+    message = (
+        r"Not in the file: horse. In the file only: dog. .*metainfo=dict\(classes=\('cat', 'dog'\)\), and "
+        r'model.bbox_head.num_classes=2'
+    )
     with pytest.raises(UserError, match=message):
         build(metainfo=dict(classes=('cat', 'horse')))
 
@@ -193,7 +204,8 @@ def test_image_of_another_size(build, data):
 def loader(dataset, workers: int, batch_sampler=None):
     sampler = dict(type='mmcondetr.EpochSampler', shuffle=True)
     return Runner.build_dataloader(
-        dict(batch_size=2, num_workers=workers, sampler=sampler, batch_sampler=batch_sampler, dataset=dataset), seed=4)
+        dict(batch_size=2, num_workers=workers, sampler=sampler, batch_sampler=batch_sampler, dataset=dataset), seed=4
+    )
 
 
 def images_of(batches) -> list[torch.Tensor]:

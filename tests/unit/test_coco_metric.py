@@ -9,7 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
 
 
@@ -18,9 +18,12 @@ def ann_file(tmp_path):
     """Four images with one box each."""
     data = dict(
         images=[dict(id=number, file_name=f'{number}.png', width=40, height=40) for number in range(4)],
-        annotations=[dict(id=number + 1, image_id=number, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0)
-                     for number in range(4)],
-        categories=[dict(id=1, name='cat')])
+        annotations=[
+            dict(id=number + 1, image_id=number, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0)
+            for number in range(4)
+        ],
+        categories=[dict(id=1, name='cat')],
+    )
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(data))
     return str(path)
@@ -29,9 +32,9 @@ def ann_file(tmp_path):
 def evaluate(ann_file: str, images: list[int]) -> dict:
     """AP of perfect detections in some of the images."""
     metric = METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=ann_file, metric='bbox'))
-    metric.dataset_meta = dict(classes=('cat', ))
+    metric.dataset_meta = dict(classes=('cat',))
     for number in images:
-        box = torch.tensor([[5., 5., 25., 25.]])
+        box = torch.tensor([[5.0, 5.0, 25.0, 25.0]])
         found = InstanceData(bboxes=box, scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.long))
         sample = DetDataSample(metainfo=dict(img_id=number, ori_shape=(40, 40)), pred_instances=found)
         metric.process({}, [sample.to_dict()])

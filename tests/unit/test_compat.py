@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mmcondetr import compat, mmcv_ops
+from mmcondetr.compat import mmcv_ops, mmcv_stand_in, safe_loading
 
 LITE = pytest.mark.skipif(
-    not isinstance(sys.modules.get('mmcv._ext'), compat._MMCVExtStandIn), reason='the full mmcv is installed'
+    not isinstance(sys.modules.get('mmcv._ext'), mmcv_stand_in._MMCVExtStandIn), reason='the full mmcv is installed'
 )
 
 
@@ -45,7 +45,7 @@ def test_mmcv_finds_the_stand_in_as_it_looks_for_its_extension():
 def test_an_op_without_a_pytorch_version_says_what_to_install():
     from mmcv.ops import nms
 
-    with pytest.raises(compat.MissingMMCVOpError, match=r"mmcv op 'nms'.*install the full mmcv"):
+    with pytest.raises(mmcv_stand_in.MissingMMCVOpError, match=r"mmcv op 'nms'.*install the full mmcv"):
         nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5)
 
 
@@ -56,10 +56,10 @@ def test_the_stand_in_steps_aside_for_the_real_extension(tmp_path, source_enviro
     (package / '_ext.py').write_text('REAL = True\n')
     code = (
         'import importlib.util, sys\n'
-        f'spec = importlib.util.spec_from_file_location("compat", {str(Path(compat.__file__))!r})\n'
-        'compat = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(compat)\n'
-        'print(compat.install_mmcv_ext(), "mmcv._ext" in sys.modules)\n'
-        'import mmcv._ext\nprint(mmcv._ext.REAL, compat.install_mmcv_ext())\n'
+        f'spec = importlib.util.spec_from_file_location("mmcv_stand_in", {str(Path(mmcv_stand_in.__file__))!r})\n'
+        'mmcv_stand_in = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(mmcv_stand_in)\n'
+        'print(mmcv_stand_in.install_mmcv_ext(), "mmcv._ext" in sys.modules)\n'
+        'import mmcv._ext\nprint(mmcv._ext.REAL, mmcv_stand_in.install_mmcv_ext())\n'
     )
     assert run_python(code, source_environment, tmp_path).split() == ['False', 'False', 'True', 'False']
 
@@ -67,7 +67,7 @@ def test_the_stand_in_steps_aside_for_the_real_extension(tmp_path, source_enviro
 def test_an_extension_imported_before_is_left_alone(monkeypatch):
     real = object()
     monkeypatch.setitem(sys.modules, 'mmcv._ext', real)
-    assert compat.install_mmcv_ext() is False
+    assert mmcv_stand_in.install_mmcv_ext() is False
     assert sys.modules['mmcv._ext'] is real
 
 
@@ -84,7 +84,7 @@ def test_nothing_of_mmdets_models_is_needed_before_us(source_environment):
 def test_two_mmcv_in_one_folder_are_named(monkeypatch):
     monkeypatch.setattr(importlib.metadata, 'version', lambda name: {'mmcv': '2.1.0', 'mmcv-lite': '2.0.1'}[name])
     with pytest.warns(UserWarning, match=r'mmcv 2\.1\.0 and mmcv-lite 2\.0\.1 are both installed'):
-        compat.check_one_mmcv()
+        mmcv_stand_in.check_one_mmcv()
 
 
 def test_one_mmcv_is_not_mentioned(monkeypatch):
@@ -96,7 +96,7 @@ def test_one_mmcv_is_not_mentioned(monkeypatch):
     monkeypatch.setattr(importlib.metadata, 'version', version)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        compat.check_one_mmcv()
+        mmcv_stand_in.check_one_mmcv()
 
 
 def test_configs_inherit_from_ours_by_package_name(tmp_path):
@@ -132,7 +132,7 @@ def mmengine_checkpoint() -> dict:
 def test_our_own_checkpoints_are_read_back(tmp_path, zipped):
     path = tmp_path / 'epoch_1.pth'
     torch.save(mmengine_checkpoint(), path, _use_new_zipfile_serialization=zipped)
-    loaded = compat.torch_load(path, map_location='cpu')
+    loaded = safe_loading.torch_load(path, map_location='cpu')
     assert loaded['state_dict']['weight'].tolist() == [0, 1, 2]
     assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 0.375
     assert loaded['message_hub']['runtime_info'] == dict(eta=0.5, step=2)
@@ -165,19 +165,21 @@ class ReachesOut:
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 @pytest.mark.parametrize(
-    'evil', [RunsCode(), ReachesOut(HistoryBuffer, '__init__'), ReachesOut(torch.Tensor, 'min')],
-    ids=['system', 'method', 'class'])
+    'evil',
+    [RunsCode(), ReachesOut(HistoryBuffer, '__init__'), ReachesOut(torch.Tensor, 'min')],
+    ids=['system', 'method', 'class'],
+)
 def test_a_checkpoint_that_holds_code_is_refused(tmp_path, monkeypatch, evil, zipped):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict={}, extra=evil), 'evil.pth', _use_new_zipfile_serialization=zipped)
     with pytest.raises(Exception, match='(?i)unsupported|may not ask|not allowed'):
-        compat.torch_load('evil.pth')
+        safe_loading.torch_load('evil.pth')
     assert not Path('was-run').exists()
 
 
 def test_the_loader_for_older_torch_keeps_to_the_same_list(tmp_path, monkeypatch):
     """torch < 2.6 takes the second branch of torch_load; it must read and refuse the same on any torch."""
-    monkeypatch.setattr(compat, '_TORCH_CHECKS_GLOBALS', False)
+    monkeypatch.setattr(safe_loading, '_TORCH_CHECKS_GLOBALS', False)
     test_our_own_checkpoints_are_read_back(tmp_path, True)
     test_a_checkpoint_that_holds_code_is_refused(tmp_path, monkeypatch, RunsCode(), True)
     test_a_checkpoint_that_holds_code_is_refused(tmp_path, monkeypatch, ReachesOut(torch.Tensor, 'min'), False)
@@ -186,11 +188,11 @@ def test_the_loader_for_older_torch_keeps_to_the_same_list(tmp_path, monkeypatch
 def test_a_torchscript_archive_is_refused_by_the_loader_for_older_torch(tmp_path, monkeypatch):
     import zipfile
 
-    monkeypatch.setattr(compat, '_TORCH_CHECKS_GLOBALS', False)
+    monkeypatch.setattr(safe_loading, '_TORCH_CHECKS_GLOBALS', False)
     with zipfile.ZipFile(tmp_path / 'script.pt', 'w') as archive:
         archive.writestr('script/constants.pkl', b'')
     with pytest.raises(Exception, match='TorchScript archive'):
-        compat.torch_load(tmp_path / 'script.pt')
+        safe_loading.torch_load(tmp_path / 'script.pt')
 
 
 def focal_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -258,8 +260,11 @@ def test_mmdets_losses_and_attention_run_on_a_gpu():
     attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, num_levels=1, batch_first=True).cuda()
     query = torch.randn(2, 12, 32, device='cuda', requires_grad=True)
     output = attention(
-        query, value=query, reference_points=torch.rand(2, 12, 1, 2, device='cuda'),
-        spatial_shapes=torch.tensor([[4, 3]], device='cuda'), level_start_index=torch.tensor([0], device='cuda'),
+        query,
+        value=query,
+        reference_points=torch.rand(2, 12, 1, 2, device='cuda'),
+        spatial_shapes=torch.tensor([[4, 3]], device='cuda'),
+        level_start_index=torch.tensor([0], device='cuda'),
     )
     output.sum().backward()
     assert output.shape == query.shape and query.grad.abs().max() > 0

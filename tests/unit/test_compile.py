@@ -36,8 +36,15 @@ def test_the_transformer_is_one_graph(training, padded):
         torch.testing.assert_close(hidden_states, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['ablations/detr_r50_or-fl_8xb2-50e_coco', 'dab_detr/dab-detr_r50_8xb2-50e_coco',
-                                  'dab_detr/dab-detr_r50_3-patterns_8xb2-50e_coco', 'with_cp'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'ablations/detr_r50_or-fl_8xb2-50e_coco',
+        'dab_detr/dab-detr_r50_8xb2-50e_coco',
+        'dab_detr/dab-detr_r50_3-patterns_8xb2-50e_coco',
+        'with_cp',
+    ],
+)
 def test_the_transformer_of_a_variant_is_one_graph(name):
     if name == 'with_cp':
         config = tiny_config()

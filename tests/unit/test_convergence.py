@@ -9,23 +9,38 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmcondetr import convergence, convergence_report
-from mmcondetr.compat import config_root
-from mmcondetr.engine import load_file
+from mmcondetr.checkpoints.files import load_file
+from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config import find_config
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
+from tools.convergence import report as convergence_report
+from tools.convergence import runs as convergence
 
 START = str(config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors')
 BASE = Config.fromfile(find_config(convergence.BASE))
 
 
 def run(system, seed, ap, epochs=4, **fields):
-    return dict(system=system, seed=seed, epochs=epochs, base=convergence.fingerprint(BASE), backbone=None,
-                steps=[1, 2, 3, 4][:epochs], ap=ap) | fields
+    return (
+        dict(
+            system=system,
+            seed=seed,
+            epochs=epochs,
+            base=convergence.fingerprint(BASE),
+            backbone=None,
+            steps=[1, 2, 3, 4][:epochs],
+            ap=ap,
+        )
+        | fields
+    )
 
 
-RUNS = [run('detr', 0, [0.0, 0.1, 0.2, 0.3]), run('detr', 1, [0.0, 0.1, 0.1, 0.3]),
-        run('conditional-detr', 0, [0.2, 0.3, 0.4, 0.5]), run('conditional-detr', 1, [0.1, 0.2, 0.4, 0.6])]
+RUNS = [
+    run('detr', 0, [0.0, 0.1, 0.2, 0.3]),
+    run('detr', 1, [0.0, 0.1, 0.1, 0.3]),
+    run('conditional-detr', 0, [0.2, 0.3, 0.4, 0.5]),
+    run('conditional-detr', 1, [0.1, 0.2, 0.4, 0.6]),
+]
 
 
 @pytest.mark.parametrize('system', convergence.SYSTEMS)
@@ -127,7 +142,7 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
 
 
 def test_a_detr_that_learned_nothing_is_compared_to_by_targets_alone():
-    report = convergence_report.summarise([run('detr', 0, [0., .001, .001, .003]), RUNS[2]], targets=[0.1, 0.2])
+    report = convergence_report.summarise([run('detr', 0, [0.0, 0.001, 0.001, 0.003]), RUNS[2]], targets=[0.1, 0.2])
     assert report['detrs_final_ap'] is None
     assert report['systems']['conditional-detr']['faster_to_detrs_final_ap'] is None
     assert convergence_report.table(report).splitlines()[3] == '| conditional-detr | 1 | 0.500 | 1 | 1 | - |'

@@ -40,8 +40,8 @@ def test_position_is_modulated_by_width_in_x_and_height_in_y():
     p_s = sine_embed(boxes[..., :2].sigmoid(), D)  # y before x
     size, wanted = boxes[..., 2:].sigmoid(), module.size_predictor(f).sigmoid()
     scale = position.p_s / p_s
-    assert torch.allclose(scale[..., :D // 2], (wanted / size)[..., 1:].expand(-1, -1, D // 2), rtol=1e-4, atol=0)
-    assert torch.allclose(scale[..., D // 2:], (wanted / size)[..., :1].expand(-1, -1, D // 2), rtol=1e-4, atol=0)
+    assert torch.allclose(scale[..., : D // 2], (wanted / size)[..., 1:].expand(-1, -1, D // 2), rtol=1e-4, atol=0)
+    assert torch.allclose(scale[..., D // 2 :], (wanted / size)[..., :1].expand(-1, -1, D // 2), rtol=1e-4, atol=0)
 
 
 def test_a_still_box_keeps_its_place_but_far_logits_are_clamped():

@@ -5,7 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from tiny_model import batch, build, is_silent, sample, tiny_config
 
-from mmcondetr.engine.errors import NonFiniteLossError
+from mmcondetr.errors import NonFiniteLossError
 from mmcondetr.models.detector import padding_mask
 
 
@@ -25,7 +25,7 @@ def test_predict_gives_boxes_in_pixels_of_the_original_image():
     best = logits[-1, 1].sigmoid().flatten().argmax()
     cx, cy, width, height = boxes[-1, 1, best // 5]
     expected = torch.stack([cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2])
-    expected = expected * torch.tensor([200., 280., 200., 280.])
+    expected = expected * torch.tensor([200.0, 280.0, 200.0, 280.0])
     prediction = results[1].pred_instances
     assert torch.allclose(prediction.bboxes[0], expected, rtol=1e-5, atol=1e-3)
     assert prediction.labels[0] == best % 5
@@ -61,7 +61,7 @@ def test_every_parameter_has_a_gradient_and_only_documented_ones_are_zero():
 def test_dropout_acts_after_both_attentions_and_the_feed_forward_network():
     # Difference 2 from mmdet's copy, where the decoder's residual branches have no dropout.
     layer = build(tiny_config()).decoder.layers[1].train()
-    layer.self_attn.attention.dropout = layer.cross_attn.attention.dropout = layer.ffn.dropout.p = 0.
+    layer.self_attn.attention.dropout = layer.cross_attn.attention.dropout = layer.ffn.dropout.p = 0.0
     f, query, memory = torch.randn(1, 12, 32), torch.randn(1, 12, 32), torch.randn(1, 6, 32)
     once, again = layer.self_attend(f, query), layer.self_attend(f, query)
     assert not torch.equal(once, again)
@@ -135,10 +135,13 @@ def test_a_non_finite_loss_names_image_layer_and_term(attribute, term):
         model(images, samples, mode='loss')
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(num_heads=5), 'embed_dims=32 and num_heads=5'),
-    (dict(num_heads=0), 'num_heads=0'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(num_heads=5), 'embed_dims=32 and num_heads=5'),
+        (dict(num_heads=0), 'num_heads=0'),
+    ],
+)
 def test_impossible_heads_are_refused(change, message):
     config = tiny_config()
     config['encoder']['layer'].update(change)

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
-from mmcondetr.models.dropout import Dropout
-from mmcondetr.models.feed_forward import FeedForward
+from mmcondetr.layers.dropout import Dropout
+from mmcondetr.layers.feed_forward import FeedForward
 
 
 @pytest.mark.parametrize('probability', [0.1, 0.5])
@@ -24,7 +24,7 @@ def test_the_gradient_passes_where_the_element_did():
     torch.manual_seed(0)
     x = torch.randn(50, 40, requires_grad=True)
     dropped = Dropout(0.3).train()(x)
-    gradient, = torch.autograd.grad(dropped.sum(), x)
+    (gradient,) = torch.autograd.grad(dropped.sum(), x)
     torch.testing.assert_close(gradient * x, dropped)
     assert (gradient == 0).any()
 
@@ -38,8 +38,8 @@ def test_after_relu_is_relu_then_dropout():
     separate = module(F.relu(x))
     assert torch.equal(ours, separate)
     weights = torch.randn_like(ours)
-    a, = torch.autograd.grad((ours * weights).sum(), x)
-    b, = torch.autograd.grad((separate * weights).sum(), x)
+    (a,) = torch.autograd.grad((ours * weights).sum(), x)
+    (b,) = torch.autograd.grad((separate * weights).sum(), x)
     torch.testing.assert_close(a, b)
 
 

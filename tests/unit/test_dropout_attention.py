@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmcondetr.models import dropout_attention as module
+from mmcondetr.layers import dropout_attention as module
+from mmcondetr.layers.dropout_attention import dropout_attention
 from mmcondetr.models.attention import DotProductAttention
-from mmcondetr.models.dropout_attention import dropout_attention
 
 
 def make(batch=2, heads=3, queries=7, keys=11, width=8, value_width=4, dtype=torch.float64):
@@ -27,7 +27,7 @@ def test_without_dropout_it_is_scaled_dot_product_attention(chunk_bytes, masked,
     monkeypatch.setattr(module, 'CHUNK_BYTES', chunk_bytes)
     q, k, v = make()
     mask = padding() if masked else None
-    ours = dropout_attention(q, k, v, 0., mask)
+    ours = dropout_attention(q, k, v, 0.0, mask)
     torchs = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else ~mask[:, None, None])
     torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-12)
     gradient = torch.randn_like(ours)
@@ -78,7 +78,7 @@ def test_the_seed_decides_what_is_dropped():
 def test_half_precision_is_computed_in_float32():
     q, k, v = (x.detach().bfloat16() for x in make())
     with torch.autocast('cpu', torch.bfloat16):
-        attended = dropout_attention(q, k, v, 0.)
+        attended = dropout_attention(q, k, v, 0.0)
     assert attended.dtype == torch.bfloat16
     exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
     torch.testing.assert_close(attended.float(), exact, rtol=2**-8, atol=1e-6)  # only the result is rounded
@@ -87,6 +87,6 @@ def test_half_precision_is_computed_in_float32():
 def test_dropout_is_for_training_only():
     attention = DotProductAttention(num_heads=2, dropout=0.5)
     x = torch.randn(1, 9, 8)
-    exact = DotProductAttention(num_heads=2, dropout=0.)((x, ), (x, ), x)
-    assert not torch.allclose(attention.train()((x, ), (x, ), x), exact)
-    torch.testing.assert_close(attention.eval()((x, ), (x, ), x), exact)
+    exact = DotProductAttention(num_heads=2, dropout=0.0)((x,), (x,), x)
+    assert not torch.allclose(attention.train()((x,), (x,), x), exact)
+    torch.testing.assert_close(attention.eval()((x,), (x,), x), exact)

@@ -49,11 +49,16 @@ def test_one_position_serves_all_images_and_enters_every_layer():
 
 
 def test_padded_tokens_do_not_reach_the_others():
-    encoder = TransformerEncoder(
-        num_layers=2, layer=dict(type='mmcondetr.TransformerEncoderLayer', embed_dims=D, num_heads=H,
-                                 feedforward_channels=32)).double().eval()
+    encoder = (
+        TransformerEncoder(
+            num_layers=2,
+            layer=dict(type='mmcondetr.TransformerEncoderLayer', embed_dims=D, num_heads=H, feedforward_channels=32),
+        )
+        .double()
+        .eval()
+    )
     tokens, position, mask = inputs()
     before = encoder(tokens, position, mask)
-    tokens[1, 6:] = 100.
+    tokens[1, 6:] = 100.0
     after = encoder(tokens, position, mask)
     torch.testing.assert_close(after[~mask], before[~mask], rtol=0, atol=1e-12)

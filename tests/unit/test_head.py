@@ -46,20 +46,22 @@ def test_losses_are_those_of_mmdets_functions_layer_by_layer():
     count = sum(len(sample.gt_instances) for sample in samples)
     focal, l1, giou = FocalLoss(use_sigmoid=True, loss_weight=2.0), L1Loss(loss_weight=5.0), GIoULoss(loss_weight=2.0)
     for layer, prefix in enumerate(('d0.', 'd1.', '')):
-        expected = dict(loss_cls=0., loss_bbox=0., loss_iou=0.)
+        expected = dict(loss_cls=0.0, loss_bbox=0.0, loss_iou=0.0)
         for image, sample in enumerate(samples):
             size = boxes.new_tensor(sample.img_shape[::-1] * 2)
             truth = sample.gt_instances
             target = bbox_xyxy_to_cxcywh(truth.bboxes / size)
             pairs = HungarianMatcher().match(
-                logits[layer, image][None, None], boxes[layer, image][None, None], [truth.labels], [target])
+                logits[layer, image][None, None], boxes[layer, image][None, None], [truth.labels], [target]
+            )
             one_hot = torch.zeros_like(logits[layer, image])
             one_hot[pairs.query, truth.labels[pairs.target]] = 1
             matched = boxes[layer, image][pairs.query]
             expected['loss_cls'] += focal(logits[layer, image], one_hot, avg_factor=count)
             expected['loss_bbox'] += l1(matched, target[pairs.target], avg_factor=count)
             expected['loss_iou'] += giou(
-                bbox_cxcywh_to_xyxy(matched) * size, truth.bboxes[pairs.target], avg_factor=count)
+                bbox_cxcywh_to_xyxy(matched) * size, truth.bboxes[pairs.target], avg_factor=count
+            )
         for name, value in expected.items():
             torch.testing.assert_close(losses[prefix + name], value, rtol=1e-5, atol=1e-6)
 

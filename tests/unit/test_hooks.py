@@ -15,10 +15,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmcondetr.checkpoints.files import load_file
+from mmcondetr.datasets.random_state import get_random_state, seeded, set_random_state
 from mmcondetr.engine.checkpoint_hook import AtomicBackend
-from mmcondetr.engine.checkpoint_io import load_file
-from mmcondetr.engine.errors import NonFiniteLossError, UserError
-from mmcondetr.engine.random_state import get_random_state, seeded, set_random_state
+from mmcondetr.errors import NonFiniteLossError, UserError
 
 
 class Numbers(Dataset):
@@ -68,20 +68,31 @@ def collate(items: list) -> dict:
     return dict(inputs=items)
 
 
-def make_runner(work_dir: Path, epochs: int = 4, model: Toy | None = None, measures=(), resume: bool = False, hooks=(),
-                **arguments) -> Runner:
+def make_runner(
+    work_dir: Path, epochs: int = 4, model: Toy | None = None, measures=(), resume: bool = False, hooks=(), **arguments
+) -> Runner:
     """A runner for the toy; ``measures`` asks for validation after each epoch, ``arguments`` are CheckpointHook's."""
+
     def loader() -> DataLoader:
         return DataLoader(Numbers(), batch_size=2, collate_fn=collate)
 
     validation = dict(val_dataloader=loader(), val_cfg=dict(), val_evaluator=[Told(measures)]) if measures else {}
     make_runner.number = getattr(make_runner, 'number', 0) + 1
     return Runner(
-        model or Toy(), str(work_dir), train_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)), resume=resume, randomness=dict(seed=1),
+        model or Toy(),
+        str(work_dir),
+        train_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        resume=resume,
+        randomness=dict(seed=1),
         default_hooks=dict(checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, **arguments)),
         custom_hooks=list(hooks),
-        default_scope='mmdet', experiment_name=f'test_hooks_{make_runner.number}', log_level='ERROR', **validation)
+        default_scope='mmdet',
+        experiment_name=f'test_hooks_{make_runner.number}',
+        log_level='ERROR',
+        **validation,
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -135,8 +146,14 @@ def test_kept_and_latest(tmp_path):
 
 def test_the_former_goes_only_after_the_new_one_is_there(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(AtomicBackend, 'remove', lambda self, path, real=AtomicBackend.remove: (
-        seen.append((Path(path).name, names(tmp_path))), real(self, path)))
+    monkeypatch.setattr(
+        AtomicBackend,
+        'remove',
+        lambda self, path, real=AtomicBackend.remove: (
+            seen.append((Path(path).name, names(tmp_path))),
+            real(self, path),
+        ),
+    )
     make_runner(tmp_path, epochs=3, max_keep_ckpts=1).train()
     assert [name for name, _ in seen] == ['epoch_1.pth', 'epoch_2.pth']
     for number, (_, present) in enumerate(seen):
@@ -145,8 +162,14 @@ def test_the_former_goes_only_after_the_new_one_is_there(tmp_path, monkeypatch):
 
 def test_the_former_best_goes_only_after_the_new_one_is_there(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(AtomicBackend, 'remove', lambda self, path, real=AtomicBackend.remove: (
-        seen.append((Path(path).name, names(tmp_path))), real(self, path)))
+    monkeypatch.setattr(
+        AtomicBackend,
+        'remove',
+        lambda self, path, real=AtomicBackend.remove: (
+            seen.append((Path(path).name, names(tmp_path))),
+            real(self, path),
+        ),
+    )
     runner = make_runner(tmp_path, epochs=4, measures=(0.1, 0.3, 0.2, 0.5), save_best='AP', rule='greater')
     runner.train()
     assert [name for name, _ in seen] == ['best_AP_epoch_1.pth', 'best_AP_epoch_2.pth']
@@ -222,8 +245,10 @@ def test_number_of_classes(tmp_path, outputs):
     hook = dict(type='mmcondetr.CheckClassesHook')
     make_runner(tmp_path, epochs=1, hooks=[hook]).train()
     runner = make_runner(tmp_path, epochs=1, model=Toy(num_classes=outputs), hooks=[hook])
-    message = (rf'model.bbox_head.num_classes={outputs}, but train_dataloader.dataset.metainfo has 3 classes '
-               r'\(a, b, c\). Set model.bbox_head.num_classes=3')
+    message = (
+        rf'model.bbox_head.num_classes={outputs}, but train_dataloader.dataset.metainfo has 3 classes '
+        r'\(a, b, c\). Set model.bbox_head.num_classes=3'
+    )
     with pytest.raises(UserError, match=message):
         runner.train()
     assert not runner.model.drawn, 'before anything is trained'

@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 from tiny_model import batch, build, needs_fp16_on_a_cpu, tiny_config
 from torch import nn
 
-from mmcondetr.engine.errors import UserError
-from mmcondetr.engine.inference_hook import OptimizeForInferenceHook
-from mmcondetr.inference import optimize_for_inference
+from mmcondetr.errors import UserError
+from mmcondetr.inference.optimize import optimize_for_inference
+from mmcondetr.inference.optimize_hook import OptimizeForInferenceHook
 
 
 def trained(backbone='mmcondetr.ResNet'):
@@ -61,8 +61,9 @@ def test_float32_gives_the_same_boxes_and_detections(backbone):
     torch.testing.assert_close(a.bboxes, b.bboxes, rtol=0, atol=1e-4 * 128)  # pixels of a 128 pixel wide image
 
 
-@pytest.mark.parametrize('dtype, tolerance', [
-    (torch.bfloat16, 0.05), pytest.param(torch.float16, 0.01, marks=needs_fp16_on_a_cpu)])
+@pytest.mark.parametrize(
+    'dtype, tolerance', [(torch.bfloat16, 0.05), pytest.param(torch.float16, 0.01, marks=needs_fp16_on_a_cpu)]
+)
 def test_lower_precision_stays_near_and_boxes_stay_float32(dtype, tolerance):
     model = trained()
     optimized = optimize_for_inference(copy.deepcopy(model), dtype)
@@ -140,7 +141,7 @@ def test_lower_precision_of_another_packages_detector_is_refused_before_it_is_to
 
 PAGES = """
 import resource, sys, torch
-from mmcondetr.inference import keep_freed_memory
+from mmcondetr.inference.optimize import keep_freed_memory
 assert sys.argv[1] == 'as it is' or keep_freed_memory()
 for _ in range(9):
     torch.ones(2**24)  # 64 MiB; the first ones find their place
@@ -153,7 +154,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
 def test_freed_memory_is_kept_for_the_next_image():
-    fetched = {how: int(subprocess.run([sys.executable, '-c', PAGES, how], check=True, capture_output=True,
-                                       text=True).stdout.split()[-1]) for how in ('as it is', 'kept')}
+    fetched = {
+        how: int(
+            subprocess.run(
+                [sys.executable, '-c', PAGES, how], check=True, capture_output=True, text=True
+            ).stdout.split()[-1]
+        )
+        for how in ('as it is', 'kept')
+    }
     assert fetched['as it is'] > 9 * 30  # 16384 small pages each time, or 32 large ones
     assert fetched['kept'] < fetched['as it is'] / 3

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcondetr.models import linear as module_under_test
-from mmcondetr.models.linear import Linear, linear
+from mmcondetr.layers import linear as module_under_test
+from mmcondetr.layers.linear import Linear, linear
 
 needs_both_libraries = pytest.mark.skipif(not module_under_test._BOTH_LIBRARIES, reason='torch without MKL or oneDNN')
 
@@ -64,11 +64,15 @@ def test_nothing_is_copied_on_the_way():
     assert not {'clone', 'copy_', '_to_copy', 'contiguous'} & set(calls.names)
 
 
-@pytest.mark.parametrize('x, module', [
-    (torch.randn(1, 30, 128), layer(128, 128)),
-    (torch.randn(1, 850, 256, dtype=torch.float64), layer(256, 256, torch.float64)),
-    (torch.randn(0, 850, 256), layer(256, 256)),
-], ids=['small', 'float64', 'empty'])
+@pytest.mark.parametrize(
+    'x, module',
+    [
+        (torch.randn(1, 30, 128), layer(128, 128)),
+        (torch.randn(1, 850, 256, dtype=torch.float64), layer(256, 256, torch.float64)),
+        (torch.randn(0, 850, 256), layer(256, 256)),
+    ],
+    ids=['small', 'float64', 'empty'],
+)
 def test_where_a_convolution_would_not_pay_it_is_nn_linear(x, module):
     assert not convolves(module, x)
     torch.testing.assert_close(module(x), F.linear(x, module.weight, module.bias), rtol=0, atol=0)

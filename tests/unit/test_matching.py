@@ -18,7 +18,7 @@ def predictions(dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(LAYERS, IMAGES, QUERIES, CLASSES, generator=generator) * 2
     boxes = torch.rand(LAYERS, IMAGES, QUERIES, 4, generator=generator) * 0.4 + 0.3
-    labels = [torch.randint(0, CLASSES, (count, ), generator=generator) for count in COUNTS]
+    labels = [torch.randint(0, CLASSES, (count,), generator=generator) for count in COUNTS]
     targets = [torch.rand(count, 4, generator=generator) * 0.4 + 0.3 for count in COUNTS]
     return logits.to(dtype), boxes, labels, targets
 
@@ -32,11 +32,14 @@ def test_every_layer_and_image_is_matched_as_mmdet_matches_it():
     logits, boxes, labels, targets = predictions()
     found = by_layer_and_image(HungarianMatcher().match(logits, boxes, labels, targets))
     assert list(found) == [(layer, image) for layer in range(LAYERS) for image in range(IMAGES)]
-    mmdets = HungarianAssigner(match_costs=[
-        dict(type='mmdet.FocalLossCost', weight=2.0),
-        dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
-        dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0)])
-    size = torch.tensor([200., 100., 200., 100.])
+    mmdets = HungarianAssigner(
+        match_costs=[
+            dict(type='mmdet.FocalLossCost', weight=2.0),
+            dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+            dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+        ]
+    )
+    size = torch.tensor([200.0, 100.0, 200.0, 100.0])
 
     def xyxy(box):
         return torch.cat((box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2), dim=-1) * size
@@ -44,7 +47,9 @@ def test_every_layer_and_image_is_matched_as_mmdet_matches_it():
     for (layer, image), pairs in found.items():
         assigned = mmdets.assign(
             InstanceData(scores=logits[layer, image], bboxes=xyxy(boxes[layer, image])),
-            InstanceData(labels=labels[image], bboxes=xyxy(targets[image])), dict(img_shape=(100, 200)))
+            InstanceData(labels=labels[image], bboxes=xyxy(targets[image])),
+            dict(img_shape=(100, 200)),
+        )
         theirs = [(query, index - 1) for query, index in enumerate(assigned.gt_inds.tolist()) if index > 0]
         assert pairs == theirs
 
@@ -64,7 +69,11 @@ def test_images_of_a_batch_do_not_touch_each_other():
     together = by_layer_and_image(HungarianMatcher().match(logits, boxes, labels, targets))
     for image in range(IMAGES):
         alone = HungarianMatcher().match(
-            logits[:, image:image + 1], boxes[:, image:image + 1], labels[image:image + 1], targets[image:image + 1])
+            logits[:, image : image + 1],
+            boxes[:, image : image + 1],
+            labels[image : image + 1],
+            targets[image : image + 1],
+        )
         for (layer, _), pairs in by_layer_and_image(alone).items():
             assert pairs == together[layer, image]
 

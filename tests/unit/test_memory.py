@@ -49,7 +49,7 @@ def test_an_encoder_layers_memory_grows_linearly_with_tokens(training, padded):
         pytest.skip("before torch 2.3 the CPU's fused attention takes no mask")
     sizes = (840, 1680, 3360)  # the last: the tokens of an 800 x 1066 image at stride 16
     peaks = [peak_bytes(run_layer(size, training, padded)) for size in sizes]
-    matrix = HEADS * sizes[-1]**2 * 4
+    matrix = HEADS * sizes[-1] ** 2 * 4
     assert peaks[-1] < matrix / 2, 'an attention matrix would need 361 MB'
     # Doubling the tokens at most doubles the memory, but for what does not depend on them (weights' gradients, chunks).
     assert peaks[1] <= 2.05 * peaks[0] and peaks[2] <= 2.05 * peaks[1]

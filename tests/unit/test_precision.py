@@ -12,7 +12,7 @@ def train(dtype, name=None, steps=50):
     """Losses of every step, with dropout off, so that float32 and mixed precision see the same model."""
     config = tiny_variant(ROOT / f'configs/{name}.py') if name else tiny_config()
     for part in ('encoder', 'decoder'):
-        config[part]['layer']['dropout'] = 0.
+        config[part]['layer']['dropout'] = 0.0
     config['backbone']['norm_eval'] = False  # without trained statistics, features would grow with depth
     model = build(config)
     model.init_weights()
@@ -40,9 +40,14 @@ def train(dtype, name=None, steps=50):
     return torch.tensor(history)
 
 
-@pytest.mark.parametrize('dtype, name', [
-    (torch.bfloat16, None), pytest.param(torch.float16, None, marks=needs_fp16_on_a_cpu),
-    (torch.bfloat16, 'dab_detr/dab-detr_r50_8xb2-50e_coco')])
+@pytest.mark.parametrize(
+    'dtype, name',
+    [
+        (torch.bfloat16, None),
+        pytest.param(torch.float16, None, marks=needs_fp16_on_a_cpu),
+        (torch.bfloat16, 'dab_detr/dab-detr_r50_8xb2-50e_coco'),
+    ],
+)
 def test_mixed_precision_stays_finite_and_follows_fp32_for_50_steps(dtype, name):
     exact, mixed = train(torch.float32, name), train(dtype, name)
     assert mixed.isfinite().all()

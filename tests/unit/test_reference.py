@@ -8,9 +8,11 @@ from mmcondetr.models.positional import sine_embed
 from mmcondetr.registry import MODELS
 
 D, N = 32, 6
-KINDS = (dict(type='mmcondetr.ReferencePoint', embed_dims=D),
-         dict(type='mmcondetr.LearnedReferencePoint', embed_dims=D, num_queries=N),
-         dict(type='mmcondetr.ZeroReferencePoint', embed_dims=D))
+KINDS = (
+    dict(type='mmcondetr.ReferencePoint', embed_dims=D),
+    dict(type='mmcondetr.LearnedReferencePoint', embed_dims=D, num_queries=N),
+    dict(type='mmcondetr.ZeroReferencePoint', embed_dims=D),
+)
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind['type'].split('.')[1])

@@ -34,20 +34,30 @@ def keep(items: list) -> list:
 
 def make_loader(sampler: str, batch_sampler: str | None = None, workers: int = 0):
     init_default_scope('mmdet')
-    loader = Runner.build_dataloader(dict(
-        batch_size=2, num_workers=workers, dataset=Indices(), collate_fn=dict(type='default_collate'),
-        sampler=dict(type=f'mmcondetr.{sampler}', shuffle=True),
-        batch_sampler=None if batch_sampler is None else dict(type=f'mmcondetr.{batch_sampler}')), seed=3)
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=2,
+            num_workers=workers,
+            dataset=Indices(),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type=f'mmcondetr.{sampler}', shuffle=True),
+            batch_sampler=None if batch_sampler is None else dict(type=f'mmcondetr.{batch_sampler}'),
+        ),
+        seed=3,
+    )
     loader.collate_fn = keep
     return loader
 
 
-@pytest.mark.parametrize('copied', [
-    pickle.loads(pickle.dumps(EpochIndex(5, 1, 2, 3))),
-    copy.copy(EpochIndex(5, 1, 2, 3)),
-    EpochIndex(8, 1, 2, 3) - 3,
-    EpochIndex(15, 1, 2, 3) % 10,
-])
+@pytest.mark.parametrize(
+    'copied',
+    [
+        pickle.loads(pickle.dumps(EpochIndex(5, 1, 2, 3))),
+        copy.copy(EpochIndex(5, 1, 2, 3)),
+        EpochIndex(8, 1, 2, 3) - 3,
+        EpochIndex(15, 1, 2, 3) % 10,
+    ],
+)
 def test_an_index_keeps_what_it_carries(copied):
     assert copied == 5 and (copied.seed, copied.epoch, copied.drawn) == (1, 2, 3)
 
@@ -110,8 +120,11 @@ def test_an_advanced_iterator_goes_on_where_the_other_was(monkeypatch, sampler, 
     expected = [next(whole) for _ in range(done + 5)][done:]
     loader = make_loader(sampler, batch_sampler)
     loaded = []
-    monkeypatch.setattr(Indices, '__getitem__', lambda self, index, real=Indices.__getitem__: (
-        loaded.append(index), real(self, index))[1])
+    monkeypatch.setattr(
+        Indices,
+        '__getitem__',
+        lambda self, index, real=Indices.__getitem__: (loaded.append(index), real(self, index))[1],
+    )
     advanced = _AdvancedIterator(loader, done)
     drawing_sampler(loader).set_epoch(0)  # as mmengine's DistSamplerSeedHook does when the loop begins
     assert [next(advanced) for _ in range(done)] == [None] * done
@@ -121,8 +134,12 @@ def test_an_advanced_iterator_goes_on_where_the_other_was(monkeypatch, sampler, 
 
 def test_samplers_that_cannot_skip_are_told_apart():
     init_default_scope('mmdet')
-    loader = Runner.build_dataloader(dict(batch_size=2, num_workers=0, dataset=Indices(),
-                                          sampler=dict(type='mmengine.DefaultSampler', shuffle=False)), seed=3)
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=2, num_workers=0, dataset=Indices(), sampler=dict(type='mmengine.DefaultSampler', shuffle=False)
+        ),
+        seed=3,
+    )
     loader.collate_fn = keep
     assert not skip_batches(loader, 2)
     advanced = _AdvancedIterator(loader, 2)

@@ -12,7 +12,7 @@ import pytest
 
 from mmcondetr.datasets import shapes
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, draw_image, generate_shapes
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS
 
 
@@ -56,8 +56,13 @@ def test_annotations_are_coco_and_inside_the_image(tmp_path):
 
 def test_boxes_are_tight_on_the_visible_part(monkeypatch):
     """With plain textures the visible pixels of a shape are those that differ from an image drawn without it."""
-    monkeypatch.setattr(shapes, '_texture', lambda rng, size, color, blotches, grain: np.full(
-        (size, size, 3), 10.0 if blotches > 20 else 200.0, np.float32))
+    monkeypatch.setattr(
+        shapes,
+        '_texture',
+        lambda rng, size, color, blotches, grain: np.full(
+            (size, size, 3), 10.0 if blotches > 20 else 200.0, np.float32
+        ),
+    )
     monkeypatch.setattr(shapes, '_MAX_OBJECTS', 1)
     for seed in range(30):
         drawn = draw_image(np.random.default_rng(seed), 80)
@@ -115,9 +120,15 @@ def test_numbers_out_of_range_are_named(tmp_path, field):
 
 def test_the_data_set_draws_itself_and_warns_of_another(tmp_path):
     def build(number: int):
-        return DATASETS.build(dict(
-            type='mmcondetr.ShapesDataset', data_root=str(tmp_path / 'set'), ann_file='annotations/train.json',
-            data_prefix=dict(img='train/'), generate=dict(num_train=number, num_val=1, image_size=64)))
+        return DATASETS.build(
+            dict(
+                type='mmcondetr.ShapesDataset',
+                data_root=str(tmp_path / 'set'),
+                ann_file='annotations/train.json',
+                data_prefix=dict(img='train/'),
+                generate=dict(num_train=number, num_val=1, image_size=64),
+            )
+        )
 
     with warnings.catch_warnings():
         warnings.simplefilter('error')

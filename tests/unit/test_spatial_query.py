@@ -9,8 +9,13 @@ from mmcondetr.registry import MODELS
 D, H, N = 32, 4, 6
 HEADS = D // H
 VALUES = dict(Identity=0, Single=1, Diagonal=D, Block=D * D // H, Full=D * D)
-HEAD_TYPES = ('ConditionalSpatialQueryHead', 'SelfAttentionSpatialQueryHead', 'TransformSpatialQuery',
-              'PositionSpatialQuery', 'ContentSpatialQuery')
+HEAD_TYPES = (
+    'ConditionalSpatialQueryHead',
+    'SelfAttentionSpatialQueryHead',
+    'TransformSpatialQuery',
+    'PositionSpatialQuery',
+    'ContentSpatialQuery',
+)
 
 
 def transform(name: str):

@@ -10,8 +10,9 @@ import pytest
 from tiny_files import tiny_detr_config, write_model
 from tiny_model import tiny_config
 
-from mmcondetr.engine.errors import UserError
-from mmcondetr.visualization import attend, load_detector, write_explorer
+from mmcondetr.errors import UserError
+from mmcondetr.inference import load_detector
+from mmcondetr.visualization import attend, write_explorer
 
 
 @pytest.fixture(scope='module')
@@ -40,7 +41,7 @@ def test_maps_come_back_within_the_quantisation(model, pixels, tmp_path):
         expected = attention.maps(layer, [detection.query for detection in found])
         for kind, weights in enumerate((expected.spatial, expected.content, expected.combined)):
             peak = peaks[:, layer, kind, :, None, None]
-            np.testing.assert_allclose((maps[:, layer, kind] / 255.)**2, weights.numpy() / peak, atol=1 / 255)
+            np.testing.assert_allclose((maps[:, layer, kind] / 255.0) ** 2, weights.numpy() / peak, atol=1 / 255)
     assert [one['query'] for one in data['detections']] == [one.query for one in found]
     np.testing.assert_allclose(data['detections'][1]['layers'][2]['box'], found[1].box, atol=0.01)
 

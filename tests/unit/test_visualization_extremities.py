@@ -9,8 +9,8 @@ import torch
 from tiny_files import write_model
 from tiny_model import sample, tiny_config
 
-from mmcondetr.engine.errors import UserError
-from mmcondetr.visualization import load_detector
+from mmcondetr.errors import UserError
+from mmcondetr.inference import load_detector
 from mmcondetr.visualization.extremities import (
     BAND,
     REGIONS,
@@ -26,10 +26,22 @@ GRID = TokenGrid(shape=(20, 20), valid=(20, 20), input_shape=(200, 200), img_sha
 BOX = (60, 80, 140, 160)  # 80 pixels wide and high: bands reach 12 pixels to both sides of an edge
 
 
-@pytest.mark.parametrize('x, y, region', [
-    (60, 120, 'left'), (51, 120, 'left'), (69, 120, 'left'), (140, 120, 'right'),
-    (100, 80, 'top'), (100, 160, 'bottom'),
-    (100, 120, 'inside'), (85, 100, 'inside'), (30, 120, 'outside'), (100, 195, 'outside'), (5, 5, 'outside')])
+@pytest.mark.parametrize(
+    'x, y, region',
+    [
+        (60, 120, 'left'),
+        (51, 120, 'left'),
+        (69, 120, 'left'),
+        (140, 120, 'right'),
+        (100, 80, 'top'),
+        (100, 160, 'bottom'),
+        (100, 120, 'inside'),
+        (85, 100, 'inside'),
+        (30, 120, 'outside'),
+        (100, 195, 'outside'),
+        (5, 5, 'outside'),
+    ],
+)
 def test_a_token_falls_into_its_region(x, y, region):
     cells, _ = region_shares(BOX, GRID)
     shares = cells[:, y // 10, x // 10]
@@ -41,7 +53,7 @@ def test_regions_divide_the_image_and_chance_is_their_area():
     cells, chance = region_shares(BOX, GRID)
     np.testing.assert_allclose(cells.sum(axis=0), 1)
     assert chance.sum() == pytest.approx(1)
-    inside, whole = (80 * (1 - BAND))**2, (80 * (1 + BAND))**2
+    inside, whole = (80 * (1 - BAND)) ** 2, (80 * (1 + BAND)) ** 2
     expected = [(whole - inside) / 4] * 4 + [inside, 200**2 - whole]
     np.testing.assert_allclose(chance, np.array(expected) / 200**2, atol=0.01)  # cells are looked at in 8 x 8 places
 
@@ -50,9 +62,9 @@ def test_a_flat_map_has_the_chance_level_also_where_the_grid_overlaps_the_image(
     """185 x 150 pixels in cells of 32: the last cells lie in the image in part only, and hold less area."""
     grid = TokenGrid((8, 8), (5, 6), (256, 256), (150, 185), (150, 185))
     cells, chance = region_shares((20, 30, 130, 149), grid)
-    _, lengths = cell_points(185, 32., 6)
-    assert lengths.tolist() == [32., 32., 32., 32., 32., 25.]
-    weights = np.outer(cell_points(150, 32., 5)[1], lengths)
+    _, lengths = cell_points(185, 32.0, 6)
+    assert lengths.tolist() == [32.0, 32.0, 32.0, 32.0, 32.0, 25.0]
+    weights = np.outer(cell_points(150, 32.0, 5)[1], lengths)
     np.testing.assert_allclose((cells * weights / weights.sum()).sum(axis=(1, 2)), chance)
 
 
@@ -63,8 +75,8 @@ def test_flat_boxes_do_not_fail():
 
 @pytest.fixture
 def table():
-    shares = np.array([[.5, .1, .1, .1, .1, .1], [.02, .03, .05, .1, .6, .2]])
-    return ExtremityTable(3, 'spatial', shares, shares / 10, np.array([.05, .05, .05, .05, .1, .7]), 40, 2, 10)
+    shares = np.array([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.02, 0.03, 0.05, 0.1, 0.6, 0.2]])
+    return ExtremityTable(3, 'spatial', shares, shares / 10, np.array([0.05, 0.05, 0.05, 0.05, 0.1, 0.7]), 40, 2, 10)
 
 
 def test_report(table, tmp_path):

@@ -6,8 +6,9 @@ import pytest
 from tiny_files import tiny_detr_config, write_model
 from tiny_model import tiny_config
 
-from mmcondetr.engine.errors import UserError
-from mmcondetr.visualization import draw_attention, draw_comparison, load_detector
+from mmcondetr.errors import UserError
+from mmcondetr.inference import load_detector
+from mmcondetr.visualization import draw_attention, draw_comparison
 
 
 @pytest.fixture(scope='module')
@@ -58,12 +59,15 @@ def test_comparison_shows_the_same_object(model, detr, pixels, tmp_path):
     assert [one.query for one in same] == [3, 3]
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(query=12), 'no query 12'),
-    (dict(layer=3), 'no decoder layer 3'),
-    (dict(heads=[4], query=0), 'no head 4: this model has 4, numbered 0 to 3'),
-    (dict(score_threshold=2.), 'No detection reaches the score threshold 2'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(query=12), 'no query 12'),
+        (dict(layer=3), 'no decoder layer 3'),
+        (dict(heads=[4], query=0), 'no head 4: this model has 4, numbered 0 to 3'),
+        (dict(score_threshold=2.0), 'No detection reaches the score threshold 2'),
+    ],
+)
 def test_wrong_choices(model, pixels, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         draw_attention(model, pixels, tmp_path / 'x.png', **options)

@@ -8,8 +8,9 @@ from PIL import Image
 from tiny_files import CLASSES, tiny_detr_config, write_model
 from tiny_model import build, tiny_config
 
-from mmcondetr.engine.errors import UserError
-from mmcondetr.visualization import attend, load_detector, read_image
+from mmcondetr.errors import UserError
+from mmcondetr.inference import load_detector
+from mmcondetr.visualization import attend, read_image
 
 
 @pytest.fixture(scope='module')
@@ -63,8 +64,10 @@ def test_exif_orientation_turns_the_image(tmp_path, pixels):
     assert abs(found - np.rot90(pixels, -1).astype(int)).mean() < 4
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'not an image'), (b'<html>no</html>', 'not an image'), (b'\xff\xd8\xff\xe0' + bytes(50), 'truncated')])
+@pytest.mark.parametrize(
+    'content, message',
+    [(b'', 'not an image'), (b'<html>no</html>', 'not an image'), (b'\xff\xd8\xff\xe0' + bytes(50), 'truncated')],
+)
 def test_files_that_are_no_image(tmp_path, content, message):
     (tmp_path / 'bad.jpg').write_bytes(content)
     with pytest.raises(UserError, match=rf"bad\.jpg'.*{message}"):
@@ -78,8 +81,9 @@ def test_missing_files_and_folders(tmp_path):
         read_image(tmp_path)
 
 
-@pytest.mark.parametrize('array', [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8),
-                                   np.zeros(4, np.uint8)])
+@pytest.mark.parametrize(
+    'array', [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+)
 def test_arrays_of_the_wrong_kind(array):
     with pytest.raises(UserError, match='An image array must be'):
         read_image(array)

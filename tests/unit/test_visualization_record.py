@@ -11,7 +11,7 @@ from tiny_files import tiny_detr_config
 from tiny_model import batch, build, sample, tiny_config
 from tiny_variants import VARIANTS, tiny_variant
 
-from mmcondetr.engine.errors import UserError
+from mmcondetr.errors import UserError
 from mmcondetr.models.attention import DotProductAttention
 from mmcondetr.visualization import record_attention
 from mmcondetr.visualization.maps import AttentionParts, TokenGrid, compute_maps
@@ -58,7 +58,7 @@ def test_combined_maps_reproduce_the_fast_attention(model, layer):
         record = recorded[image]
         maps = record.combined(layer)  # (N, H, h, w)
         rows, columns = record.grid.shape
-        value = noted['value'][image].view(rows, columns, 4, 8)[:maps.shape[-2], :maps.shape[-1]]
+        value = noted['value'][image].view(rows, columns, 4, 8)[: maps.shape[-2], : maps.shape[-1]]
         attended = torch.einsum('qhyx,yxhd->qhd', maps, value).flatten(1)
         torch.testing.assert_close(attended, noted['output'][image], rtol=0, atol=1e-5)
 
@@ -84,7 +84,8 @@ def test_every_variant_is_recorded(path):
     variant = build(tiny_variant(path))
     noted = []
     handle = variant.decoder.layers[1].cross_attn.attention.register_forward_hook(
-        lambda module, args, output: noted.append((args[2], output)))
+        lambda module, args, output: noted.append((args[2], output))
+    )
     recorded, (logits, boxes) = run(variant)
     handle.remove()
     (value, output), record = noted[0], recorded[0]
@@ -132,7 +133,7 @@ def test_boxes_scores_and_references_of_every_layer(model):
     record = recorded[1]
     torch.testing.assert_close(record.scores, logits[:, 1].sigmoid())
     centre, size = boxes[:, 1].split(2, dim=-1)
-    whole = torch.tensor([100., 70.])  # the original image, width and height
+    whole = torch.tensor([100.0, 70.0])  # the original image, width and height
     torch.testing.assert_close(record.boxes[..., :2], (centre - size / 2) * whole)
     torch.testing.assert_close(record.boxes[..., 2:], (centre + size / 2) * whole)
     expected = model.decoder.reference_point(model.query_embedding.weight[None])[0].sigmoid() * whole
@@ -153,10 +154,13 @@ def test_only_what_was_asked_for_is_kept(model):
         record.maps(queries=[3])
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(layers=[3]), 'no decoder layer 3: this model has 3'),
-    (dict(encoder_layers=[2]), 'no encoder layer 2'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(layers=[3]), 'no decoder layer 3: this model has 3'),
+        (dict(encoder_layers=[2]), 'no encoder layer 2'),
+    ],
+)
 def test_indices_out_of_range(model, options, message):
     with pytest.raises(UserError, match=message), record_attention(model, **options):
         raise AssertionError('must not get here')
@@ -182,14 +186,14 @@ def test_asking_for_a_head_or_query_that_is_not_there(model):
 def test_encoder_attention_of_a_position(model):
     recorded, _ = run(model, encoder_layers=[-1])
     record = recorded[0]
-    maps = record.encoder_maps([(100., 50.)])  # column 3 of 4, row 1 of 3
+    maps = record.encoder_maps([(100.0, 50.0)])  # column 3 of 4, row 1 of 3
     parts = recorded.encoder[1]
     q, k = parts.queries[0][0, 1 * 4 + 3, :8], parts.keys[0][0, :, :8]
     torch.testing.assert_close(maps[0, 0].flatten(), (k @ q / 8**0.5).softmax(dim=0), rtol=0, atol=1e-6)
     with pytest.raises(UserError, match='outside the image of 128x96'):
-        record.encoder_maps([(128., 3.)])
+        record.encoder_maps([(128.0, 3.0)])
     with pytest.raises(UserError, match='Encoder layer 0 was not recorded'):
-        record.encoder_maps([(1., 1.)], layer=0)
+        record.encoder_maps([(1.0, 1.0)], layer=0)
 
 
 @pytest.mark.parametrize('side', ['decoder', 'encoder'])
@@ -198,8 +202,14 @@ def test_detr_maps_are_those_it_attends_with(detr, side):
     noted = {}
 
     def note(module, args, kwargs):
-        noted['weights'] = module(kwargs['query'], kwargs['key'], kwargs['value'], need_weights=True,
-                                  average_attn_weights=False, key_padding_mask=kwargs['key_padding_mask'])[1]
+        noted['weights'] = module(
+            kwargs['query'],
+            kwargs['key'],
+            kwargs['value'],
+            need_weights=True,
+            average_attn_weights=False,
+            key_padding_mask=kwargs['key_padding_mask'],
+        )[1]
 
     layer = detr.decoder.layers[1].cross_attn if side == 'decoder' else detr.encoder.layers[1].self_attn
     calls = []
@@ -217,7 +227,7 @@ def test_detr_maps_are_those_it_attends_with(detr, side):
         if side == 'decoder':
             found, expected = record.combined(1), noted['weights'][image].transpose(0, 1)
         else:
-            found, expected = record.encoder_maps([(70., 40.)], 1), noted['weights'][image][:, 1 * 4 + 2][None]
+            found, expected = record.encoder_maps([(70.0, 40.0)], 1), noted['weights'][image][:, 1 * 4 + 2][None]
         torch.testing.assert_close(found.flatten(2), expected, rtol=0, atol=1e-6)
 
 
@@ -242,8 +252,10 @@ def test_unsupported_models_are_named(model):
         pass
     config = tiny_detr_config()
     layer = dict(
-        self_attn_cfg=dict(embed_dims=32, num_heads=4), cross_attn_cfg=dict(embed_dims=32, num_heads=4),
-        ffn_cfg=dict(embed_dims=32, feedforward_channels=64))
+        self_attn_cfg=dict(embed_dims=32, num_heads=4),
+        cross_attn_cfg=dict(embed_dims=32, num_heads=4),
+        ffn_cfg=dict(embed_dims=32, feedforward_channels=64),
+    )
     config.update(type='mmdet.ConditionalDETR', decoder=dict(num_layers=1, return_intermediate=True, layer_cfg=layer))
     config['bbox_head'].update(type='mmdet.ConditionalDETRHead', loss_cls=dict(type='mmdet.FocalLoss'))
     theirs = MODELS.build(config)
@@ -255,7 +267,7 @@ def test_hot_spot_is_found_again_on_the_original_image():
     """A token of a padded input, resized to the original image, peaks at that token's centre, to half a pixel."""
     grid = TokenGrid(shape=(8, 10), valid=(6, 7), input_shape=(256, 320), img_shape=(180, 216), ori_shape=(360, 432))
     weights = torch.zeros(80)
-    weights[3 * 10 + 5] = 1.
+    weights[3 * 10 + 5] = 1.0
     resized = grid.resize(grid.cut(weights)[None])
     assert resized.shape == (1, 360, 432)
     y, x = divmod(int(resized.argmax()), 432)
@@ -294,7 +306,7 @@ def test_hot_spot_through_a_padded_batch(model):
 
 
 def test_one_part_has_a_combined_map_only():
-    parts = AttentionParts((torch.randn(1, 3, 8), ), (torch.randn(1, 4, 8), ), None, 2, 0.5)
+    parts = AttentionParts((torch.randn(1, 3, 8),), (torch.randn(1, 4, 8),), None, 2, 0.5)
     grid = TokenGrid((2, 2), (2, 2), (4, 4), (4, 4), (4, 4))
     with pytest.raises(UserError, match='only a combined'):
         compute_maps(parts, 0, [0], [0], grid)

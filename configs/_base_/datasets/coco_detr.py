@@ -6,7 +6,8 @@ custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
 default_hooks = dict(
     checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
     check_classes=dict(type='mmcondetr.CheckClassesHook'),
-    match_classes=dict(type='mmcondetr.MatchClassesHook'))
+    match_classes=dict(type='mmcondetr.MatchClassesHook'),
+)
 
 # mmdet's augmentation differs in one place: it caps the longer side at 1333 in the resize before the crop, which the
 # authors do not, so that a panorama becomes thinner than the crop's least side of 384. An edge this long never caps.
@@ -28,29 +29,30 @@ train_pipeline = [
                     type='mmcv.RandomChoiceResize',
                     resize_type='mmdet.Resize',
                     scales=[(400, no_cap), (500, no_cap), (600, no_cap)],
-                    keep_ratio=True),
+                    keep_ratio=True,
+                ),
                 dict(
-                    type='mmdet.RandomCrop',
-                    crop_type='absolute_range',
-                    crop_size=(384, 600),
-                    allow_negative_crop=True),
-                dict(type='mmcv.RandomChoiceResize', resize_type='mmdet.Resize', scales=scales, keep_ratio=True)
-            ]
-        ]),
-    dict(type='mmdet.PackDetInputs')
+                    type='mmdet.RandomCrop', crop_type='absolute_range', crop_size=(384, 600), allow_negative_crop=True
+                ),
+                dict(type='mmcv.RandomChoiceResize', resize_type='mmdet.Resize', scales=scales, keep_ratio=True),
+            ],
+        ],
+    ),
+    dict(type='mmdet.PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='mmcondetr.LoadImage', backend_args={{_base_.backend_args}}),
     dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
-    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
 # The authors train on every image, also those without a box, and do not group images by their aspect ratio.
 train_dataloader = dict(
     sampler=dict(type='mmcondetr.EpochSampler'),
     batch_sampler=None,
-    dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
+    dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline),
+)
 val_dataloader = dict(dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='mmcondetr.CocoMetric')

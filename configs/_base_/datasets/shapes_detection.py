@@ -12,9 +12,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='mmcondetr.LoadImage', backend_args=backend_args),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
-    dict(
-        type='mmdet.PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
 train_dataloader = dict(
@@ -29,7 +27,9 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         pipeline=train_pipeline,
-        backend_args=backend_args))
+        backend_args=backend_args,
+    ),
+)
 val_dataloader = dict(
     batch_size=16,
     num_workers=2,
@@ -43,9 +43,12 @@ val_dataloader = dict(
         data_prefix=dict(img='val/'),
         test_mode=True,
         pipeline=test_pipeline,
-        backend_args=backend_args))
+        backend_args=backend_args,
+    ),
+)
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox', backend_args=backend_args)
+    type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox', backend_args=backend_args
+)
 test_evaluator = val_evaluator

@@ -9,7 +9,8 @@ model = dict(
     # --cfg-options model.backbone.init_cfg.checkpoint=/path/to/resnet50-0676ba61.pth
     backbone=dict(
         type='mmcondetr.ResNet',
-        init_cfg=dict(type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
+        init_cfg=dict(type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
+    ),
     neck=dict(type='mmdet.ChannelMapper'),
     positional_encoding=dict(type='mmdet.SinePositionalEncoding'),
     encoder=dict(
@@ -18,22 +19,33 @@ model = dict(
         num_layers=6,
         layer=dict(
             type='mmcondetr.TransformerEncoderLayer',
-            embed_dims=256, num_heads=8, feedforward_channels=2048, dropout=0.1)),
+            embed_dims=256,
+            num_heads=8,
+            feedforward_channels=2048,
+            dropout=0.1,
+        ),
+    ),
     decoder=dict(
         _delete_=True,
         type='mmcondetr.ConditionalDecoder',
         num_layers=6,
         layer=dict(
             type='mmcondetr.ConditionalDecoderLayer',
-            embed_dims=256, num_heads=8, feedforward_channels=2048, dropout=0.1),
+            embed_dims=256,
+            num_heads=8,
+            feedforward_channels=2048,
+            dropout=0.1,
+        ),
         reference_point=dict(type='mmcondetr.ReferencePoint', embed_dims=256),
-        spatial_query=dict(type='mmcondetr.ConditionalSpatialQueryHead', embed_dims=256, num_heads=8)),
+        spatial_query=dict(type='mmcondetr.ConditionalSpatialQueryHead', embed_dims=256, num_heads=8),
+    ),
     bbox_head=dict(
         type='mmcondetr.ConditionalDETRHead',
-        loss_cls=dict(
-            _delete_=True, type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
+        loss_cls=dict(_delete_=True, type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
         loss_bbox=dict(type='mmdet.L1Loss'),
-        loss_iou=dict(type='mmdet.GIoULoss')),
+        loss_iou=dict(type='mmdet.GIoULoss'),
+    ),
     train_cfg=dict(
-        assigner=dict(
-            _delete_=True, type='mmcondetr.HungarianMatcher', class_cost=2.0, bbox_cost=5.0, giou_cost=2.0)))
+        assigner=dict(_delete_=True, type='mmcondetr.HungarianMatcher', class_cost=2.0, bbox_cost=5.0, giou_cost=2.0)
+    ),
+)

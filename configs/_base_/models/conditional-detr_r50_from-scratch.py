@@ -7,7 +7,8 @@ layer = dict(embed_dims=embed_dims, feedforward_channels=2048, dropout=0.1)
 model = dict(
     num_queries=300,
     backbone=dict(
-        depth=50, base_channels=64, num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(3, )),
+        depth=50, base_channels=64, num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(3,)
+    ),
     neck=dict(in_channels=[2048], out_channels=embed_dims),
     positional_encoding=dict(num_feats=embed_dims // 2),
     encoder=dict(num_layers=6, layer=layer),
@@ -15,6 +16,8 @@ model = dict(
         num_layers=6,
         layer=layer,
         reference_point=dict(embed_dims=embed_dims),
-        spatial_query=dict(embed_dims=embed_dims)),
+        spatial_query=dict(embed_dims=embed_dims),
+    ),
     bbox_head=dict(num_classes=80, embed_dims=embed_dims),
-    test_cfg=dict(max_per_img=100))
+    test_cfg=dict(max_per_img=100),
+)

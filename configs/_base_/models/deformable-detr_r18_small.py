@@ -17,7 +17,8 @@ model = dict(
         num_layers=4,
         layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=deformable, ffn_cfg=ffn),
         return_intermediate=True,
-        post_norm_cfg=None),
+        post_norm_cfg=None,
+    ),
     bbox_head=dict(type='mmdet.DeformableDETRHead', sync_cls_avg_factor=True),
     train_cfg=dict(
         assigner=dict(
@@ -26,5 +27,8 @@ model = dict(
             match_costs=[
                 dict(type='mmdet.FocalLossCost', weight=2.0),
                 dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
-                dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0)
-            ])))
+                dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+            ],
+        )
+    ),
+)

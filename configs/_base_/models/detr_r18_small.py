@@ -11,12 +11,19 @@ model = dict(
         _delete_=True,
         num_layers=4,
         layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn),
-        return_intermediate=True),
+        return_intermediate=True,
+    ),
     bbox_head=dict(
         type='mmdet.DETRHead',
         loss_cls=dict(
-            _delete_=True, type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1, use_sigmoid=False, loss_weight=1.0,
-            class_weight=1.0)),
+            _delete_=True,
+            type='mmdet.CrossEntropyLoss',
+            bg_cls_weight=0.1,
+            use_sigmoid=False,
+            loss_weight=1.0,
+            class_weight=1.0,
+        ),
+    ),
     train_cfg=dict(
         assigner=dict(
             _delete_=True,
@@ -24,5 +31,8 @@ model = dict(
             match_costs=[
                 dict(type='mmdet.ClassificationCost', weight=1.0),
                 dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
-                dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0)
-            ])))
+                dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+            ],
+        )
+    ),
+)

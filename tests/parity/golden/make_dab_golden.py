@@ -31,12 +31,37 @@ def build(dilation: bool, num_patterns: int):
     plain = torchvision.models.resnet50
     torchvision.models.resnet50 = lambda pretrained=False, **kwargs: plain(weights=None, **kwargs)
     args = Namespace(
-        dataset_file='coco', device='cpu', masks=False, frozen_weights=None, aux_loss=True, num_queries=300,
-        hidden_dim=256, dropout=0.0, nheads=8, dim_feedforward=2048, enc_layers=6, dec_layers=6, pre_norm=False,
-        position_embedding='sine', pe_temperatureH=20, pe_temperatureW=20, lr_backbone=1e-5, backbone='resnet50',
-        dilation=dilation, transformer_activation='prelu', num_patterns=num_patterns, random_refpoints_xy=False,
-        cls_loss_coef=1, bbox_loss_coef=5, giou_loss_coef=2, focal_alpha=0.25, set_cost_class=2, set_cost_bbox=5,
-        set_cost_giou=2, num_select=300)
+        dataset_file='coco',
+        device='cpu',
+        masks=False,
+        frozen_weights=None,
+        aux_loss=True,
+        num_queries=300,
+        hidden_dim=256,
+        dropout=0.0,
+        nheads=8,
+        dim_feedforward=2048,
+        enc_layers=6,
+        dec_layers=6,
+        pre_norm=False,
+        position_embedding='sine',
+        pe_temperatureH=20,
+        pe_temperatureW=20,
+        lr_backbone=1e-5,
+        backbone='resnet50',
+        dilation=dilation,
+        transformer_activation='prelu',
+        num_patterns=num_patterns,
+        random_refpoints_xy=False,
+        cls_loss_coef=1,
+        bbox_loss_coef=5,
+        giou_loss_coef=2,
+        focal_alpha=0.25,
+        set_cost_class=2,
+        set_cost_bbox=5,
+        set_cost_giou=2,
+        num_select=300,
+    )
     model, _, _ = build_DABDETR(args)
     torchvision.models.resnet50 = plain
     return model.eval()
@@ -59,8 +84,9 @@ def main() -> None:
     pixels, mask = (torch.from_numpy(item) for item in weights.batch())
     for name, (dilation, num_patterns) in CASES.items():
         model = build(dilation, num_patterns)
-        model.load_state_dict({key: torch.from_numpy(value)
-                               for key, value in dab_weights.state_dict(num_patterns).items()})
+        model.load_state_dict(
+            {key: torch.from_numpy(value) for key, value in dab_weights.state_dict(num_patterns).items()}
+        )
         outputs = model(NestedTensor(pixels, mask))
         every = [*outputs['aux_outputs'], outputs]
         logits = torch.stack([item['pred_logits'] for item in every])
@@ -68,14 +94,22 @@ def main() -> None:
         torch.set_default_dtype(torch.float64)
         double = model.double()(NestedTensor(pixels.double(), mask))
         torch.set_default_dtype(torch.float32)
-        noise = [(double[key] - single[-1]).abs().max().item()
-                 for key, single in (('pred_logits', logits), ('pred_boxes', boxes))]
-        print(f'{name}: spread {logits[-1].std(dim=1).mean():.3f}, by layer '
-              f'{[round(x.std(dim=1).mean().item(), 3) for x in logits]}, boxes {boxes[-1].std(dim=1).mean():.3f}; '
-              f'float32 against float64: {noise[0]:.1e}, {noise[1]:.1e}')
-        np.savez_compressed(HERE / f'dab_authors_{name}.npz', logits=logits[:, :, LOGIT_QUERIES].numpy(),
-                            boxes=boxes[:, :, LOGIT_QUERIES].numpy(), last_boxes=boxes[-1].numpy(),
-                            last_logits=logits[-1, :, LAST_QUERIES].numpy())
+        noise = [
+            (double[key] - single[-1]).abs().max().item()
+            for key, single in (('pred_logits', logits), ('pred_boxes', boxes))
+        ]
+        print(
+            f'{name}: spread {logits[-1].std(dim=1).mean():.3f}, by layer '
+            f'{[round(x.std(dim=1).mean().item(), 3) for x in logits]}, boxes {boxes[-1].std(dim=1).mean():.3f}; '
+            f'float32 against float64: {noise[0]:.1e}, {noise[1]:.1e}'
+        )
+        np.savez_compressed(
+            HERE / f'dab_authors_{name}.npz',
+            logits=logits[:, :, LOGIT_QUERIES].numpy(),
+            boxes=boxes[:, :, LOGIT_QUERIES].numpy(),
+            last_boxes=boxes[-1].numpy(),
+            last_logits=logits[-1, :, LAST_QUERIES].numpy(),
+        )
 
 
 if __name__ == '__main__':

@@ -42,10 +42,31 @@ def build(backbone: str, dilation: bool):
     plain = getattr(torchvision.models, backbone)
     setattr(torchvision.models, backbone, lambda pretrained=False, **kwargs: plain(weights=None, **kwargs))
     args = Namespace(
-        dataset_file='coco', device='cpu', masks=False, frozen_weights=None, aux_loss=True, num_queries=300,
-        hidden_dim=256, dropout=0.1, nheads=8, dim_feedforward=2048, enc_layers=6, dec_layers=6, pre_norm=False,
-        position_embedding='sine', lr_backbone=1e-5, backbone=backbone, dilation=dilation, cls_loss_coef=2,
-        bbox_loss_coef=5, giou_loss_coef=2, focal_alpha=0.25, set_cost_class=2, set_cost_bbox=5, set_cost_giou=2)
+        dataset_file='coco',
+        device='cpu',
+        masks=False,
+        frozen_weights=None,
+        aux_loss=True,
+        num_queries=300,
+        hidden_dim=256,
+        dropout=0.1,
+        nheads=8,
+        dim_feedforward=2048,
+        enc_layers=6,
+        dec_layers=6,
+        pre_norm=False,
+        position_embedding='sine',
+        lr_backbone=1e-5,
+        backbone=backbone,
+        dilation=dilation,
+        cls_loss_coef=2,
+        bbox_loss_coef=5,
+        giou_loss_coef=2,
+        focal_alpha=0.25,
+        set_cost_class=2,
+        set_cost_bbox=5,
+        set_cost_giou=2,
+    )
     model, criterion, _ = build_authors(args)
     setattr(torchvision.models, backbone, plain)
     return model.eval(), criterion
@@ -91,16 +112,26 @@ def main() -> None:
             noise = (double['pred_logits'] - logits[-1]).abs().max().item()
             box_noise = (double['pred_boxes'] - boxes[-1]).abs().max().item()
             name = f'r{depth}' + ('-dc5' if dilation else '')
-            print(f'{name}: spread of logits {spread:.3f}, of boxes {boxes[-1].std(dim=1).mean().item():.3f}; float32 '
-                  f'against float64: {noise:.1e}, {box_noise:.1e}')
+            print(
+                f'{name}: spread of logits {spread:.3f}, of boxes {boxes[-1].std(dim=1).mean().item():.3f}; float32 '
+                f'against float64: {noise:.1e}, {box_noise:.1e}'
+            )
             losses = loss_terms(criterion, logits, boxes, weights.targets('model', 91, (7, 4)))
             np.savez_compressed(
-                HERE / f'authors_{name}.npz', logits=logits[:, :, LOGIT_QUERIES].numpy(), boxes=boxes.numpy(),
-                last_logits=logits[-1, :, LAST_QUERIES].numpy(), **losses)
+                HERE / f'authors_{name}.npz',
+                logits=logits[:, :, LOGIT_QUERIES].numpy(),
+                boxes=boxes.numpy(),
+                last_logits=logits[-1, :, LAST_QUERIES].numpy(),
+                **losses,
+            )
     for case, counts in LOSS_CASES.items():
         made = weights.predictions(case, 2, 100, 91)
-        losses = loss_terms(criterion, torch.from_numpy(made['logits']), torch.from_numpy(made['boxes']),
-                            weights.targets(case, 91, counts))
+        losses = loss_terms(
+            criterion,
+            torch.from_numpy(made['logits']),
+            torch.from_numpy(made['boxes']),
+            weights.targets(case, 91, counts),
+        )
         np.savez_compressed(HERE / f'authors_loss_{case}.npz', **losses)
 
 

@@ -1,0 +1,191 @@
+"""Writing a checkpoint in another family's format: tensors, and a record of where they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from mmcondetr.checkpoints import classes
+from mmcondetr.checkpoints.files import replacing
+from mmcondetr.checkpoints.huggingface import write_configs
+from mmcondetr.checkpoints.reading import find_file, read
+from mmcondetr.checkpoints.renaming import check_complete, from_ours, is_dab, to_ours
+from mmcondetr.checkpoints.rules import FAMILIES, Family
+from mmcondetr.checkpoints.source import RECORD, Source, examine, hash_tensors
+from mmcondetr.errors import UserError
+
+TARGETS = ('mmcondetr', 'mmdet', 'authors', 'huggingface')
+_WITH_91_ROWS = ('authors', 'huggingface')
+_FILES = ('.pth', '.safetensors')
+_LARGE = 8 << 20  # files from this size on get a progress bar
+
+
+def convert(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    to: str,
+    dc5: bool | None = None,
+    force: bool = False,
+    half: bool = False,
+) -> str:
+    """Convert a checkpoint file (or Hugging Face folder) of any family; returns what was done, in one line.
+
+    Args:
+        source: of any family of rules.py.
+        target: a ``.pth`` or ``.safetensors`` file; for ``huggingface`` a folder.
+        to: one of ``TARGETS``.
+        dc5: whether it is a DC5 model; None: what the source says. Weights do not show it.
+        force: replace ``target`` if it is there.
+        half: store floating-point tensors in float16, at half the size; they lose precision.
+
+    Raises:
+        UserError: the source cannot be read or is of no known family, ``target`` is there or has another ending.
+    """
+    path, target = find_file(source), Path(target)
+    _check_target(target, to, force)
+    found = examine(read(path, 'cpu'), path)
+    if found is None or found.family is None:
+        raise UserError(
+            f"'{path}' is not a checkpoint of Conditional DETR, or of a family that is not known "
+            f'({", ".join(FAMILIES)}).'
+        )
+    tensors, _ = to_ours(found.tensors, found.family, path)
+    check_complete(tensors, path)
+    tensors, names = _with_rows(tensors, found.names, 91 if to in _WITH_91_ROWS else 80)
+    dc5 = found.dc5 if dc5 is None else dc5
+    layout = _layout(to, tensors, dc5, path)
+    renamed = from_ours(tensors, layout, path)
+    if half:
+        renamed = {name: value.half() if value.is_floating_point() else value for name, value in renamed.items()}
+    record = _record(found, renamed, to, names, dc5)
+    if to == 'huggingface':
+        _write_folder(target, lambda folder: _write_huggingface(folder, renamed, tensors, record, names, bool(dc5)))
+    else:
+        _write_file(target, renamed, record, to)
+    rows = len(tensors[classes.HEAD[0]])
+    return (
+        f'{path} ({found.family.title}, {len(found.tensors)} tensors) -> {target} ({layout.title}, {len(renamed)} '
+        f'tensors, {rows} classes, SHA-256 {record["tensors_sha256"][:12]}...)'
+    )
+
+
+def _layout(to: str, tensors: Mapping[str, Tensor], dc5: bool | None, path: str) -> Family:
+    """The family that is written."""
+    if to == 'huggingface':
+        if dc5 is None:
+            raise UserError(
+                f"'{path}' does not say whether it is a DC5 model, and Hugging Face's config.json must: "
+                'give --dc5 or --no-dc5.'
+            )
+        return FAMILIES['huggingface' if dc5 else 'huggingface-resnet']
+    return FAMILIES[f'dab-{to}' if is_dab(tensors) and to != 'mmcondetr' else to]
+
+
+def _check_target(target: Path, to: str, force: bool) -> None:
+    if to not in TARGETS:
+        raise UserError(f"--to is '{to}', and must be one of {', '.join(TARGETS)}.")
+    if to == 'huggingface' and target.suffix in _FILES:
+        raise UserError(f"'{target}': Hugging Face's format is a folder; give a name without {target.suffix}.")
+    if to != 'huggingface' and target.suffix not in _FILES:
+        raise UserError(f"'{target}' must end in {' or '.join(_FILES)}.")
+    if os.path.lexists(target) and not force:
+        raise UserError(f"'{target}' is there already; --force replaces it.")
+    if force and target.is_dir() and not (to == 'huggingface' and (target / 'config.json').is_file()):
+        raise UserError(f"'{target}' is a folder without a config.json: --force does not replace it.")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"The folder '{target.absolute().parent}' does not exist.")
+
+
+def _with_rows(
+    tensors: dict[str, Tensor], names: classes.Names | None, count: int
+) -> tuple[dict[str, Tensor], classes.Names | None]:
+    """A head of COCO's classes with 80 rows or one per category id; any other stays as it is."""
+    have = len(tensors[classes.HEAD[0]])
+    if not classes.is_coco(names) or have == count:
+        return tensors, names
+    rows = classes.choose_rows(names, have, None, count)
+    return classes.take_rows(tensors, rows, classes.unused_rows(tensors, count)), classes.default_names(count)
+
+
+def _record(
+    source: Source, tensors: Mapping[str, Tensor], to: str, names: classes.Names | None, dc5: bool | None
+) -> dict[str, Any]:
+    from mmcondetr import __version__
+
+    return dict(
+        format=to,
+        classes=list(names) if names else None,
+        dc5=dc5,
+        source=os.path.basename(source.where),
+        source_family=source.family.name,
+        tensors_sha256=_hash(tensors),
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        mmcondetr_version=__version__,
+    )
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    total = sum(value.numel() * value.element_size() for value in tensors.values())
+    if total < _LARGE:
+        return hash_tensors(tensors)
+    with Progress(transient=True) as progress:
+        task = progress.add_task('SHA-256', total=total)
+        return hash_tensors(tensors, lambda count: progress.advance(task, count))
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], record: dict[str, Any], to: str, ending: str) -> None:
+    total = sum(value.numel() * value.element_size() for value in tensors.values())
+    with Progress(transient=True, disable=total < _LARGE) as progress:
+        progress.add_task(f'Writing {total / 2**20:.0f} MiB', total=None)
+        if ending == '.safetensors':
+            from safetensors.torch import save_file
+
+            save_file(dict(tensors), path, metadata=dict(format='pt', mmcondetr=json.dumps(record)))
+            return
+        meta = {RECORD: record}
+        if record['classes'] is not None:
+            meta['dataset_meta'] = dict(classes=classes.used(record['classes']))
+        torch.save({'model' if to == 'authors' else 'state_dict': dict(tensors), 'meta': meta}, path)
+
+
+def _write_file(target: Path, tensors: Mapping[str, Tensor], record: dict[str, Any], to: str) -> None:
+    with replacing(target) as temporary:
+        _save(temporary, tensors, record, to, target.suffix)
+
+
+def _write_huggingface(
+    folder: Path,
+    renamed: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor],
+    record: dict[str, Any],
+    names: classes.Names | None,
+    dc5: bool,
+) -> None:
+    write_configs(folder, ours, names, dc5)
+    _save(folder / 'model.safetensors', renamed, record, 'huggingface', '.safetensors')
+
+
+def _write_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under a temporary name; the old one goes after the new one is complete."""
+    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+    old = target.with_name(f'.{target.name}.{os.getpid()}.old')
+    temporary.mkdir()
+    try:
+        write(temporary)
+        if os.path.lexists(target):
+            os.replace(target, old)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.is_dir() and not target.exists():
+            os.replace(old, target)
+        shutil.rmtree(old, ignore_errors=True)

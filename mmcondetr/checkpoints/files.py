@@ -1,0 +1,166 @@
+"""Checkpoint files: read without running code from them, written so that a kill leaves the old or the new one.
+
+mmengine reads local files through :func:`load_file`, since mmcondetr.checkpoints.reading stands in its loader's place:
+``load_from``, ``--resume``, ``init_cfg`` and DetInferencer alike.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmcondetr.compat.safe_loading import torch_load
+from mmcondetr.errors import UserError
+
+# How torch's weights-only reader (two ways) and compat.torch_load say which name a file asks for.
+_ASKED = re.compile(r"(?:global: GLOBAL |GLOBAL |global: |attribute '|type )'?([\w.]+)")
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_SHOWN = 12  # keys named in a message
+
+
+def _describe_start(path: str) -> str:
+    """Why a file that torch cannot read may be what it is, judged from its first bytes."""
+    with open(path, 'rb') as file:
+        start = file.read(512)
+    size = os.path.getsize(path)
+    if not start:
+        return 'it is empty'
+    if start.lstrip()[:1] == b'<':
+        return 'it is an HTML or XML page, as a server sends instead of a file that it does not have: download it again'
+    if start.startswith(b'version https://git-lfs'):
+        return 'it is a Git LFS pointer: run "git lfs pull"'
+    if start[:2] == b'PK' and not zipfile.is_zipfile(path):
+        return f'it is truncated (it ends after {size} bytes): copy or download it again'
+    if start[:2] == b'PK':
+        return 'it is damaged, or a ZIP file but not one that torch.save wrote'
+    return f'it is truncated or was not written by torch.save ({size} bytes, begins with {start[:8]!r})'
+
+
+def _load_safetensors(path: str, map_location: Any) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file as load_tensors
+
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    try:
+        return dict(state_dict=load_tensors(path, device=str(device)))
+    except SafetensorError as error:
+        raise UserError(f"Checkpoint '{path}' is not a complete safetensors file: {error}.") from error
+
+
+def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
+    """Read a checkpoint (.pth, .pt, .safetensors) in which nothing but tensors and plain values may be.
+
+    Raises:
+        UserError: The file is missing, holds code (the message names it), is truncated, or is no checkpoint.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(path):
+        raise UserError(f"Checkpoint '{path}' does not exist (load_from, --resume or init_cfg names it).")
+    if path.endswith('.safetensors'):
+        return _load_safetensors(path, map_location)
+    try:
+        checkpoint = torch_load(path, map_location=map_location)
+    except _UNREADABLE as error:
+        if 'TorchScript' in str(error):
+            raise UserError(f"Checkpoint '{path}' is refused: it is a TorchScript archive, which is code.") from error
+        asked = _ASKED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if asked:
+            raise UserError(
+                f"Checkpoint '{path}' is refused: it asks for '{asked.group(1)}', which is code and not a "
+                'tensor or a plain value. Loading it could run anything.'
+            ) from error
+        raise UserError(f"Checkpoint '{path}' cannot be read: {_describe_start(path)}.") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"Checkpoint '{path}' holds a {type(checkpoint).__name__}, not a dict of weights.")
+    return checkpoint
+
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Lend a temporary name beside ``path``; what was written there takes its place at the end, or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes files that only their owner can read
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # a folder cannot be opened everywhere; the rename itself is done
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> list[str]:
+    """Remove temporary files that a killed process left in ``folder``; returns their names."""
+    leftovers = sorted(path for path in Path(folder).glob('.*.tmp') if re.search(r'\.\d+\.tmp$', path.name))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return [path.name for path in leftovers]
+
+
+def check_fits(module: torch.nn.Module, state_dict: dict, prefix: str = '') -> None:
+    """Compare a state dict with a module before anything of it is copied; mmengine would only print the differences.
+
+    BatchNorm's ``num_batches_tracked`` may be absent: it is not used, and torchvision's old files lack it.
+
+    Raises:
+        UserError: Keys are missing, unknown, or of another shape.
+    """
+    given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in given and not key.endswith('num_batches_tracked')]
+    unknown = [key for key in given if key not in wanted]
+    shapes = [
+        f'{key} is {tuple(given[key].shape)}, the model has {tuple(value.shape)}'
+        for key, value in wanted.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    parts = [
+        f'{what} ({len(keys)}): {"; ".join(keys[:_SHOWN])}{"; ..." if len(keys) > _SHOWN else ""}'
+        for what, keys in (('missing', missing), ('unknown', unknown), ('of another shape', shapes))
+        if keys
+    ]
+    if parts:
+        raise UserError(
+            f'The checkpoint does not fit the {type(module).__name__} of this config. Keys '
+            f'{". Keys ".join(parts)}. Use the config it was trained with, or correct load_from.'
+        )

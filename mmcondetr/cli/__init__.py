@@ -1,0 +1,58 @@
+"""The command line: ``mmcondetr COMMAND`` and ``python -m mmcondetr COMMAND``; the scripts in tools/ are the same.
+
+One file a command, which has a docstring with an example, ``add_arguments(parser)`` and ``run(args)``, and where they
+differ from the defaults ``RESUME_HINT`` (what takes an interrupted one up again) and ``USER_ERROR`` (its exit code).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+#: Command -> the line that ``mmcondetr --help`` shows. Its module is imported when the command is given.
+COMMANDS = {
+    'train': 'train a detector',
+    'test': 'evaluate a checkpoint',
+    'visualize-attention': 'draw where a detector looks',
+    'attention-extremities': 'measure whether heads attend to the extremities of boxes',
+    'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",
+    'plot-convergence': 'plot AP by epoch of several runs',
+    'generate-shapes': 'draw the shapes data set',
+}
+
+
+def load_command(name: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f'mmcondetr.cli.{name.replace("-", "_")}')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog='mmcondetr', description='Conditional DETR for MMDetection 3.x')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    chosen = next((word for word in arguments if not word.startswith('-')), None)
+    for name, line in COMMANDS.items():
+        if name != chosen:  # its module need not be imported to be listed
+            commands.add_parser(name, help=line, add_help=False)
+            continue
+        module = load_command(name)
+        script = os.path.basename(sys.argv[0])
+        command = commands.add_parser(
+            name,
+            prog=script if script == f'{name.replace("-", "_")}.py' else None,  # tools/train.py
+            help=line,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(module=module)
+    args = parser.parse_args(arguments)
+    from mmcondetr.cli.common import run_guarded
+
+    resume_hint, user_error = getattr(args.module, 'RESUME_HINT', ''), getattr(args.module, 'USER_ERROR', 2)
+    return run_guarded(lambda: args.module.run(args), resume_hint, user_error)

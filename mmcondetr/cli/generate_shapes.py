@@ -1,0 +1,20 @@
+"""Draw the shapes data set: python tools/generate_shapes.py [ROOT] [--num-train N] [--num-val N] ..."""
+
+import argparse
+
+from mmcondetr.datasets.shapes import generate_shapes
+
+USER_ERROR = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write (default: data/shapes)')
+    parser.add_argument('--num-train', type=int, default=2000)
+    parser.add_argument('--num-val', type=int, default=200)
+    parser.add_argument('--image-size', type=int, default=128, help='side of the square images in pixels')
+    parser.add_argument('--seed', type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> None:
+    drawn = generate_shapes(args.root, args.num_train, args.num_val, args.image_size, args.seed)
+    print(f'{"wrote" if drawn else "kept"} {args.root}: {args.num_train} training and {args.num_val} held-out images')

@@ -1,0 +1,33 @@
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``, with the flags of mmdet's own tools/test.py."""
+
+import argparse
+
+from mmcondetr.cli.common import add_common_arguments, build_runner, use_local_rank
+from mmcondetr.engine.config import load_config
+from mmcondetr.engine.testing import apply_testing_options, dump_predictions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='the checkpoint to evaluate')
+    parser.add_argument('--out', help='write the predictions to this pickle file (.pkl)')
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', help='draw predictions into this folder, under <work dir>/<time>/')
+    parser.add_argument('--wait-time', type=float, default=2, help='how long --show shows each, in seconds')
+    parser.add_argument('--tta', action='store_true', help='average over flipped images (needs the full mmcv)')
+    parser.add_argument(
+        '--optimize',
+        choices=('fp32', 'bf16', 'fp16'),
+        help='fold BatchNorm, lay weights out for inference and compute in this precision',
+    )
+    parser.add_argument('--compile', action='store_true', help='with --optimize: use torch.compile')
+
+
+def run(args: argparse.Namespace) -> None:
+    use_local_rank(args)
+    config = load_config(args)
+    apply_testing_options(config, args)
+    runner = build_runner(config)
+    if args.out is not None:
+        dump_predictions(runner, args.out)
+    runner.test()

@@ -1,0 +1,10 @@
+"""What mmdet 3.3, mmengine 0.10 and mmcv-lite 2.1 need to work together with today's PyTorch: nothing else lives here.
+
+mmcv_stand_in.py   mmdet without mmcv's compiled ops
+mmcv_ops.py        the compiled ops that a DETR needs on a GPU, in PyTorch
+config_scope.py    ``_base_ = 'mmcondetr::...'``
+safe_loading.py    checkpoints that are read without running code
+compiling.py       ``is_compiling``, wherever torch has it
+
+Importing this package imports none of them: the first two work without torch.
+"""

@@ -1,0 +1,8 @@
+"""torch 2.1 and 2.2 have ``is_compiling`` in another place."""
+
+import torch
+
+if hasattr(torch.compiler, 'is_compiling'):
+    from torch.compiler import is_compiling as is_compiling
+else:
+    from torch._dynamo import is_compiling as is_compiling

@@ -1,0 +1,37 @@
+"""``_base_ = 'mmcondetr::...'`` in configs, from an installed package and from a source checkout.
+
+mmengine refuses that scope unless its ``MODULE2PACKAGE`` table names the package, and then finds the configs of a wheel
+only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def config_root() -> Path:
+    """Where our configs are: in the installed package where mim looks for them, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / '.mim' / 'configs'
+    return installed if installed.is_dir() else package.parent / 'configs'
+
+
+def register_config_scope() -> None:
+    """Let configs inherit from ``mmcondetr::some/config.py``, from an installed package and from a source checkout."""
+    from mmengine.config.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE['mmcondetr'] = 'mmcondetr'
+    original_get_cfg_path = Config._get_cfg_path
+    if getattr(original_get_cfg_path, 'knows_mmcondetr', False):
+        return
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        # mmengine asks pkg_resources, which finds neither an editable install nor the configs of a checkout.
+        scope, mark, path = cfg_path.partition('::')
+        if mark and scope == 'mmcondetr' and (config_root() / path).is_file():
+            return str(config_root() / path), scope
+        return original_get_cfg_path(cfg_path, filename)
+
+    get_cfg_path.knows_mmcondetr = True
+    Config._get_cfg_path = staticmethod(get_cfg_path)

@@ -1,0 +1,68 @@
+"""``import mmdet.models`` without a compiler: a stand-in for ``mmcv._ext``, the compiled half of mmcv.
+
+mmcv-lite lacks that module, and mmdet imports it. The stand-in is found where nothing else is; its ops raise a clear
+error when they are called, but for those that a DETR needs on a GPU, which are written in PyTorch (mmcv_ops.py).
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+
+class MissingMMCVOpError(RuntimeError):
+    """A compiled mmcv op was called where only mmcv-lite is installed."""
+
+
+class _MMCVExtStandIn(types.ModuleType):
+    """Has every op that is asked for; those without a PyTorch version raise :class:`MissingMMCVOpError` when called."""
+
+    def __getattr__(self, name: str) -> Callable:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        from mmcondetr.compat.mmcv_ops import OPS
+
+        def missing_op(*args: Any, **kwargs: Any) -> None:
+            raise MissingMMCVOpError(
+                f"mmcv op '{name}' is compiled, and mmcv-lite does not have it: install the full mmcv "
+                '(pip uninstall mmcv-lite; pip install "mmcondetr[full]") to use it.'
+            )
+
+        missing_op.__name__ = name
+        return OPS.get(name, missing_op)
+
+
+def install_mmcv_ext() -> bool:
+    """Make ``import mmdet.models`` work with mmcv-lite; returns whether the stand-in is in place."""
+    name = 'mmcv._ext'
+    if name in sys.modules:
+        return isinstance(sys.modules[name], _MMCVExtStandIn)
+    if importlib.util.find_spec(name) is not None:
+        return False
+    module = _MMCVExtStandIn(name)
+    # mmcv asks pkgutil.find_loader for this module: without a spec that names some loader it gets a ValueError.
+    module.__spec__ = importlib.machinery.ModuleSpec(
+        name, loader=importlib.machinery.BuiltinImporter, origin='mmcondetr.compat'
+    )
+    sys.modules[name] = module
+    return True
+
+
+def check_one_mmcv() -> None:
+    """Warn where mmcv and mmcv-lite are both installed: they share one folder, and removing one breaks the other."""
+    try:
+        versions = [f'{name} {importlib.metadata.version(name)}' for name in ('mmcv', 'mmcv-lite')]
+    except importlib.metadata.PackageNotFoundError:
+        return
+    warnings.warn(
+        f'{versions[0]} and {versions[1]} are both installed and overwrite each other in one folder (mmcv/). '
+        'Keep one: "pip uninstall mmcv mmcv-lite", then "pip install mmcondetr[lite]" (no compiled ops) or '
+        '"pip install mmcondetr[full]".',
+        stacklevel=3,
+    )

@@ -1,0 +1,53 @@
+"""A detector from a config and a checkpoint that must fit it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from copy import deepcopy
+
+from mmdet.apis import init_detector
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from mmcondetr.checkpoints.files import check_fits
+from mmcondetr.engine.config import find_config
+from mmcondetr.errors import UserError
+
+
+def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options: dict | None = None) -> nn.Module:
+    """Build a detector for inference; ``checkpoint`` must hold exactly its tensors.
+
+    Args:
+        config: a config's path, or the name of one of ours.
+        checkpoint: path or URL.
+        device: such as 'cpu' or 'cuda:0'.
+        cfg_options: settings to change in the config.
+
+    Raises:
+        UserError: a file is missing or cannot be read, or the checkpoint does not fit; the message names keys.
+    """
+    path = find_config(config)
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise UserError(f"Checkpoint '{checkpoint}' does not exist.")
+    settings = Config.fromfile(path)
+    if cfg_options:
+        settings.merge_from_dict(cfg_options)
+    if 'init_cfg' in settings.model.get('backbone', {}):
+        settings.model.backbone.init_cfg = None  # the checkpoint has these weights
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    with warnings.catch_warnings(record=True):  # of missing class names, which are met below
+        if not str(settings.model.type).startswith('mmcondetr.'):  # ours check it themselves, in whatever format it is
+            check_fits(init_detector(deepcopy(settings), None, device='cpu'), loaded.get('state_dict', loaded))
+        model = init_detector(settings, checkpoint, device=device)
+    if 'dataset_meta' not in loaded.get('meta', {}):
+        model.dataset_meta = {**model.dataset_meta, **_dataset_meta(settings)}
+    return model
+
+
+def _dataset_meta(settings: Config) -> dict:
+    from mmdet.registry import DATASETS
+
+    dataset = DATASETS.get(settings.test_dataloader.dataset.type)
+    return {**getattr(dataset, 'METAINFO', {}), **settings.test_dataloader.dataset.get('metainfo', {})}

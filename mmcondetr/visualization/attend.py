@@ -1,0 +1,174 @@
+"""One image through a detector with its attention recorded, and the detections worth looking at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import NamedTuple
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.utils import get_test_pipeline_cfg
+from torch import nn
+
+from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.errors import UserError
+from mmcondetr.visualization.image_attention import ImageAttention
+from mmcondetr.visualization.record import record_attention
+
+Image = str | os.PathLike | np.ndarray
+
+
+class Detection(NamedTuple):
+    """What one object query found.
+
+    Attributes:
+        query: index of the object query.
+        label: index of the class that the last layer scores highest.
+        name: the class's name.
+        score: its probability.
+        box: (x1, y1, x2, y2) in pixels of the original image.
+    """
+
+    query: int
+    label: int
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class AttendedImage(NamedTuple):
+    """An image and what a model makes of it.
+
+    Attributes:
+        pixels: (height, width, 3) uint8, BGR, as the model's pipeline was given it.
+        attention: maps, boxes and scores of every layer.
+        class_names: by label.
+    """
+
+    pixels: np.ndarray
+    attention: ImageAttention
+    class_names: tuple[str, ...]
+
+    def detection(self, query: int) -> Detection:
+        """The best class of one query.
+
+        Raises:
+            UserError: there is no such query.
+        """
+        scores = self.attention.scores[-1]
+        if not 0 <= query < len(scores):
+            raise UserError(
+                f'There is no query {query}: this model has {len(scores)}, numbered 0 to {len(scores) - 1}.'
+            )
+        score, label = scores[query].max(dim=-1)
+        box = tuple(self.attention.boxes[-1, query].tolist())
+        return Detection(query, int(label), self.class_name(int(label)), float(score), box)
+
+    def best_detections(self, count: int, score_threshold: float = 0.0) -> list[Detection]:
+        """At most ``count`` queries by their best class's score, best first.
+
+        Raises:
+            UserError: no score reaches the threshold.
+        """
+        best = self.attention.scores[-1].max(dim=-1).values
+        order = best.argsort(descending=True)[:count].tolist()
+        found = [self.detection(query) for query in order if best[query] >= score_threshold]
+        if not found:
+            top = self.detection(int(best.argmax()))
+            raise UserError(
+                f'No detection reaches the score threshold {score_threshold:g}; the best is {top.name} '
+                f'with {top.score:.3f}, of query {top.query}. Lower the threshold, or name a query.'
+            )
+        return found
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its index where the model does not say."""
+        return self.class_names[label] if label < len(self.class_names) else f'class {label}'
+
+
+def read_image(image: Image) -> np.ndarray:
+    """The image as the detectors take it: (height, width, 3) uint8, BGR.
+
+    A file is turned as its EXIF orientation says; grayscale becomes three equal channels, alpha is dropped, 16 bits
+    become 8.
+
+    Args:
+        image: a path, or an array: (height, width) grey, (height, width, 3) BGR or (height, width, 4) BGRA, uint8 or
+            uint16.
+
+    Raises:
+        UserError: the file is missing, truncated or no image, or the array has another shape or type.
+    """
+    if not isinstance(image, np.ndarray):
+        path = os.fspath(image)
+        if not os.path.isfile(path):
+            raise UserError(f"Image '{path}' does not exist" + (', it is a folder.' if os.path.isdir(path) else '.'))
+        return LoadImage().transform(dict(img_path=path))['img']
+    pixels = image[..., None] if image.ndim == 2 else image
+    if (
+        pixels.ndim != 3
+        or pixels.shape[2] not in (1, 3, 4)
+        or pixels.dtype not in (np.uint8, np.uint16)
+        or 0 in pixels.shape
+    ):
+        raise UserError(
+            f'An image array must be (height, width), (height, width, 3) or (height, width, 4) of uint8 '
+            f'or uint16, got shape {image.shape} of {image.dtype}.'
+        )
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
+
+
+def attend(
+    model: nn.Module,
+    image: Image,
+    layers: Sequence[int] | None = None,
+    queries: Sequence[int] | None = None,
+    encoder_layers: Sequence[int] = (),
+) -> AttendedImage:
+    """Run one image through the model's test pipeline and the model, recording its attention.
+
+    Args:
+        model: a detector as ``mmdet.apis.init_detector`` gives it.
+        image: a path or an array; see :func:`read_image`.
+        layers: decoder layers to keep; all where None.
+        queries: object queries to keep; all where None.
+        encoder_layers: encoder layers to keep.
+
+    Raises:
+        UserError: see :func:`read_image` and :func:`~mmcondetr.visualization.record_attention`; or the model has no
+            config to take the test pipeline from; or its checkpoint has other classes.
+    """
+    pixels = read_image(image)
+    if not hasattr(model, 'cfg'):
+        raise UserError(
+            "The model has no attribute 'cfg' to take the test pipeline from: build it with mmdet.apis.init_detector."
+        )
+    if hasattr(model, 'check_trained'):  # ours; mmdet's own detectors load what fits
+        model.check_trained()
+    data = _pipeline(model)(dict(img=pixels, img_id=0))
+    data = model.data_preprocessor(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]), False)
+    with torch.no_grad(), record_attention(model, layers, queries, encoder_layers) as recorded:
+        model(**data, mode='tensor')
+    names = getattr(model, 'dataset_meta', {}).get('classes', ())
+    return AttendedImage(pixels, recorded[0], tuple(names))
+
+
+def _pipeline(model: nn.Module) -> Compose:
+    """The model's test pipeline, from an array instead of a file and without ground truth."""
+    steps = [
+        step
+        for step in deepcopy(get_test_pipeline_cfg(model.cfg))
+        if not any(name in str(step['type']) for name in ('LoadImage', 'LoadAnnotations'))
+    ]
+    return Compose([dict(type='mmdet.LoadImageFromNDArray'), *steps])
+
+
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """(height, width, 3) BGR -> RGB."""
+    return mmcv.bgr2rgb(pixels)

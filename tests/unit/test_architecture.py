@@ -1,0 +1,99 @@
+"""The rooms of the package: who may import whom, as docs/architecture.md says; no circles; no two files of one name."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / 'mmcondetr'
+MODULES = {
+    '.'.join(('mmcondetr', *path.relative_to(PACKAGE).with_suffix('').parts)).removesuffix('.__init__'): path
+    for path in sorted(PACKAGE.rglob('*.py'))
+    if '.mim' not in path.parts
+}
+ENTRANCES = {'mmcondetr', 'mmcondetr.__main__'}  # set everything up when it is needed, so that they may know everything
+
+
+def room(module: str) -> str:
+    return module.split('.')[1] if '.' in module else ''
+
+
+def imports(module: str) -> set[str]:
+    """The modules of the package that a module imports anywhere, inside functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{module}: imports are absolute'
+            names = {f'{node.module}.{alias.name}' for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return {name for name in found if name in MODULES and name != 'mmcondetr'}
+
+
+def allowed() -> dict[str, set[str]]:
+    """Room -> the rooms it may import from: the table 'Rooms' in docs/architecture.md, from the ground up."""
+    text = (PACKAGE.parent / 'docs' / 'architecture.md').read_text()
+    rows = re.findall(r'^\| `(\w+)/?` \| ([^|]*) \| ([^|]*) \|$', text, re.M)
+    return {name: set(re.findall(r'\w+', below.replace('—', ''))) for name, _, below in rows}
+
+
+def test_every_room_is_in_the_table():
+    assert {room(module) for module in MODULES if module not in ENTRANCES} == set(allowed())
+
+
+def test_rooms_import_from_below_only():
+    table = allowed()
+    order = list(table)
+    for name, below in table.items():
+        assert all(order.index(other) < order.index(name) for other in below), name
+    wrong = [
+        f'{module} -> {other}'
+        for module in MODULES
+        if module not in ENTRANCES
+        for other in imports(module)
+        if room(other) != room(module) and room(other) not in table[room(module)]
+    ]
+    assert not wrong
+
+
+def test_the_table_allows_no_more_than_is_used():
+    used: dict[str, set[str]] = {name: set() for name in allowed()}
+    for module in MODULES:
+        if module not in ENTRANCES:
+            used[room(module)] |= {room(other) for other in imports(module)} - {room(module)}
+    assert used == allowed()
+
+
+def test_no_module_imports_itself_in_a_circle():
+    arrows = {module: imports(module) - {module} for module in MODULES}
+    for package in [module for module in MODULES if MODULES[module].name == '__init__.py']:
+        # A package's own modules may not lean on what their package makes of them.
+        inside = [module for module in MODULES if module.startswith(f'{package}.')]
+        if package not in ENTRANCES:
+            assert not [module for module in inside if package in arrows[module]], package
+    finished: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, ' -> '.join((*path[path.index(module) :], module))
+        if module not in finished:
+            for other in arrows[module]:
+                visit(other, (*path, module))
+            finished.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_no_two_files_of_one_name():
+    """But for the commands, which are named as what they call."""
+    counts = Counter(path.name for path in MODULES.values() if path.name != '__init__.py' and path.parent.name != 'cli')
+    assert not [name for name, count in counts.items() if count > 1]
+
+
+@pytest.mark.parametrize('folder', ['models', 'layers'])
+def test_no_file_of_the_model_is_long(folder):
+    long = {path.name: len(path.read_text().splitlines()) for path in (PACKAGE / folder).rglob('*.py')}
+    assert not {name: lines for name, lines in long.items() if lines > 250}

@@ -1,0 +1,90 @@
+"""Train systems at the size of the small model with the same budget, and report how soon each learns.
+
+    python tools/convergence.py --systems detr conditional-detr --seeds 0 1 2 --epochs 24 \\
+        --backbone configs/shapes/conditional-detr_r18_small_shapes-start.safetensors
+
+From nothing (without --backbone) DETR learns nothing in so short a budget: docs/convergence/README.md.
+
+Finished runs are skipped and interrupted ones go on, so that the command can be killed and given again. --report-only
+trains nothing. Writes convergence.json, convergence.md (a table) and convergence.png into --out.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import mmcondetr  # noqa: F401  (before anything of mmdet)
+from mmcondetr.cli.common import run_guarded
+from mmcondetr.engine.config import find_config
+from tools.convergence import report, runs
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--systems',
+        nargs='+',
+        default=list(runs.MAIN_SYSTEMS),
+        metavar='SYSTEM',
+        choices=list(runs.SYSTEMS),
+        help=f'of {", ".join(runs.SYSTEMS)} (default: the first four)',
+    )
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
+    parser.add_argument('--epochs', type=int, default=24, help='budget of every run (default: 24)')
+    parser.add_argument(
+        '--target-ap',
+        type=float,
+        nargs='+',
+        default=[0.1, 0.2, 0.3, 0.4],
+        metavar='AP',
+        help='report the epochs to these APs (default: 0.1 0.2 0.3 0.4)',
+    )
+    parser.add_argument(
+        '--base',
+        default=runs.BASE,
+        help='config of a small Conditional DETR: data, optimiser and sizes (default: that for shapes)',
+    )
+    parser.add_argument(
+        '--backbone',
+        metavar='CHECKPOINT',
+        help='every system starts from the backbone in this checkpoint (default: from nothing)',
+    )
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='where runs are kept')
+    parser.add_argument('--out', type=Path, help='where the report goes (default: the work directory)')
+    parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
+    args = parser.parse_args()
+    if args.epochs < 1:
+        parser.error(f'--epochs: must be at least 1, got {args.epochs}')
+    if min(args.seeds) < 0:
+        parser.error(f'--seeds: must be 0 or more, got {min(args.seeds)}')
+    if not all(0 < target < 1 for target in args.target_ap):
+        parser.error(f'--target-ap: an AP is between 0 and 1, got {args.target_ap}')
+    return args
+
+
+def compare(args: argparse.Namespace) -> None:
+    from mmengine.config import Config
+
+    if not args.report_only:
+        train = Path(__file__).resolve().parents[1] / 'train.py'
+        base = Config.fromfile(find_config(args.base))
+        backbone = args.backbone and runs.check_backbone(args.backbone, base)
+        for seed in args.seeds:  # one seed of everything first, so that a killed command leaves a comparison
+            for system in args.systems:
+                print(f'{system}, seed {seed}: {args.work_dir / f"{system}_seed{seed}" / "output.txt"}', flush=True)
+                result = runs.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
+                print(f'{system}, seed {seed}: AP {result["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
+    found = runs.read_runs(args.work_dir)
+    summary = report.summarise(found, args.target_ap)
+    out = args.out or args.work_dir
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'convergence.json').write_text(json.dumps(dict(summary, runs=found), indent=1) + '\n')
+    report.plot(found, out / 'convergence.png', args.target_ap)
+    (out / 'convergence.md').write_text(report.table(summary) + '\n')
+    print(report.table(summary))
+    print(f'wrote convergence.json, .md and .png to {out}')
+
+
+def main() -> int:
+    args = parse_args()
+    return run_guarded(lambda: compare(args), 'the same command')

@@ -1,0 +1,159 @@
+"""What runs of tools/convergence/runs.py say: epochs to given APs, how many times faster than DETR, a table, a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mmcondetr.errors import UserError
+from mmcondetr.visualization.curves import COLOURS
+from tools.convergence.runs import SYSTEMS
+
+REFERENCE = 'detr'
+
+
+def _place(system: str) -> tuple[int, str]:
+    """The order of systems in a report: as in SYSTEMS; what is no longer there comes last."""
+    return list(SYSTEMS).index(system) if system in SYSTEMS else len(SYSTEMS), system
+
+
+def _spread(values: Sequence[float]) -> dict:
+    return dict(mean=fmean(values), std=stdev(values) if len(values) > 1 else 0.0, values=list(values))
+
+
+def _first(run: dict, target: float) -> int | None:
+    return next((step for step, ap in zip(run['steps'], run['ap']) if ap >= target), None)
+
+
+def _epochs_to(runs: Sequence[dict], target: float) -> dict | None:
+    """Mean and spread of the first epoch at or above a target; None unless there are runs and all reached it."""
+    reached = [_first(run, target) for run in runs]
+    return _spread(reached) if reached and None not in reached else None
+
+
+def _ratio(theirs: dict | None, ours: dict | None) -> float | None:
+    return theirs['mean'] / ours['mean'] if theirs and ours else None
+
+
+def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
+    """What the runs say.
+
+    Args:
+        runs: of any systems and seeds.
+        targets: APs; for each system the epoch is given in which each was first reached.
+
+    Returns:
+        ``targets`` and ``systems``: per system the seeds, the budget, the start, the final AP, the epochs to every
+        target (None unless all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than
+        DETR each of these is. A DETR below the lowest target has learned too little to be compared with at its end:
+        ``detrs_final_ap`` is None then.
+    """
+    for field in ('epochs', 'base', 'backbone'):
+        values = {str(run.get(field)) for run in runs}
+        if len(values) > 1:
+            raise UserError(
+                f"The runs cannot be compared: field '{field}' is {', '.join(sorted(values))}. Keep each "
+                'comparison in a --work-dir of its own.'
+            )
+    by_system: dict[str, list[dict]] = {}
+    for run in sorted(runs, key=lambda run: _place(run['system'])):
+        by_system.setdefault(run['system'], []).append(run)
+    reference = by_system.get(REFERENCE, [])
+    reference_final = fmean(run['ap'][-1] for run in reference) if reference else 0.0
+    comparable = bool(reference) and reference_final >= min(targets)
+    systems = {}
+    for name, own in by_system.items():
+        reached = {str(target): _epochs_to(own, target) for target in targets}
+        faster = {str(target): _ratio(_epochs_to(reference, target), _epochs_to(own, target)) for target in targets}
+        matched = _epochs_to(own, reference_final) if comparable else None
+        systems[name] = dict(
+            seeds=[run['seed'] for run in own],
+            epochs=own[0]['epochs'],
+            base=own[0].get('base'),
+            backbone=own[0].get('backbone'),
+            final_ap=_spread([run['ap'][-1] for run in own]),
+            epochs_to_targets=reached,
+            faster_to_targets=faster,
+            epochs_to_detrs_final_ap=matched,
+            faster_to_detrs_final_ap=reference[0]['epochs'] / matched['mean'] if matched else None,
+        )
+    return dict(
+        metric='COCO AP', targets=list(targets), detrs_final_ap=reference_final if comparable else None, systems=systems
+    )
+
+
+def table(report: dict) -> str:
+    """The report as a Markdown table, one row a system."""
+    targets = [str(target) for target in report['targets']]
+    rows = [
+        [
+            'system',
+            'seeds',
+            'AP at the end',
+            *(f'epochs to AP {target}' for target in targets),
+            "epochs to DETR's final AP",
+        ]
+    ]
+    rows.append(['---'] * len(rows[0]))
+    for system_name, system in report['systems'].items():
+        ap, count = system['final_ap'], len(system['seeds'])
+        reached = [_cell(system['epochs_to_targets'][name], system['faster_to_targets'][name]) for name in targets]
+        own = system_name == REFERENCE or report['detrs_final_ap'] is None
+        final = f'{ap["mean"]:.3f}' + (f' ± {ap["std"]:.3f}' if count > 1 else '')
+        rows.append(
+            [
+                system_name,
+                str(count),
+                final,
+                *reached,
+                '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']),
+            ]
+        )
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+
+
+def _cell(reached: dict | None, faster: float | None) -> str:
+    if not reached:
+        return 'not reached'
+    epochs = ', '.join(str(value) for value in reached['values'])
+    return epochs + (f' ({faster:.1f}x)' if faster and round(faster, 6) != 1 else '')
+
+
+def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
+    """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides."""
+    names = sorted({run['system'] for run in runs}, key=_place)
+    many = len(names) > 7
+    figure = Figure(figsize=(9.6, 5.4) if many else (7.2, 4.6), layout='constrained')
+    axes = figure.add_subplot()
+    for index, name in enumerate(names):
+        own = [run for run in runs if run['system'] == name]
+        steps = own[0]['steps']
+        columns = [_spread(column) for column in zip(*(run['ap'] for run in own))]
+        mean, std = [column['mean'] for column in columns], [column['std'] for column in columns]
+        colour, style = COLOURS[index % len(COLOURS)], ('-', '--', ':')[index // len(COLOURS) % 3]
+        label = f'{name} ({len(own)} seed{"s" if len(own) > 1 else ""})'
+        axes.plot(steps[: len(mean)], mean, style, color=colour, label=label)
+        axes.fill_between(
+            steps[: len(mean)],
+            [a - b for a, b in zip(mean, std)],
+            [a + b for a, b in zip(mean, std)],
+            color=colour,
+            alpha=0.15,
+            linewidth=0,
+        )
+    for target in targets:
+        axes.axhline(target, color='grey', linewidth=0.8)
+    axes.set_xlabel('epoch')
+    axes.set_ylabel('AP (COCO)')
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    if many:
+        figure.legend(frameon=False, loc='outside right center')
+    else:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)

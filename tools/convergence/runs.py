@@ -1,0 +1,224 @@
+"""Small-scale convergence: every system with the same data, size, schedule and seeds, and how soon each learns.
+
+A run is one system with one seed, trained by tools/train.py in a process of its own. Its result is one JSON file; a run
+whose file is there is not trained again, and one that was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+
+from mmcondetr.engine.config import find_config
+from mmcondetr.errors import UserError
+from mmcondetr.visualization.curves import METRIC, read_curve
+
+BASE = 'conditional-detr_r18_small_1xb16-24e_shapes'
+_SMALL = '{}_r18_small_1xb16-24e_shapes'
+_ABLATION = '{}_r50_{}_8xb2-50e_coco'
+MAIN_SYSTEMS = ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')
+
+#: The config that says a system's model. The ablations' COCO models are shrunk to the small one's sizes.
+SYSTEMS: dict[str, str] = {
+    **{name: _SMALL.format(name) for name in MAIN_SYSTEMS},
+    **{
+        name: _ABLATION.format('conditional-detr', name)
+        for name in (
+            'csq-c',
+            'csq-t',
+            'csq-p',
+            'csq-i',
+            'single-transform',
+            'block-transform',
+            'full-transform',
+            'zero-reference',
+            'learned-reference',
+        )
+    },
+    **{name: _ABLATION.format('detr', name) for name in ('additive', 'or', 'fl', 'or-fl', 'first-positions')},
+}
+
+
+def system_config(system: str, base: Config, epochs: int, seed: int, backbone: str | None = None) -> Config:
+    """The config of one run: the base's data and optimiser, the system's model, at most the backbone pretrained.
+
+    Args:
+        system: a name of :data:`SYSTEMS`.
+        base: config of a small Conditional DETR; gives data, optimiser and every size.
+        epochs: the budget; the learning rate drops to a tenth after five sixths of it.
+        seed: of initialisation, order and augmentation.
+        backbone: checkpoint of a detector of ours, whose backbone every system starts from; None starts from nothing.
+
+    Raises:
+        UserError: there is no such system, or the base is another detector's.
+    """
+    if system not in SYSTEMS:
+        raise UserError(f"System '{system}' is not one of {', '.join(SYSTEMS)}.")
+    if base.get('model', {}).get('decoder', {}).get('type') != 'mmcondetr.ConditionalDecoder':
+        raise UserError(f"--base: config '{base.filename}' is not one of a Conditional DETR, which gives all sizes.")
+    config = Config(base._cfg_dict.to_dict())
+    model = Config.fromfile(find_config(SYSTEMS[system])).model.to_dict()
+    config.model = model if system in MAIN_SYSTEMS else _shrink(model, config.model)
+    _set_classes(config.model['bbox_head'], base.model.bbox_head.num_classes)
+    config.load_from, config.resume = None, False
+    config.model.backbone.init_cfg = backbone and dict(type='Pretrained', checkpoint=backbone, prefix='backbone.')
+    config.randomness = dict(seed=seed)
+    config.train_cfg.update(max_epochs=epochs, val_interval=1)
+    config.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+        dict(type='MultiStepLR', begin=0, end=epochs, by_epoch=True, milestones=[round(epochs * 5 / 6)], gamma=0.1),
+    ]
+    return config
+
+
+def _shrink(model: dict, small: Mapping[str, Any]) -> dict:
+    """A COCO model with the small one's sizes, backbone and neck."""
+    layer = small['decoder']['layer']
+    sizes = {name: layer[name] for name in ('embed_dims', 'num_heads', 'feedforward_channels', 'dropout')}
+    sizes['num_queries'] = small['num_queries']
+
+    def set_sizes(part: Any) -> Any:
+        return (
+            {name: sizes.get(name, set_sizes(value)) for name, value in part.items()}
+            if isinstance(part, dict)
+            else part
+        )
+
+    model = set_sizes(model)
+    for part in ('encoder', 'decoder'):
+        model[part]['num_layers'] = small[part]['num_layers']
+    model['positional_encoding']['num_feats'] = small['positional_encoding']['num_feats']
+    for name in ('backbone', 'neck', 'data_preprocessor', 'test_cfg'):
+        model[name] = small[name]
+    return model
+
+
+def _set_classes(head: dict, num_classes: int) -> None:
+    head['num_classes'] = num_classes
+    weights = head['loss_cls'].get('class_weight')
+    if isinstance(weights, (list, tuple)):
+        head['loss_cls']['class_weight'] = [*weights[:num_classes], weights[-1]]
+
+
+def check_backbone(path: str, base: Config) -> str:
+    """The checkpoint's absolute path, once it is known to hold every weight of the small model's backbone.
+
+    Raises:
+        UserError: it is not there or cannot be read, or a weight of the backbone is missing or has another shape.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"--backbone: checkpoint '{path}' does not exist.")
+    tensors = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    tensors = tensors.get('state_dict', tensors)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        wanted = MODELS.build(base.model.backbone).state_dict()
+    for name, value in wanted.items():
+        given = tensors.get(f'backbone.{name}')
+        if given is None or given.shape != value.shape:
+            found = 'is missing' if given is None else f'has shape {tuple(given.shape)}'
+            raise UserError(
+                f"--backbone: checkpoint '{path}': 'backbone.{name}' {found}, and the backbone of "
+                f"'{base.filename}' has one of shape {tuple(value.shape)}."
+            )
+    return os.path.abspath(path)
+
+
+def run_once(
+    system: str, base: Config, epochs: int, seed: int, work_dir: Path, train: Path, backbone: str | None = None
+) -> dict:
+    """Train one run, or read the result of a finished one.
+
+    Args:
+        system, base, epochs, seed, backbone: as for :func:`system_config`.
+        work_dir: where results and the runs' folders are.
+        train: tools/train.py.
+
+    Returns:
+        system, seed, epochs, base (its config's :func:`fingerprint`), backbone (its file's name and the start of its
+        SHA-256), and the curve: ``steps`` (epochs) and ``ap``.
+
+    Raises:
+        UserError: the training failed, or the run that is there has another budget, base or start.
+    """
+    result, folder = work_dir / f'{system}_seed{seed}.json', work_dir / f'{system}_seed{seed}'
+    asked = dict(
+        system=system,
+        seed=seed,
+        epochs=epochs,
+        base=fingerprint(base),
+        backbone=backbone and f'{Path(backbone).name} {_hash(Path(backbone).read_bytes())}',
+    )
+    for earlier in (result, folder / 'asked.json'):
+        if earlier.exists():
+            _check_same(earlier, asked)
+    if result.exists():
+        return _read(result)
+    config = system_config(system, base, epochs, seed, backbone)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'asked.json').write_text(json.dumps(asked))
+    path = folder / 'run.py'
+    config.dump(path)
+    command = [sys.executable, str(train), str(path), '--work-dir', str(folder), '--resume']
+    with open(folder / 'output.txt', 'a') as output:
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        raise UserError(
+            f'{system}, seed {seed}: training ended with exit code {code}; see {folder / "output.txt"}. '
+            'The same command goes on from its last checkpoint.'
+        )
+    curve = read_curve(folder, METRIC)
+    found = dict(asked, steps=list(curve.steps), ap=list(curve.values))
+    temporary = result.with_suffix('.tmp')
+    temporary.write_text(json.dumps(found))
+    os.replace(temporary, result)
+    return found
+
+
+def fingerprint(base: Config) -> str:
+    """A config's name and the start of a SHA-256 of all its settings, data folders included."""
+    settings = json.dumps(base._cfg_dict.to_dict(), sort_keys=True, default=str)
+    return f'{Path(base.filename).stem} {_hash(settings.encode())}'
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged ({error}): delete it to train that run again.") from error
+
+
+def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
+    found = _read(earlier)
+    for field, value in asked.items():
+        if found.get(field) != value:
+            raise UserError(
+                f"{earlier}: field '{field}' is {found.get(field)}, and {value} is asked for. Give another "
+                '--work-dir, or delete the run to train it again.'
+            )
+
+
+def read_runs(work_dir: Path) -> list[dict]:
+    """The results of all finished runs in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = [_read(path) for path in sorted(work_dir.glob('*_seed*.json'))]
+    if not runs:
+        raise UserError(f"'{work_dir}' holds no finished run (<system>_seed<number>.json).")
+    return runs

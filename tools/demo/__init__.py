@@ -1,0 +1,1 @@
+"""``make demo``: a small detector, trained, evaluated and drawn."""

@@ -1,0 +1,1 @@
+"""The tables of models: complexity of every config, metafiles and README files."""

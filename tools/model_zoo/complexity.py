@@ -1,0 +1,141 @@
+"""Parameters and multiply-adds of a model, counted on the meta device as the DETR papers count them.
+
+The papers give the mean over the first 100 images of COCO val2017, each resized for testing and alone in its batch,
+and write FLOPs for multiply-adds. Here matrix products, convolutions and attention's two inner products are counted and
+nothing else. Table 1 counts more, mostly attention's softmax: see configs/conditional_detr/README.md.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmcondetr.models.attention import DotProductAttention
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a model weighs and what an image costs.
+
+    Attributes:
+        parameters: all of them, trainable or frozen; BatchNorm's statistics are buffers and do not count.
+        multiply_adds: mean over the images.
+    """
+
+    parameters: int
+    multiply_adds: float
+
+
+# They cost no products and keep the shape. The meta device works them out in Python, which is half of the time.
+SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.relu_, F.dropout)
+
+
+class AttentionCounter(TorchFunctionMode):
+    """Counts fused attention by its shapes and skips it, so that the count depends on no backend.
+
+    A value that :class:`DotProductAttention` padded to the query's width for the fused kernel counts with the width it
+    had: the padding is not needed for the result.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiply_adds = 0
+        self.value_width = None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in SHAPE_KEEPING:
+            return args[0]
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        q, k, v = args[:3]
+        width = self.value_width or v.shape[-1]
+        self.multiply_adds += q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + width)
+        return q.new_empty(*q.shape[:-1], v.shape[-1])
+
+    def watch(self, model: nn.Module) -> list:
+        """Note the value's width in every :class:`DotProductAttention`; returns the hooks' handles."""
+
+        def enter(module: DotProductAttention, args: tuple) -> None:
+            self.value_width = args[2].shape[-1] // module.num_heads
+
+        def leave(module: DotProductAttention, args: tuple, output: Tensor) -> None:
+            self.value_width = None
+
+        handles = []
+        for module in model.modules():
+            if isinstance(module, DotProductAttention):
+                handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+        return handles
+
+
+def resized(size: Size, shorter: int = 800, longer: int = 1333) -> Size:
+    """The (width, height) of a resized image: its shorter side ``shorter``, its longer at most ``longer`` pixels."""
+    scale = min(shorter / min(size), longer / max(size))
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def read_sizes(path: str | Path) -> list:
+    """Read (width, height) of every image of a COCO-style JSON file.
+
+    Raises:
+        ValueError: if the file has no images with a width and a height.
+    """
+    images = json.loads(Path(path).read_text()).get('images')
+    if not images or any('width' not in image or 'height' not in image for image in images):
+        raise ValueError(f'{path}: field "images" must list images that each have a width and a height')
+    return [(image['width'], image['height']) for image in images]
+
+
+def build_on_meta(config: Config) -> nn.Module:
+    """Build a config's model without memory for its weights: shapes are real, values are not there."""
+    from mmdet.registry import MODELS
+
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    with torch.device('meta'):
+        return MODELS.build(config.model).eval().requires_grad_(False)
+
+
+def count_multiply_adds(model: nn.Module, size: Size) -> int:
+    """Count the multiply-adds of a model on the meta device for one unpadded image of (width, height) pixels."""
+    from mmdet.structures import DetDataSample
+
+    width, height = size
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(height, width),
+            batch_input_shape=(height, width),
+            ori_shape=(height, width),
+            pad_shape=(height, width),
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    attention, rest = AttentionCounter(), FlopCounterMode(display=False)
+    handles = attention.watch(model)
+    try:
+        with torch.no_grad(), torch.device('meta'), rest, attention:
+            model(torch.empty(1, 3, height, width, device='meta'), [sample], mode='tensor')
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rest.get_total_flops() // 2 + attention.multiply_adds
+
+
+def measure(config: Config, sizes: Iterable[Size]) -> Complexity:
+    """Count a config's parameters and its mean multiply-adds over images of these (width, height) before resizing."""
+    model = build_on_meta(config)
+    # An image costs what it costs turned by 90 degrees: every kernel and stride is square.
+    occurrences = Counter(tuple(sorted(resized(size))) for size in sizes)
+    total = sum(count_multiply_adds(model, size) * times for size, times in occurrences.items())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Complexity(parameters=parameters, multiply_adds=total / sum(occurrences.values()))

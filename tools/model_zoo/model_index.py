@@ -1,0 +1,201 @@
+"""Tables of models for README files, written from the metafiles that model-index.yml imports.
+
+A README holds a generated table between two markers; everything else in it is left as it is.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tools.convergence.report import table as convergence_table
+
+BEGIN, END = '<!-- {}: begin (tools/make_tables.py) -->', '<!-- {}: end -->'
+PAPER_METRICS = ('AP', 'AP50', 'AP75', 'APS', 'APM', 'APL')
+HEADER = ('config', 'epochs', 'params (M)', 'GFLOPs', *PAPER_METRICS, 'released weights')
+NOTE = (
+    "params, GFLOPs (multiply-adds) and AP to APL: Table 1 of the paper, its authors' runs on COCO 2017 val; in "
+    'parentheses what this project counts. Released weights: who published them and the AP that they report for them. '
+    'None of these is a result of this project.'
+)
+SYSTEM_HEADER = (
+    'system',
+    'place in the paper',
+    'epochs',
+    'params (M)',
+    'GFLOPs',
+    'paper AP',
+    'shapes: AP',
+    'shapes: epochs to AP',
+)
+SYSTEM_NOTE = (
+    "paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper's runs on COCO 2017 val; in "
+    "parentheses what this project counts. shapes: this project's small-scale result, the same system at the size of "
+    'the small model on the generated shapes: AP at the end of a budget, mean and standard deviation over seeds, and '
+    'the mean epoch in which the AP before the colon was first reached (docs/convergence/README.md); only rows of one '
+    'budget compare. "-": not in the paper, or not run.'
+)
+REPORTS = Path('docs/convergence')  # a folder a comparison, each with its convergence.json
+SHOWN_TARGETS = ('0.1', '0.2')
+ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with a budget of its own
+OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; the root README shows it too
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a metafile.
+
+    Attributes:
+        name: what ``mim download --config`` takes.
+        config: path from the project's root.
+        metadata: its Metadata field.
+        metrics: its only result's Metrics field.
+        weights: URL, None where nobody has published any.
+    """
+
+    name: str
+    config: str
+    metadata: dict
+    metrics: dict
+    weights: str | None
+
+
+def read_index(root: Path) -> list[Entry]:
+    """Read every model of the metafiles that ``root / model-index.yml`` imports.
+
+    Raises:
+        ValueError: if a model lacks a field that the tables need; names the file, the model and the field.
+    """
+    entries = []
+    for metafile in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
+        for model in yaml.safe_load((root / metafile).read_text())['Models']:
+            missing = [field for field in ('Name', 'Config', 'Metadata', 'Results') if not model.get(field)]
+            if missing:
+                raise ValueError(f'{metafile}: model {model.get("Name")!r} lacks {", ".join(missing)}')
+            entries.append(
+                Entry(
+                    name=model['Name'],
+                    config=model['Config'],
+                    metadata=model['Metadata'],
+                    metrics=model['Results'][0]['Metrics'],
+                    weights=model.get('Weights'),
+                )
+            )
+    return entries
+
+
+def render_table(entries: list[Entry], start: Path) -> str:
+    """Write entries as a Markdown table, one row a config, with links relative to ``start`` (from the root)."""
+    by_config: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_config.setdefault(entry.config, []).append(entry)
+    rows = [HEADER, ['---'] * len(HEADER)]
+    for config, models in by_config.items():
+        first = models[0]
+        link = os.path.relpath(config, start).replace(os.sep, '/')
+        rows.append(
+            [
+                f'[{Path(config).stem}]({link})',
+                first.metadata['Epochs'],
+                f'{first.metadata["Parameters"] / 1e6:.0f} ({first.metadata["Counted Parameters (M)"]})',
+                f'{first.metadata["FLOPs"] / 1e9:.0f} ({first.metadata["Counted GFLOPs"]})',
+                *(first.metrics[f'box {metric} (paper)'] for metric in PAPER_METRICS),
+                '; '.join(_weights(model) for model in models if model.weights),
+            ]
+        )
+    return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{NOTE}'
+
+
+def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
+    """Write entries of any paper as a Markdown table, with links relative to ``start`` (from the root).
+
+    Args:
+        results: this project's small-scale results (:func:`read_results`).
+    """
+    rows = [SYSTEM_HEADER, ['---'] * len(SYSTEM_HEADER)]
+    for entry in {entry.config: entry for entry in reversed(entries)}.values():
+        data, comparison = entry.metadata, ABLATIONS if Path(entry.config).parent.name == ABLATIONS else 'shapes'
+        shapes = results.get(comparison, {}).get(data.get('Shapes System'))
+        params, gflops = data.get('Parameters'), data.get('FLOPs')
+        rows.append(
+            [
+                f'[{Path(entry.config).stem}]({os.path.relpath(entry.config, start).replace(os.sep, "/")})',
+                data.get('Place', 'Table 1'),
+                data['Epochs'],
+                f'{f"{params / 1e6:.0f}" if params else "-"} ({data["Counted Parameters (M)"]})',
+                f'{f"{gflops / 1e9:.4g}" if gflops else "-"} ({data["Counted GFLOPs"]})',
+                entry.metrics.get('box AP (paper)', '-'),
+                _final_ap(shapes) if shapes else '-',
+                _epochs(shapes) if shapes else '-',
+            ]
+        )
+    rows[2:] = reversed(rows[2:])
+    return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{SYSTEM_NOTE}'
+
+
+def _final_ap(shapes: dict) -> str:
+    ap, seeds = shapes['final_ap'], len(shapes['seeds'])
+    spread = f' ± {ap["std"]:.3f}' if seeds > 1 else ''
+    return f'{ap["mean"]:.3f}{spread} ({shapes["epochs"]} epochs, {seeds} seed{"s" if seeds > 1 else ""})'
+
+
+def _epochs(shapes: dict) -> str:
+    return '; '.join(
+        f'{target}: ' + (f'{reached["mean"]:.1f}' if reached else 'not reached')
+        for target, reached in shapes['epochs_to_targets'].items()
+        if target in SHOWN_TARGETS
+    )
+
+
+def read_results(root: Path) -> dict[str, dict]:
+    """The small-scale results of every comparison in REPORTS, by comparison and system."""
+    return {
+        path.parent.name: json.loads(path.read_text())['systems']
+        for path in (root / REPORTS).glob('*/convergence.json')
+    }
+
+
+def _weights(entry: Entry) -> str:
+    publisher = "authors'" if 'DeppMeng' in entry.weights else "mmdet's"
+    return f'[{publisher}]({entry.weights}): AP {entry.metrics["box AP"]}'
+
+
+def replace_table(text: str, table: str, source: Path, name: str = 'models') -> str:
+    """Put the table between the markers of that name in a README's text.
+
+    Raises:
+        ValueError: if ``source``, the README, does not hold both markers once and in order.
+    """
+    begin, end = BEGIN.format(name), END.format(name)
+    pattern = re.compile(re.escape(begin) + '.*?' + re.escape(end), re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f'{source}: needs the line "{begin}" and after it "{end}", each once')
+    return pattern.sub(lambda match: f'{begin}\n{table}\n{end}', text)
+
+
+def updated_readmes(root: Path) -> dict[Path, str]:
+    """The text that each README with a table should have: the root's, configs/'s, the metafiles' folders', REPORTS'."""
+    entries = read_index(root)
+    results = read_results(root)
+    folders = {
+        folder: [entry for entry in entries if Path(entry.config).parent == folder]
+        for folder in sorted({Path(entry.config).parent for entry in entries})
+    }
+    table1 = folders.get(Path(OWN_TABLE), entries)
+    tables = {Path('configs'): render_systems(entries, Path('configs'), results)}
+    if (root / 'README.md').exists():
+        tables[Path('.')] = render_table(table1, Path('.'))
+    for folder, own in folders.items():
+        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, results)
+    texts = {}
+    for folder, table in tables.items():
+        readme = root / folder / 'README.md'
+        texts[readme] = replace_table(readme.read_text(), table, readme)
+    readme = root / REPORTS / 'README.md'
+    for report in sorted((root / REPORTS).glob('*/convergence.json')):
+        text, table = texts.get(readme) or readme.read_text(), convergence_table(json.loads(report.read_text()))
+        texts[readme] = replace_table(text, table, readme, report.parent.name)
+    return texts
