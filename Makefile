@@ -26,7 +26,7 @@ TORCH_PIN = $(shell grep '^torch==' requirements.txt)
 help:
 	@echo 'make demo    train a small Conditional DETR on generated images, evaluate it, write pictures to work_dirs/demo'
 	@echo 'make test    the whole test suite'
-	@echo 'make lint    ruff'
+	@echo 'make lint    ruff: rules and format'
 	@echo 'make clean   remove the environment, the build and everything under work_dirs'
 	@echo
 	@echo 'PYTHON=...   the Python (>= 3.11) to make the environment from; now: $(PYTHON)'
@@ -34,7 +34,7 @@ help:
 	@echo 'VENV=        (empty) install nothing and run PYTHON as it is, with what it has:'
 	@echo '             make demo VENV= PYTHON=/path/to/your/environment/bin/python'
 	@echo 'WORKERS=...  processes that run the tests, each on one core with up to 3 GB; now: $(WORKERS)'
-	@echo 'TORCH_INDEX= a package index to take torch from, such as that of PyTorch's CPU wheels'
+	@echo 'TORCH_INDEX= a package index to take torch from, such as the one with the CPU wheels of PyTorch'
 
 demo: $(READY)
 	$(VENV_PYTHON) tools/demo.py --work-dir work_dirs/demo
@@ -44,6 +44,7 @@ test: $(READY_TEST)
 
 lint: $(READY_TEST)
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 
 clean: clean-venv
 	rm -rf work_dirs build dist mmcondetr.egg-info .pytest_cache .ruff_cache
