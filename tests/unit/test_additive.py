@@ -1,12 +1,8 @@
-"""DETR's decoder layer against mmdet's, and DETR's classification."""
+"""DETR's decoder layer against mmdet's."""
 
 import torch
-import torch.nn.functional as F
 from mmdet.models.layers import DetrTransformerDecoderLayer
-from tiny_model import batch, build
-from tiny_variants import ROOT, tiny_variant
 
-from mmcondetr.models.matching import Matches
 from mmcondetr.registry import MODELS
 
 D, N, S = 32, 6, 9
@@ -74,37 +70,3 @@ def test_footnote_1_ignores_positions_in_cross_attention_from_the_second_layer_o
     assert not torch.equal(
         run(second, f, query, memory, position, mask), run(second, f, 0 * query, memory, position, mask)
     )  # self-attention keeps it
-
-
-def softmax_head():
-    return build(tiny_variant(ROOT / 'configs/ablations/detr_r50_additive_8xb2-50e_coco.py')).bbox_head
-
-
-def test_classification_is_the_weighted_mean_cross_entropy_of_every_layer():
-    head = softmax_head()
-    logits = torch.randn(3, 2, N, 6)
-    matches = Matches(*torch.tensor([[0, 0, 1, 2], [0, 1, 1, 0], [3, 2, 0, 5], [0, 0, 0, 0]]))
-    classes = torch.tensor([1, 4, 4, 0])
-    target = torch.full((3, 2, N), 5)
-    target[matches.predictions] = classes
-    weight = torch.tensor([1.0] * 5 + [0.1])
-    loss = head.classification_loss(logits, matches, classes, torch.tensor(7.0)).sum(dim=1)
-    for index in range(3):
-        expected = F.cross_entropy(logits[index].flatten(0, 1), target[index].flatten(), weight)
-        assert torch.allclose(loss[index], expected, rtol=1e-5, atol=0)
-
-
-def test_matching_cost_of_a_class_is_minus_its_probability():
-    matcher = softmax_head().matcher
-    logits, wanted = torch.randn(1, 1, N, 6), torch.tensor([[[[2, 0]]]]).expand(1, 1, N, 2)
-    probabilities = logits.softmax(-1)
-    expected = -torch.stack([probabilities[..., 2], probabilities[..., 0]], dim=-1)
-    assert torch.equal(matcher.classification_cost(logits, wanted), expected)
-    assert matcher.class_cost == 1.0
-
-
-def test_background_is_never_predicted():
-    model, (images, samples) = build(tiny_variant(ROOT / 'configs/ablations/detr_r50_or_8xb2-50e_coco.py')), batch()
-    model.bbox_head.class_embed.bias.data[-1] = 100.0
-    result = model(images, samples, mode='predict')[0].pred_instances
-    assert result.labels.max() < 5 and result.scores.max() < 1e-6

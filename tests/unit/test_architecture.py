@@ -97,3 +97,8 @@ def test_no_two_files_of_one_name():
 def test_no_file_of_the_model_is_long(folder):
     long = {path.name: len(path.read_text().splitlines()) for path in (PACKAGE / folder).rglob('*.py')}
     assert not {name: lines for name, lines in long.items() if lines > 250}
+
+
+def test_every_layer_has_a_test_file_of_its_name():
+    layers = {path.stem for path in (PACKAGE / 'layers').glob('[!_]*.py')}
+    assert layers and not {name for name in layers if not (Path(__file__).parent / f'test_{name}.py').exists()}

@@ -89,7 +89,7 @@ def make_runner(
         default_hooks=dict(checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, **arguments)),
         custom_hooks=list(hooks),
         default_scope='mmdet',
-        experiment_name=f'test_hooks_{make_runner.number}',
+        experiment_name=f'test_checkpoint_hook_{make_runner.number}',
         log_level='ERROR',
         **validation,
     )
