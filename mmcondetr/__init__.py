@@ -21,6 +21,8 @@ __version__ = '0.1.0'
 #: What can be imported from here -> where it is.
 _PUBLIC = {
     'DetInferencer': 'mmcondetr.inference',
+    'Detections': 'mmcondetr.inference',
+    'Detector': 'mmcondetr.inference',
     'load_detector': 'mmcondetr.inference',
     'optimize_for_inference': 'mmcondetr.inference',
     'record_attention': 'mmcondetr.visualization',

@@ -2,6 +2,7 @@
 
 from mmcondetr.datasets.coco import CocoDataset
 from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.datasets.read_image import read_image
 from mmcondetr.datasets.samplers import AspectRatioBatchSampler, EpochSampler, InfiniteEpochSampler
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, generate_shapes
 from mmcondetr.datasets.shapes_dataset import ShapesDataset
@@ -15,4 +16,5 @@ __all__ = [
     'LoadImage',
     'ShapesDataset',
     'generate_shapes',
+    'read_image',
 ]

@@ -1,8 +1,18 @@
-"""Running a trained detector in PyTorch: loading it, making it fast, and mmdet's DetInferencer with both."""
+"""Running a trained detector in PyTorch: images to arrays, loading, making it fast, and mmdet's DetInferencer."""
 
 from mmcondetr.inference.det_inferencer import DetInferencer
+from mmcondetr.inference.detections import Detections
 from mmcondetr.inference.load_detector import load_detector
 from mmcondetr.inference.optimize import PRECISIONS, optimize_for_inference
 from mmcondetr.inference.optimize_hook import OptimizeForInferenceHook
+from mmcondetr.inference.predictor import Detector
 
-__all__ = ['PRECISIONS', 'DetInferencer', 'OptimizeForInferenceHook', 'load_detector', 'optimize_for_inference']
+__all__ = [
+    'PRECISIONS',
+    'DetInferencer',
+    'Detections',
+    'Detector',
+    'OptimizeForInferenceHook',
+    'load_detector',
+    'optimize_for_inference',
+]

@@ -1,6 +1,7 @@
 """Seeing the attention: record it, draw the papers' figures, write an explorer page, measure it over a data set."""
 
-from mmcondetr.visualization.attend import AttendedImage, Detection, attend, read_image
+from mmcondetr.datasets.read_image import read_image
+from mmcondetr.visualization.attend import AttendedImage, Detection, attend
 from mmcondetr.visualization.explorer import write_explorer
 from mmcondetr.visualization.figures import draw_attention, draw_comparison
 from mmcondetr.visualization.image_attention import ImageAttention, Recorded

@@ -14,7 +14,7 @@ from mmcv.transforms import Compose
 from mmdet.utils import get_test_pipeline_cfg
 from torch import nn
 
-from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.datasets.read_image import read_image
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.record import record_attention
@@ -88,40 +88,6 @@ class AttendedImage(NamedTuple):
     def class_name(self, label: int) -> str:
         """The name of a class, or its index where the model does not say."""
         return self.class_names[label] if label < len(self.class_names) else f'class {label}'
-
-
-def read_image(image: Image) -> np.ndarray:
-    """The image as the detectors take it: (height, width, 3) uint8, BGR.
-
-    A file is turned as its EXIF orientation says; grayscale becomes three equal channels, alpha is dropped, 16 bits
-    become 8.
-
-    Args:
-        image: a path, or an array: (height, width) grey, (height, width, 3) BGR or (height, width, 4) BGRA, uint8 or
-            uint16.
-
-    Raises:
-        UserError: the file is missing, truncated or no image, or the array has another shape or type.
-    """
-    if not isinstance(image, np.ndarray):
-        path = os.fspath(image)
-        if not os.path.isfile(path):
-            raise UserError(f"Image '{path}' does not exist" + (', it is a folder.' if os.path.isdir(path) else '.'))
-        return LoadImage().transform(dict(img_path=path))['img']
-    pixels = image[..., None] if image.ndim == 2 else image
-    if (
-        pixels.ndim != 3
-        or pixels.shape[2] not in (1, 3, 4)
-        or pixels.dtype not in (np.uint8, np.uint16)
-        or 0 in pixels.shape
-    ):
-        raise UserError(
-            f'An image array must be (height, width), (height, width, 3) or (height, width, 4) of uint8 '
-            f'or uint16, got shape {image.shape} of {image.dtype}.'
-        )
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    return np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
 
 
 def attend(

@@ -1,0 +1,126 @@
+"""What a detector found in one image, as numpy arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmcondetr.datasets.read_image import read_image
+from mmcondetr.errors import UserError
+from mmcondetr.inference.drawing import draw_boxes
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The detections in one image, best first.
+
+    ``xyxy``, ``confidence`` and ``class_id`` have the names and shapes of supervision's ``Detections``, so that
+    ``supervision.Detections(xyxy=d.xyxy, confidence=d.confidence, class_id=d.class_id, data=d.data)`` is one.
+
+    Attributes:
+        xyxy: (n, 4) float32, x1, y1, x2, y2 in pixels of the image as it was given; see ``clip`` of
+            :meth:`Detector.predict <mmcondetr.inference.Detector.predict>`.
+        confidence: (n,) float32, scores from 0 to 1.
+        class_id: (n,) int64, indices into ``class_names``.
+        class_names: of the model, by index.
+        size: (width, height) of the image in pixels.
+        image: the image: its path, or its pixels (height, width, 3) uint8, BGR.
+    """
+
+    xyxy: np.ndarray
+    confidence: np.ndarray
+    class_id: np.ndarray
+    class_names: tuple[str, ...]
+    size: tuple[int, int]
+    image: str | np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """``xyxy`` by its other name."""
+        return self.xyxy
+
+    @property
+    def scores(self) -> np.ndarray:
+        """``confidence`` by its other name."""
+        return self.confidence
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``class_id`` by its other name."""
+        return self.class_id
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each detection."""
+        return [name_of(self.class_names, label) for label in self.class_id]
+
+    @property
+    def data(self) -> dict[str, np.ndarray]:
+        """What supervision keeps beside boxes: the class of each detection."""
+        return {'class_name': np.array(self.names, dtype=str)}
+
+    @property
+    def path(self) -> str | None:
+        """Of the image; None for one that was given as an array."""
+        return self.image if isinstance(self.image, str) else None
+
+    def keep(self, chosen: np.ndarray | Sequence[int]) -> Detections:
+        """Some of the detections: a mask (n,) or indices."""
+        return replace(self, xyxy=self.xyxy[chosen], confidence=self.confidence[chosen], class_id=self.class_id[chosen])
+
+    def above(self, score: float) -> Detections:
+        """The detections that score at least this."""
+        return self.keep(self.confidence >= score)
+
+    def plot(self, path: str | os.PathLike | None = None, captions: bool = True) -> Image.Image:
+        """The image with its detections, as a PIL image (which a notebook shows).
+
+        Args:
+            path: write it here, too; the suffix chooses the format.
+            captions: write name and score above each box.
+
+        Raises:
+            UserError: the image cannot be read again, or the picture not be written.
+        """
+        order = np.argsort(self.confidence, kind='stable')  # the best is drawn last, on top
+        texts = [f'{self.names[i]} {self.confidence[i]:.2f}' if captions else '' for i in order]
+        picture = draw_boxes(read_image(self.image), self.xyxy[order], self.class_id[order], texts)
+        if path is not None:
+            save_picture(picture, path)
+        return picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON; boxes xyxy in pixels."""
+        return dict(
+            boxes=[[round(float(side), 2) for side in box] for box in self.xyxy],
+            scores=[round(float(score), 5) for score in self.confidence],
+            labels=[int(label) for label in self.class_id],
+            names=self.names,
+        )
+
+
+def name_of(class_names: Sequence[str], label: int) -> str:
+    """The name of a class, or its index where the model does not say."""
+    return class_names[label] if label < len(class_names) else f'class {label}'
+
+
+def save_picture(picture: Image.Image, path: str | os.PathLike) -> None:
+    """Write a picture, making its folder.
+
+    Raises:
+        UserError: the suffix is that of no picture format, or the file cannot be written.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"Picture '{os.fspath(path)}' cannot be written: {error}.") from error

@@ -1,0 +1,69 @@
+"""Boxes with names and scores on an image, as PIL draws them."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """An RGB colour for a class: neighbouring labels get hues that are far apart (golden angle)."""
+    red, green, blue = colorsys.hsv_to_rgb((0.97 + label * 0.61803) % 1.0, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and knows more scripts than OpenCV's or Pillow's own font."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'), size)
+
+
+def draw_boxes(
+    pixels: np.ndarray, boxes: np.ndarray, labels: Sequence[int], captions: Sequence[str], scale: float | None = None
+) -> Image.Image:
+    """Draw boxes on a copy of an image, the last one on top.
+
+    Args:
+        pixels: (height, width, 3) uint8, BGR.
+        boxes: (n, 4), xyxy in pixels.
+        labels: class of each, which chooses its colour.
+        captions: text above each box; '' draws none.
+        scale: of lines and letters; by the image's size where None.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
+    draw = ImageDraw.Draw(picture)
+    height, width = pixels.shape[:2]
+    scale = max(height, width) / 900 if scale is None else scale
+    line, font = max(1, round(2.5 * scale)), _font(max(9, round(15 * scale)))
+    for box, label, caption in zip(boxes, labels, captions):
+        colour = colour_of(int(label))
+        x1, y1, x2, y2 = (float(side) for side in box)
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        if caption:
+            _draw_caption(draw, (x1, y1), caption, font, colour, (width, height))
+    return picture
+
+
+def _draw_caption(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    colour: tuple[int, int, int],
+    size: tuple[int, int],
+) -> None:
+    """Above the corner, or below it where there is no room, and never beyond the picture's sides."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    pad = max(1, (bottom - top) // 6)
+    wide, high = right - left + 2 * pad, bottom - top + 2 * pad
+    x = max(0.0, min(corner[0], size[0] - wide))
+    y = corner[1] - high if corner[1] >= high else min(corner[1], size[1] - high)
+    draw.rectangle((x, y, x + wide, y + high), fill=colour)
+    light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    draw.text((x + pad - left, y + pad - top), text, font=font, fill=(0, 0, 0) if light else (255, 255, 255))

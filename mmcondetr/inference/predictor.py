@@ -1,0 +1,206 @@
+"""The way in for Python: a config and its weights become an object that turns images into arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.utils import get_test_pipeline_cfg
+
+from mmcondetr.datasets.read_image import read_image
+from mmcondetr.errors import UserError
+from mmcondetr.inference.detections import Detections
+from mmcondetr.inference.load_detector import load_detector
+from mmcondetr.inference.optimize import PRECISIONS, optimize_for_inference
+from mmcondetr.inference.tiles import is_cut, merge_tiles, tile_windows
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+    AnImage = str | os.PathLike | np.ndarray | PILImage
+
+LOOK_AHEAD = 4  # batches whose images are read to find some of one shape
+
+
+class Detector:
+    """A trained detector.
+
+    ::
+
+        detector = Detector('conditional-detr_r50_8xb2-50e_coco', weights='ConditionalDETR_r50_epoch50.pth')
+        found = detector.predict('street.jpg')
+        found.boxes, found.scores, found.names
+        found.plot('street_found.jpg')
+
+    Args:
+        config: a config's path, or the name of one of ours.
+        weights: path or URL of a checkpoint that fits it, of any family that ``mmcondetr test`` reads.
+        device: such as 'cpu' or 'cuda:0'; the first GPU where there is one, if None.
+        optimize: 'fp32', 'bf16' or 'fp16' for :func:`~mmcondetr.inference.optimize_for_inference`; None leaves the
+            model as it is.
+        cfg_options: settings to change in the config, such as ``{'model.test_cfg.max_per_img': 300}``.
+
+    Raises:
+        UserError: a file is missing or cannot be read, the checkpoint does not fit, or ``optimize`` is unknown.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike,
+        weights: str | os.PathLike,
+        device: str | None = None,
+        optimize: str | None = None,
+        cfg_options: dict[str, Any] | None = None,
+    ) -> None:
+        if optimize not in (None, *PRECISIONS):
+            raise UserError(f"Detector: optimize must be one of {', '.join(PRECISIONS)} or None, got '{optimize}'.")
+        device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+        self.model = load_detector(os.fspath(config), os.fspath(weights), device, cfg_options)
+        if hasattr(self.model, 'check_trained'):
+            self.model.check_trained()
+        if optimize:
+            optimize_for_inference(self.model, PRECISIONS[optimize])
+        self._pipeline = _array_pipeline(self.model.cfg)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the model finds, by label."""
+        return tuple(self.model.dataset_meta.get('classes', ()))
+
+    def predict(
+        self,
+        images: AnImage | Sequence[AnImage],
+        score_threshold: float = 0.3,
+        batch_size: int = 1,
+        channel_order: str = 'bgr',
+        clip: bool = True,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
+    ) -> Detections | list[Detections]:
+        """Find objects.
+
+        Args:
+            images: one, or a list: paths, PIL images, or arrays (height, width, 3), (height, width) or
+                (height, width, 4) of uint8 or uint16.
+            score_threshold: leave out what scores less; 0 keeps all that the model gives (``test_cfg.max_per_img``).
+            batch_size: the most images that go through the model at once. Only images of one shape do, for
+                a padded image scores a little differently; so the result does not depend on the others.
+            channel_order: of arrays: 'bgr', as OpenCV and mmdet have it, or 'rgb', as PIL and matplotlib.
+            clip: cut boxes off at the image's sides. Evaluation does not, as the authors' does not.
+            tile: also look at overlapping square tiles of this many pixels, for small objects in large images.
+            tile_overlap: of neighbouring tiles, as a fraction of their side.
+
+        Returns:
+            One result for one image, a list for a list.
+
+        Raises:
+            UserError: an image cannot be read, or an argument is out of its range.
+        """
+        single = not isinstance(images, (list, tuple))
+        options = dict(score_threshold=score_threshold, batch_size=batch_size, channel_order=channel_order, clip=clip)
+        found = list(self.stream([images] if single else images, tile=tile, tile_overlap=tile_overlap, **options))
+        return found[0] if single else found
+
+    def stream(
+        self,
+        images: Iterable[AnImage],
+        score_threshold: float = 0.3,
+        batch_size: int = 1,
+        channel_order: str = 'bgr',
+        clip: bool = True,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
+    ) -> Iterator[Detections]:
+        """As :meth:`predict`, one result after the other, in order: for more images than fit into memory, and video."""
+        if batch_size < 1:
+            raise UserError(f'batch_size must be at least 1, got {batch_size}.')
+        if not 0 <= score_threshold <= 1:
+            raise UserError(f'score_threshold must be from 0 to 1, got {score_threshold:g}.')
+        ahead = 1 if batch_size == 1 else LOOK_AHEAD * batch_size
+        for group in _chunks(images, ahead):
+            read = [read_image(image, channel_order) for image in group]
+            if tile is None:
+                found = self._detect(read, batch_size)
+            else:
+                found = [self._detect_tiled(pixels, batch_size, tile, tile_overlap) for pixels in read]
+            for image, pixels, (boxes, scores, labels) in zip(group, read, found):
+                height, width = pixels.shape[:2]
+                if clip:
+                    boxes = boxes.clip(0, np.array([width, height, width, height], dtype=boxes.dtype))
+                shown = os.fspath(image) if isinstance(image, (str, os.PathLike)) else pixels
+                result = Detections(boxes, scores, labels, self.class_names, (width, height), shown)
+                yield result.above(score_threshold)
+
+    def _detect(self, images: Sequence[np.ndarray], batch_size: int) -> list[tuple[np.ndarray, ...]]:
+        """Boxes (xyxy, pixels, not clipped), scores and labels of BGR images, batches by shape."""
+        prepared = [self._pipeline(dict(img=pixels, img_id=index)) for index, pixels in enumerate(images)]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(prepared):
+            by_shape.setdefault(tuple(item['inputs'].shape), []).append(index)
+        found: list[tuple[np.ndarray, ...]] = [()] * len(images)
+        for indices in by_shape.values():
+            for batch in _chunks(indices, batch_size):
+                data = dict(
+                    inputs=[prepared[index]['inputs'] for index in batch],
+                    data_samples=[prepared[index]['data_samples'] for index in batch],
+                )
+                with torch.no_grad():
+                    samples = self.model.test_step(data)
+                for index, sample in zip(batch, samples):
+                    found[index] = _to_arrays(sample.pred_instances)
+        return found
+
+    def _detect_tiled(
+        self, pixels: np.ndarray, batch_size: int, side: int, overlap: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same for one image, from the whole of it and from its tiles."""
+        height, width = pixels.shape[:2]
+        windows = tile_windows(width, height, side, overlap)
+        if len(windows) > 1:
+            windows = [(0, 0, width, height), *windows]  # objects larger than a tile
+        parts = []
+        for number, (window, found) in enumerate(
+            zip(windows, self._detect([pixels[y1:y2, x1:x2] for x1, y1, x2, y2 in windows], batch_size))
+        ):
+            x, y = window[:2]
+            boxes = found[0] + np.array([x, y, x, y], dtype=np.float32)
+            parts.append((boxes, *found[1:], np.full(len(boxes), number), is_cut(boxes, window, width, height)))
+        boxes, scores, labels, origin, cut = (np.concatenate(values) for values in zip(*parts))
+        kept = merge_tiles(boxes, scores, labels, origin, cut)
+        return boxes[kept], scores[kept], labels[kept]
+
+
+def _to_arrays(instances: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    scores = instances.scores.float().cpu().numpy()
+    order = np.argsort(-scores, kind='stable')
+    boxes = instances.bboxes.float().cpu().numpy()[order]
+    return boxes, scores[order], instances.labels.cpu().numpy().astype(np.int64)[order]
+
+
+def _array_pipeline(config: Any) -> Compose:
+    """The config's test pipeline, from an array instead of a file and without ground truth."""
+    steps = [
+        step
+        for step in deepcopy(get_test_pipeline_cfg(config))
+        if not any(name in str(step['type']) for name in ('LoadImage', 'LoadAnnotations', 'LoadPanoptic'))
+    ]
+    for step in steps:  # an array has no path, and the packing step would ask for it
+        if 'meta_keys' in step:
+            step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
+    return Compose([dict(type='mmdet.LoadImageFromNDArray'), *steps])
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
