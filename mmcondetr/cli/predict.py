@@ -1,0 +1,113 @@
+"""Find objects in images, folders, patterns and videos: pictures with boxes, and one COCO JSON.
+
+    mmcondetr predict my_config.py work_dirs/my_config/best.pth photos/ --out found
+    mmcondetr predict conditional-detr_r50_8xb2-50e_coco ConditionalDETR_r50_epoch50.pth a.jpg 'b*.png' film.mp4
+    mmcondetr predict my_config.py best.pth aerial.tif --tile 800        # small objects in large images
+
+Writes OUT/pictures/..., named as the images are, and OUT/predictions.json, which ``mmcondetr analyze`` reads. Boxes are
+clipped to the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmcondetr.errors import UserError
+from mmcondetr.inference.coco_json import CocoWriter
+from mmcondetr.inference.detections import Detections
+from mmcondetr.inference.predictor import Detector
+from mmcondetr.inference.sources import Video, find_sources, is_video
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that mmcondetr test reads')
+    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='an image, a video, a folder or a pattern')
+    parser.add_argument('--out', default='predictions', help='the folder to write (default: predictions)')
+    parser.add_argument('--score-threshold', type=float, default=0.3, help='leave out what scores less (default: 0.3)')
+    parser.add_argument(
+        '--batch-size', type=int, default=1, help='the most images at once; only those of one shape are (default: 1)'
+    )
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help='also look at square tiles, for small objects')
+    parser.add_argument('--overlap', type=float, default=0.2, help='of tiles, a fraction of their side (default: 0.2)')
+    parser.add_argument('--every', type=int, default=1, metavar='N', help='look at every Nth frame of a video')
+    parser.add_argument('--no-pictures', action='store_true', help='write the JSON only')
+    parser.add_argument('--optimize', choices=('fp32', 'bf16', 'fp16'), help='the fast form of inference')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU where there is one)')
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.every < 1:
+        raise UserError(f'--every must be at least 1, got {args.every}.')
+    sources = find_sources(args.sources)
+    images, videos = [path for path in sources if not is_video(path)], [path for path in sources if is_video(path)]
+    detector = Detector(args.config, args.checkpoint, args.device, args.optimize)
+    options = dict(
+        score_threshold=args.score_threshold, batch_size=args.batch_size, tile=args.tile, tile_overlap=args.overlap
+    )
+    writer, out = CocoWriter(detector.class_names), Path(args.out)
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        if images:
+            task = progress.add_task('images', total=len(images))
+            root = _common_folder(images)
+            for path, found in zip(images, detector.stream(images, **options)):
+                name = os.path.relpath(path, root)
+                writer.add(Path(name).as_posix(), found)
+                if not args.no_pictures:
+                    found.plot(out / 'pictures' / _picture_name(name))
+                progress.advance(task)
+        for path in videos:
+            video = Video(path)
+            task = progress.add_task(os.path.basename(path), total=-(-video.length // args.every) or None)
+            found = _advancing(detector.stream(video.frames(args.every), **options), progress, task)
+            _predict_video(video, found, writer, None if args.no_pictures else out / 'pictures', args.every)
+    writer.write(out / 'predictions.json')
+    print(f'{len(writer.annotations)} objects in {len(writer.images)} images')
+    if not args.no_pictures:
+        print(f'wrote {out / "pictures"}')
+    print(f'wrote {out / "predictions.json"}')
+
+
+def _common_folder(paths: list[str]) -> str:
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+
+
+def _picture_name(name: str) -> str:
+    """Browsers do not show TIFF; and a JPEG stays one, for a PNG of a photo is large."""
+    stem, suffix = os.path.splitext(name)
+    return name if suffix.lower() in ('.jpg', '.jpeg', '.png', '.webp') else f'{stem}.png'
+
+
+def _advancing(results: Iterator[Detections], progress: Progress, task: int) -> Iterator[Detections]:
+    for result in results:
+        progress.advance(task)
+        yield result
+
+
+def _predict_video(
+    video: Video, results: Iterator[Detections], writer: CocoWriter, folder: Path | None, every: int
+) -> None:
+    """Every frame is an image of the JSON; the drawn frames become a video (MP4) of the same name."""
+    name, drawn = os.path.basename(video.path), None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f'{os.path.splitext(name)[0]}.mp4'
+        if target.exists() and target.samefile(video.path):
+            raise UserError(f"'{target}' is the video itself: give another folder as --out.")
+        drawn = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*'mp4v'), video.rate / every, video.size)
+        if not drawn.isOpened():
+            raise UserError(f"OpenCV cannot write '{target}'; --no-pictures writes the JSON only.")
+    for number, found in enumerate(results):
+        writer.add(f'{name}#{number * every}', found, video=name, frame=number * every)
+        if drawn is not None:
+            drawn.write(np.ascontiguousarray(np.asarray(found.plot())[..., ::-1]))
+    if drawn is not None:
+        drawn.release()

@@ -1,0 +1,50 @@
+"""Detections as one COCO JSON: images, categories and annotations with a score, which annotation tools read, too."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmcondetr.checkpoints.files import replacing
+from mmcondetr.inference.detections import Detections
+
+
+class CocoWriter:
+    """Collects the detections of many images.
+
+    Args:
+        class_names: of the model, by label; category ids count from 1 in this order.
+    """
+
+    def __init__(self, class_names: tuple[str, ...]) -> None:
+        self._class_names = class_names
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, file_name: str, found: Detections, **more: Any) -> None:
+        """Add one image; ``more`` goes into its entry, such as the number of a video's frame."""
+        image_id = len(self.images) + 1
+        width, height = found.size
+        self.images.append(dict(id=image_id, file_name=file_name, width=width, height=height, **more))
+        for (x1, y1, x2, y2), score, label in zip(found.xyxy.tolist(), found.confidence, found.class_id):
+            self.annotations.append(
+                dict(
+                    id=len(self.annotations) + 1,
+                    image_id=image_id,
+                    category_id=int(label) + 1,
+                    bbox=[round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)],
+                    area=round((x2 - x1) * (y2 - y1), 2),
+                    iscrowd=0,
+                    score=round(float(score), 5),
+                )
+            )
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the file, whole or not at all."""
+        categories = [dict(id=number, name=name) for number, name in enumerate(self._class_names, start=1)]
+        data = dict(images=self.images, categories=categories, annotations=self.annotations)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(data), encoding='utf-8')

@@ -1,0 +1,92 @@
+"""mmcondetr predict: files, folders, patterns and videos become pictures and one COCO JSON."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from tiny_files import CLASSES, write_model
+from tiny_model import tiny_config
+
+import mmcondetr
+from mmcondetr.cli import main
+from mmcondetr.errors import UserError
+from mmcondetr.inference.sources import find_sources
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp('model'), tiny_config())
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / 'photos'
+    (folder / 'more').mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (('a.png', (60, 90)), ('b.jpg', (60, 90)), ('more/c.tiff', (90, 60))):
+        pixels = cv2.resize(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8), size[::-1], interpolation=0)
+        assert cv2.imwrite(str(folder / name), pixels)
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+def test_a_folder_becomes_pictures_and_a_json(files, photos, tmp_path, capfd):
+    out = tmp_path / 'out'
+    options = ['--score-threshold', '0', '--batch-size', '2', '--device', 'cpu']
+    assert main(['predict', *files, str(photos), '--out', str(out), *options]) == 0
+    assert '60 objects in 3 images' in capfd.readouterr().out
+    drawn = sorted(path.relative_to(out).as_posix() for path in (out / 'pictures').rglob('*.*'))
+    assert drawn == ['pictures/a.png', 'pictures/b.jpg', 'pictures/more/c.png']
+    data = json.loads((out / 'predictions.json').read_text())
+    assert [image['file_name'] for image in data['images']] == ['a.png', 'b.jpg', 'more/c.tiff']
+    assert [category['name'] for category in data['categories']] == list(CLASSES)
+    expected = mmcondetr.Detector(*files, device='cpu').predict(photos / 'a.png', 0.0)
+    coco = COCO(str(out / 'predictions.json'))
+    written = coco.loadAnns(coco.getAnnIds(imgIds=[1]))
+    boxes = np.array([entry['bbox'] for entry in written])
+    boxes[:, 2:] += boxes[:, :2]
+    np.testing.assert_allclose(boxes, expected.xyxy, atol=0.011)
+    assert [entry['category_id'] - 1 for entry in written] == expected.class_id.tolist()
+    assert (cv2.imread(str(out / 'pictures' / 'a.png')) != cv2.imread(str(photos / 'a.png'))).any()
+
+
+def test_a_video_becomes_a_video(files, tmp_path):
+    film = tmp_path / 'film.avi'
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*'MJPG'), 10, (96, 64))
+    for value in range(5):
+        writer.write(np.full((64, 96, 3), 40 * value, np.uint8))
+    writer.release()
+    out = tmp_path / 'out'
+    command = ['predict', *files, str(film), '--out', str(out), '--score-threshold', '0', '--every', '2']
+    assert main([*command, '--device', 'cpu']) == 0
+    data = json.loads((out / 'predictions.json').read_text())
+    assert [image['frame'] for image in data['images']] == [0, 2, 4] and len(data['annotations']) == 60
+    capture = cv2.VideoCapture(str(out / 'pictures' / 'film.mp4'))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+    assert main([*command, '--no-pictures', '--tile', '40', '--device', 'cpu', '--out', str(tmp_path / 'json')]) == 0
+    assert not (tmp_path / 'json' / 'pictures').exists()
+
+
+def test_sources_are_found_once_and_in_order(photos):
+    found = find_sources([str(photos / '*.*'), str(photos), str(photos / 'b.jpg')])
+    assert found == [str(photos / name) for name in ('a.png', 'b.jpg', 'more/c.tiff')]
+
+
+def test_sources_that_are_none(photos, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    for source, message in (
+        ('gone.jpg', "gone.jpg' does not exist"),
+        ('empty', "Folder '.*empty' holds no image"),
+        ('photos/notes.txt', 'no image or video by its suffix'),
+        ('photos/*.webp', 'is named like'),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_sources([str(tmp_path / source)])
+
+
+def test_a_damaged_video_is_one_line(files, tmp_path, capfd):
+    (tmp_path / 'film.mp4').write_bytes(b'not a video')
+    assert main(['predict', *files, str(tmp_path / 'film.mp4'), '--device', 'cpu']) == 2
+    assert "film.mp4' cannot be read by OpenCV" in capfd.readouterr().err
