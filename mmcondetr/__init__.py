@@ -56,9 +56,18 @@ def _prepare_configs(_: ModuleType) -> None:
 def _prepare_checkpoints(module: ModuleType) -> None:
     from mmcondetr.checkpoints.reading import register_loaders
     from mmcondetr.compat.safe_loading import register_safe_globals
+    from mmcondetr.compat.stored_configs import patch_checkpoint_loader
 
     register_safe_globals()
     register_loaders(module.CheckpointLoader)
+    patch_checkpoint_loader(module.CheckpointLoader)
+
+
+@when_imported('mmengine.infer.infer')
+def _prepare_base_inferencer(module: ModuleType) -> None:
+    from mmcondetr.compat.stored_configs import patch_base_inferencer
+
+    patch_base_inferencer(module.BaseInferencer)
 
 
 @when_imported('mmdet.apis.det_inferencer')

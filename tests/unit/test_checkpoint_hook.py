@@ -8,95 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from toy_runner import Told, Toy, make_runner, names
 
 from mmcondetr.checkpoints.files import load_file
 from mmcondetr.datasets.random_state import get_random_state, seeded, set_random_state
 from mmcondetr.engine.checkpoint_hook import AtomicBackend
 from mmcondetr.errors import NonFiniteLossError, UserError
-
-
-class Numbers(Dataset):
-    metainfo = dict(classes=('a', 'b', 'c'))
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.tensor([float(index)])
-
-
-class Toy(BaseModel):
-    """Draws from every generator in each step, and other numbers of times in validation."""
-
-    def __init__(self, num_classes: int = 3) -> None:
-        super().__init__()
-        self.bbox_head = nn.Linear(1, 1)
-        nn.init.ones_(self.bbox_head.weight)
-        nn.init.ones_(self.bbox_head.bias)
-        self.bbox_head.num_classes = num_classes
-        self.drawn: list[tuple] = []
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        if mode != 'loss':
-            torch.rand(3), np.random.rand(3), random.random()
-            return list(inputs)
-        self.drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))
-        return dict(loss=self.bbox_head(torch.stack(list(inputs))).square().mean())
-
-
-class Told(BaseMetric):
-    """Its measure is what it is told, one value an evaluation."""
-
-    def __init__(self, values=()) -> None:
-        super().__init__()
-        self.told = list(values)
-
-    def process(self, data_batch, data_samples) -> None:
-        self.results.extend(data_samples)
-
-    def compute_metrics(self, results) -> dict:
-        return dict(AP=self.told.pop(0))
-
-
-def collate(items: list) -> dict:
-    return dict(inputs=items)
-
-
-def make_runner(
-    work_dir: Path, epochs: int = 4, model: Toy | None = None, measures=(), resume: bool = False, hooks=(), **arguments
-) -> Runner:
-    """A runner for the toy; ``measures`` asks for validation after each epoch, ``arguments`` are CheckpointHook's."""
-
-    def loader() -> DataLoader:
-        return DataLoader(Numbers(), batch_size=2, collate_fn=collate)
-
-    validation = dict(val_dataloader=loader(), val_cfg=dict(), val_evaluator=[Told(measures)]) if measures else {}
-    make_runner.number = getattr(make_runner, 'number', 0) + 1
-    return Runner(
-        model or Toy(),
-        str(work_dir),
-        train_dataloader=loader(),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
-        resume=resume,
-        randomness=dict(seed=1),
-        default_hooks=dict(checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, **arguments)),
-        custom_hooks=list(hooks),
-        default_scope='mmdet',
-        experiment_name=f'test_checkpoint_hook_{make_runner.number}',
-        log_level='ERROR',
-        **validation,
-    )
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 def best(folder: Path) -> list[str]:
