@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmcondetr import markdown
 from mmcondetr.checkpoints.files import replacing
 from mmcondetr.visualization.extremities import BAND, EDGES, REGIONS, ExtremityTable
 from mmcondetr.visualization.panels import save_figure
@@ -34,19 +35,19 @@ def summarise(table: ExtremityTable) -> str:
 
 def to_markdown(table: ExtremityTable) -> str:
     """Shares in percent with the lift over chance in brackets; the last column is the region with the largest lift."""
-    lines = [
-        '| head | ' + ' | '.join(REGIONS) + ' | edges | most above chance |',
-        '| --- |' + ' --- |' * (len(REGIONS) + 2),
+    mean = table.shares.mean(axis=0)
+    rows = [
+        [head, *_cells(shares, table.chance), f'{100 * shares[EDGES].sum():.1f}', table.favourite(head)]
+        for head, shares in enumerate(table.shares)
     ]
-    for head, (shares, lift) in enumerate(zip(table.shares, table.lift)):
-        cells = ' | '.join(f'{100 * share:.1f} ({times:.1f}x)' for share, times in zip(shares, lift))
-        lines.append(f'| {head} | {cells} | {100 * shares[EDGES].sum():.1f} | {table.favourite(head)} |')
-    mean, chance = table.shares.mean(axis=0), table.chance
-    cells = ' | '.join(f'{100 * share:.1f} ({share / area:.1f}x)' for share, area in zip(mean, chance))
-    lines.append(f'| mean | {cells} | {100 * mean[EDGES].sum():.1f} | |')
-    cells = ' | '.join(f'{100 * area:.1f}' for area in chance)
-    lines.append(f'| chance (area) | {cells} | {100 * chance[EDGES].sum():.1f} | |')
-    return '\n'.join(lines)
+    rows.append(['mean', *_cells(mean, table.chance), f'{100 * mean[EDGES].sum():.1f}', ''])
+    areas = [f'{100 * area:.1f}' for area in table.chance]
+    rows.append(['chance (area)', *areas, f'{100 * table.chance[EDGES].sum():.1f}', ''])
+    return markdown.table(['head', *REGIONS, 'edges', 'most above chance'], rows)
+
+
+def _cells(shares: np.ndarray, chance: np.ndarray) -> list[str]:
+    return [f'{100 * share:.1f} ({share / area:.1f}x)' for share, area in zip(shares, chance)]
 
 
 def plot_table(table: ExtremityTable, out_png: str | os.PathLike) -> None:

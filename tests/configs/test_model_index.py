@@ -9,7 +9,6 @@ import yaml
 from tools.model_zoo import model_index
 
 PAPER = json.loads((Path(__file__).parents[1] / 'data/conditional_detr_table1.json').read_text())
-BEGIN, END = model_index.BEGIN.format('models'), model_index.END.format('models')
 RELEASES = 'https://github.com/DeppMeng/ConditionalDETR/releases/download/v1.0'
 AUTHORS_WEIGHTS = {  # published AP: the authors' README
     'conditional-detr_r50_8xb2-50e_coco': (f'{RELEASES}/ConditionalDETR_r50_epoch50.pth', 41.0),
@@ -97,23 +96,6 @@ def test_table_has_a_row_a_config_with_links_that_exist(entries, root):
         assert (root / folder / link).is_file()
         assert f'| {entry.metrics["box AP (paper)"]} |' in row
     assert len(table.splitlines()) == 2 + 12 + 2
-
-
-@pytest.mark.parametrize('text', ['no markers', f'{END}\n{BEGIN}', f'{BEGIN}{END}{BEGIN}{END}'])
-def test_readme_without_markers_is_named(text):
-    with pytest.raises(ValueError, match='some/README.md'):
-        model_index.replace_table(text, 'table', Path('some/README.md'))
-
-
-def test_replacing_a_table_leaves_the_rest(root):
-    text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
-    assert model_index.replace_table(text, r'new \1', Path('README.md')) == text.replace('old', r'new \1')
-
-
-def test_tables_of_one_page_are_told_apart_by_name():
-    one, two = (model_index.BEGIN.format(name) + '\nold\n' + model_index.END.format(name) for name in ('one', 'two'))
-    replaced = model_index.replace_table(one + two, 'new', Path('README.md'), 'two')
-    assert replaced == one + two.replace('old', 'new')
 
 
 def test_entry_without_a_field_is_named(tmp_path):

@@ -8,6 +8,7 @@ from argparse import Namespace
 
 import pytest
 
+from mmcondetr.errors import UserError
 from tools.benchmark import command, report
 from tools.benchmark.measuring import BenchmarkError, measure
 from tools.benchmark.plans import PARTS, plan
@@ -107,6 +108,12 @@ def results():
     return dict(environment=environment, cells=cells)
 
 
+def test_ratios_are_of_medians():
+    r50, dc5 = report.ratios_table(results()).splitlines()[2:]
+    assert r50 == '| r50 | 0.37 | not measured | 0.90 | 0.75 |'
+    assert dc5.count('not measured') == 4
+
+
 def test_goals_are_ratios_of_medians_and_what_was_not_measured_says_so():
     r50, dc5 = report.goals_table(results()).splitlines()[2:]
     assert r50 == (
@@ -154,14 +161,25 @@ def test_versions_that_the_heading_does_not_say_stand_beside_a_contestant():
     assert 'as a config builds it, fp32 (torch 2.12.0) |' in text
 
 
-def test_tables_go_between_the_markers_and_nowhere_else():
-    page = f'before\n{report.BEGIN}\nold\n{report.END}\nafter\n'
-    once = report.insert(page, [results()])
-    assert once.startswith('before\n') and once.endswith('\nafter\n') and 'old' not in once and 'reached' in once
-    assert report.insert(once, [results()]) == once
-    assert 'No run with `--device cuda` yet' in once and '| not measured (goal <= 0.35) |' in once
-    with pytest.raises(ValueError, match='markers'):
-        report.insert('no place', [results()])
+def section(name: str, text: str = 'old') -> str:
+    return f'{report.BEGIN.format(name)}\n{text}\n{report.END.format(name)}'
+
+
+def test_a_page_gets_what_was_measured_or_the_goals_by_its_markers():
+    page = f'before\n{section("benchmark")}\nbetween\n{section("goals")}\nafter\n'
+    once = report.insert(page, [results()], 'page.md')
+    assert once.startswith('before\n') and once.endswith('\nafter\n') and 'old' not in once
+    measured, goals = once.split('between')
+    assert '| r50 | 0.37 | not measured |' in measured and 'goal' not in measured
+    assert 'Not measured on a GPU yet.' in measured
+    assert '0.37 (goal <= 0.50, reached)' in goals and '| not measured (goal <= 0.35) |' in goals
+    assert report.insert(once, [results()], 'page.md') == once
+    assert 'between' not in report.insert(section('goals'), [results()], 'page.md')
+
+
+def test_a_page_without_markers_is_named():
+    with pytest.raises(UserError, match=r"'page\.md' needs the line"):
+        report.insert('no place', [results()], 'page.md')
 
 
 def test_committed_tables_are_those_of_the_committed_numbers(root):
@@ -171,9 +189,10 @@ def test_committed_tables_are_those_of_the_committed_numbers(root):
     for file in files:
         text = file.with_suffix('.md').read_text()
         assert text.endswith(report.markdown(json.loads(file.read_text()))), f'{file.name} is newer'
-    readme = root / 'README.md'
-    if files and readme.is_file() and report.BEGIN in readme.read_text():
-        assert report.insert(readme.read_text(), [json.loads(file.read_text()) for file in files]) == readme.read_text()
+    runs = [json.loads(file.read_text()) for file in files]
+    for page in (root / 'README.md', root / 'docs' / 'performance.md'):
+        if runs:
+            assert report.insert(page.read_text(), runs, page) == page.read_text(), f'{page.name} is out of date'
 
 
 @pytest.mark.slow

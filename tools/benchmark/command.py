@@ -2,7 +2,7 @@
 
     python tools/benchmark.py                       # CPU: every cell; about 30 minutes on 2 cores
     python tools/benchmark.py --device cuda         # one GPU
-    python tools/benchmark.py --tables README.md benchmarks/*.json   # write the tables of goals between its markers
+    python tools/benchmark.py --tables README.md docs/performance.md benchmarks/*.json   # write their tables
 
 Writes benchmarks/<name>.json and .md. Nothing else should run on the machine meanwhile.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
+from mmcondetr.errors import UserError
 from tools.benchmark import environment, report
 from tools.benchmark.measuring import BenchmarkError, measure
 from tools.benchmark.plans import PARTS, Cell, plan
@@ -62,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         '--tables',
         nargs='+',
         metavar='FILE',
-        help='measure nothing: put the tables of goals of result files into a Markdown file',
+        help='measure nothing: write the tables of result files (.json) into the sections of pages (.md)',
     )
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
@@ -135,16 +136,16 @@ def main() -> int:
     args = parse_args()
     try:
         if args.tables:
-            path, *sources = args.tables
-            results = [json.loads(Path(source).read_text()) for source in sources]
-            Path(path).write_text(report.insert(Path(path).read_text(), results))
+            results = [json.loads(Path(file).read_text()) for file in args.tables if file.endswith('.json')]
+            for page in (Path(file) for file in args.tables if not file.endswith('.json')):
+                page.write_text(report.insert(page.read_text(), results, page))
         else:
             start = time.time()
             file = Path(args.out) / f'{args.name or args.device}.json'
             file.parent.mkdir(parents=True, exist_ok=True)
             write(run(args, file), file)
             print(f'took {(time.time() - start) / 60:.1f} minutes')
-    except (BenchmarkError, ValueError, OSError) as error:
+    except (BenchmarkError, UserError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

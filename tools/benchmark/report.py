@@ -1,10 +1,12 @@
-"""From records to Markdown: the table of goals, the table of contestants, the split by part, the growth."""
+"""From records to Markdown: ratios, goals, the table of implementations, the split by part, the growth."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from statistics import median
 
+from mmcondetr.markdown import replace_section, table
 from tools.benchmark.workload import IMPLEMENTATIONS
 
 #: The project's goals, ratios to mmdet's: inference fp32, inference bf16, training step fp32, peak memory in training.
@@ -18,13 +20,15 @@ GOALS = {
 GOAL_WORK = dict(
     cpu=dict(height=800, width=1066, queries=300, batch=1), cuda=dict(height=800, width=1066, queries=300, batch=2)
 )
+_DEVICES = dict(cpu='CPU', cuda='GPU')
 COLUMNS = ('inference fp32', 'inference bf16', 'training step fp32', 'peak memory, training')
-BEGIN, END = '<!-- benchmark: begin -->', '<!-- benchmark: end -->'
+#: Sections of pages that are written here: name of the markers -> what stands between them.
+BEGIN, END = '<!-- {}: begin -->', '<!-- {}: end -->'
 
 
 def markdown(results: dict) -> str:
     """The whole report of one run."""
-    blocks = [_header(results['environment']), '## Goals', goals_table(results)]
+    blocks = [_header(results['environment']), '## Ratios', ratios_table(results)]
     for part, heading in (('inference', 'Inference'), ('training', 'Training step')):
         for cell in _cells(results, part):
             blocks += [f'## {heading}: {_where(cell)}', contestants_table(cell, results['environment'])]
@@ -36,6 +40,13 @@ def markdown(results: dict) -> str:
         if _cells(results, part):
             blocks += [f'## {heading}', growth_table(_cells(results, part), part)]
     return '\n\n'.join(blocks) + '\n'
+
+
+def ratios_table(results: dict) -> str:
+    """Ratios to mmdet's fp32 in the same run, of the work that the goals are for."""
+    models = [model for device, model in GOALS if device == results['environment']['kind']]
+    rows = [[model, *map(_ratio, _ratios(results, model))] for model in models]
+    return table(['ratio to mmdet', *COLUMNS], rows)
 
 
 def goals_table(results: dict) -> str:
@@ -50,7 +61,7 @@ def goals_table(results: dict) -> str:
         if device == 'cpu' and 'amx_bf16' not in results['environment']['instruction_sets']:
             cells[1] = f'{_ratio(measured[1])} (the goal <= {goals[1]:.2f} is for amx_bf16)'
         rows.append([model, *cells])
-    return _table(['ratio to mmdet', *COLUMNS], rows)
+    return table(['ratio to mmdet', *COLUMNS], rows)
 
 
 def contestants_table(cell: dict, environment: dict) -> str:
@@ -74,7 +85,7 @@ def contestants_table(cell: dict, environment: dict) -> str:
                 f'{(memory["peak"] - memory["before"]) / 2**30:.2f}',
             ]
         )
-    text = _table(['', 'median s', 'min - max s', 'ratio', 'peak memory GiB', 'of it by the steps GiB'], rows)
+    text = table(['', 'median s', 'min - max s', 'ratio', 'peak memory GiB', 'of it by the steps GiB'], rows)
     exact = [record for record in cell['records'] if 'seconds' in record and record['workload']['precision'] == 'fp32']
     if cell.get('multiply_adds') and cell['part'] == 'inference' and exact:
         fastest = min(exact, key=lambda record: median(record['seconds']))
@@ -120,7 +131,7 @@ def split_table(cells: Iterable[dict]) -> str:
                     ]
                 )
                 names = list(parts)
-    return _table(['', '', *(f'{name} ms' for name in names)], rows)
+    return table(['', '', *(f'{name} ms' for name in names)], rows)
 
 
 def growth_table(cells: Iterable[dict], part: str) -> str:
@@ -139,7 +150,7 @@ def growth_table(cells: Iterable[dict], part: str) -> str:
                 *(_peak(r) for r in (theirs, ours)),
             ]
         )
-    return _table(
+    return table(
         [
             '',
             'image' if part == 'sizes' else 'queries',
@@ -161,22 +172,30 @@ def _peak(record: dict) -> str:
     return f'{record["memory"]["peak"] / 2**30:.2f}' if 'memory' in record else 'not measured'
 
 
-def insert(text: str, results: Iterable[dict]) -> str:
-    """``text`` with the tables of goals of some runs between its two markers; kinds of device without a run say so.
+def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str:
+    """A page with the tables of some runs in its sections: 'benchmark' has what was measured, 'goals' the goals too.
+
+    Args:
+        text: of the page, with the markers of one section or of both.
+        results: the runs; of the kinds of device without one the section says so.
+        source: the page's file, for the message.
 
     Raises:
-        ValueError: if the markers are not there.
+        UserError: the page has no such section.
     """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f'the markers {BEGIN} and {END} must both be in the text')
     results = list(results)
-    blocks = [_header(result['environment']) + '\n\n' + goals_table(result) for result in results]
-    for kind in dict.fromkeys(kind for kind, _ in GOALS):
-        if kind not in {result['environment']['kind'] for result in results}:
-            nothing = dict(environment=dict(kind=kind, instruction_sets=()), cells=())
-            blocks.append(f'No run with `--device {kind}` yet.\n\n{goals_table(nothing)}')
-    before, _, rest = text.partition(BEGIN)
-    return f'{before}{BEGIN}\n' + '\n\n'.join(blocks) + f'\n{END}{rest.partition(END)[2]}'
+    missing = dict.fromkeys(kind for kind, _ in GOALS if kind not in {run['environment']['kind'] for run in results})
+    nothing = [dict(environment=dict(kind=kind, instruction_sets=()), cells=()) for kind in missing]
+    sections = dict(
+        benchmark=[f'{_header(run["environment"])}\n\n{ratios_table(run)}' for run in results]
+        + [f'Not measured on a {_DEVICES[kind]} yet.' for kind in missing],
+        goals=[f'{_header(run["environment"])}\n\n{goals_table(run)}' for run in results]
+        + [f'Not measured on a {_DEVICES[run["environment"]["kind"]]} yet:\n\n{goals_table(run)}' for run in nothing],
+    )
+    given = [name for name in sections if BEGIN.format(name) in text] or list(sections)[:1]
+    for name in given:
+        text = replace_section(text, BEGIN.format(name), END.format(name), '\n\n'.join(sections[name]), source)
+    return text
 
 
 def _ratios(results: dict, model: str) -> tuple[float | None, ...]:
@@ -247,8 +266,3 @@ def _header(environment: dict) -> str:
         + (f', {environment["threads"]} threads' if environment['kind'] == 'cpu' else '')
         + f' ({", ".join(environment["instruction_sets"])}), Python {environment["python"]}, {versions}.'
     )
-
-
-def _table(heading: list[str], rows: list[list[str]]) -> str:
-    lines = [heading, ['---'] * len(heading), *rows]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

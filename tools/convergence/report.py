@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmcondetr import markdown
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.curves import COLOURS
 from tools.convergence.runs import SYSTEMS
@@ -89,16 +90,9 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
 def table(report: dict) -> str:
     """The report as a Markdown table, one row a system."""
     targets = [str(target) for target in report['targets']]
-    rows = [
-        [
-            'system',
-            'seeds',
-            'AP at the end',
-            *(f'epochs to AP {target}' for target in targets),
-            "epochs to DETR's final AP",
-        ]
-    ]
-    rows.append(['---'] * len(rows[0]))
+    reached = [f'epochs to AP {target}' for target in targets]
+    heading = ['system', 'seeds', 'AP at the end', *reached, "epochs to DETR's final AP"]
+    rows = []
     for system_name, system in report['systems'].items():
         ap, count = system['final_ap'], len(system['seeds'])
         reached = [_cell(system['epochs_to_targets'][name], system['faster_to_targets'][name]) for name in targets]
@@ -107,13 +101,13 @@ def table(report: dict) -> str:
         rows.append(
             [
                 system_name,
-                str(count),
+                count,
                 final,
                 *reached,
                 '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']),
             ]
         )
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+    return markdown.table(heading, rows)
 
 
 def _cell(reached: dict | None, faster: float | None) -> str:

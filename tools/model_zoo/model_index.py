@@ -5,12 +5,12 @@ A README holds a generated table between two markers; everything else in it is l
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from mmcondetr import markdown
 from tools.convergence.report import table as convergence_table
 
 BEGIN, END = '<!-- {}: begin (tools/make_tables.py) -->', '<!-- {}: end -->'
@@ -92,7 +92,7 @@ def render_table(entries: list[Entry], start: Path) -> str:
     by_config: dict[str, list[Entry]] = {}
     for entry in entries:
         by_config.setdefault(entry.config, []).append(entry)
-    rows = [HEADER, ['---'] * len(HEADER)]
+    rows = []
     for config, models in by_config.items():
         first = models[0]
         link = os.path.relpath(config, start).replace(os.sep, '/')
@@ -106,7 +106,7 @@ def render_table(entries: list[Entry], start: Path) -> str:
                 '; '.join(_weights(model) for model in models if model.weights),
             ]
         )
-    return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{NOTE}'
+    return f'{markdown.table(HEADER, rows)}\n\n{NOTE}'
 
 
 def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
@@ -115,7 +115,7 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
     Args:
         results: this project's small-scale results (:func:`read_results`).
     """
-    rows = [SYSTEM_HEADER, ['---'] * len(SYSTEM_HEADER)]
+    rows = []
     for entry in {entry.config: entry for entry in reversed(entries)}.values():
         data, comparison = entry.metadata, ABLATIONS if Path(entry.config).parent.name == ABLATIONS else 'shapes'
         shapes = results.get(comparison, {}).get(data.get('Shapes System'))
@@ -132,8 +132,7 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
                 _epochs(shapes) if shapes else '-',
             ]
         )
-    rows[2:] = reversed(rows[2:])
-    return '\n'.join('| ' + ' | '.join(str(cell) for cell in row) + ' |' for row in rows) + f'\n\n{SYSTEM_NOTE}'
+    return f'{markdown.table(SYSTEM_HEADER, reversed(rows))}\n\n{SYSTEM_NOTE}'
 
 
 def _final_ap(shapes: dict) -> str:
@@ -163,19 +162,6 @@ def _weights(entry: Entry) -> str:
     return f'[{publisher}]({entry.weights}): AP {entry.metrics["box AP"]}'
 
 
-def replace_table(text: str, table: str, source: Path, name: str = 'models') -> str:
-    """Put the table between the markers of that name in a README's text.
-
-    Raises:
-        ValueError: if ``source``, the README, does not hold both markers once and in order.
-    """
-    begin, end = BEGIN.format(name), END.format(name)
-    pattern = re.compile(re.escape(begin) + '.*?' + re.escape(end), re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise ValueError(f'{source}: needs the line "{begin}" and after it "{end}", each once')
-    return pattern.sub(lambda match: f'{begin}\n{table}\n{end}', text)
-
-
 def updated_readmes(root: Path) -> dict[Path, str]:
     """The text that each README with a table should have: the root's, configs/'s, the metafiles' folders', REPORTS'."""
     entries = read_index(root)
@@ -193,9 +179,13 @@ def updated_readmes(root: Path) -> dict[Path, str]:
     texts = {}
     for folder, table in tables.items():
         readme = root / folder / 'README.md'
-        texts[readme] = replace_table(readme.read_text(), table, readme)
+        texts[readme] = _replace_table(readme.read_text(), table, readme)
     readme = root / REPORTS / 'README.md'
     for report in sorted((root / REPORTS).glob('*/convergence.json')):
         text, table = texts.get(readme) or readme.read_text(), convergence_table(json.loads(report.read_text()))
-        texts[readme] = replace_table(text, table, readme, report.parent.name)
+        texts[readme] = _replace_table(text, table, readme, report.parent.name)
     return texts
+
+
+def _replace_table(text: str, table: str, readme: Path, name: str = 'models') -> str:
+    return markdown.replace_section(text, BEGIN.format(name), END.format(name), table, readme)
