@@ -15,6 +15,7 @@ from types import ModuleType
 
 #: Command -> the line that ``mmcondetr --help`` shows. Its module is imported when the command is given.
 COMMANDS = {
+    'init': 'look at a data set (COCO, YOLO, Pascal VOC) and write a config for it',
     'train': 'train a detector',
     'test': 'evaluate a checkpoint',
     'predict': 'find objects in images, folders and videos: pictures and a COCO JSON',

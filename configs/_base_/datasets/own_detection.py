@@ -1,0 +1,24 @@
+# One's own data, as `mmcondetr init` writes configs for it: they say where it lies, its classes and its pipelines.
+dataset_type = 'mmcondetr.CocoDataset'
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='mmcondetr.EpochSampler', shuffle=True),
+    batch_sampler=None,
+    dataset=dict(type=dataset_type, data_prefix=dict(img='')),
+)
+# Batches of one: what an image scores then does not depend on how its neighbours would pad it.
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+    dataset=dict(type=dataset_type, data_prefix=dict(img=''), test_mode=True),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='mmcondetr.CocoMetric', metric='bbox')
+test_evaluator = val_evaluator

@@ -1,0 +1,127 @@
+"""Pascal VOC folders (Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt) as COCO, without losing a field."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mmcondetr.datasets.image_files import find_image, list_images, read_size
+from mmcondetr.errors import UserError
+
+_FLAGS = ('difficult', 'truncated', 'occluded')
+_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+
+
+def is_voc(folder: Path) -> bool:
+    """Whether there are XML files in it or in its folder Annotations."""
+    return any((folder / 'Annotations').glob('*.xml')) or any(folder.glob('*.xml'))
+
+
+def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Read every XML; the lists in ImageSets/Main say what is for training, else all is.
+
+    A box of VOC names its first and its last pixel, counted from 1: x1 = xmin - 1, x2 = xmax. Where a file has a
+    coordinate below 1, as some tools write, they count from 0 and mean x1 = xmin, x2 = xmax; this is then said.
+
+    Returns:
+        - COCO content by part;
+        - what the user should know.
+
+    Raises:
+        UserError: an XML is broken, or its image is missing.
+    """
+    where = folder / 'Annotations'
+    paths = sorted((where if where.is_dir() else folder).glob('*.xml'))
+    parsed = {path.stem: _parse(path) for path in paths}
+    objects = [entry for root in parsed.values() for entry in root.findall('object')]
+    from_one = all(_number(entry, side) >= 1 for entry in objects for side in ('xmin', 'ymin'))
+    names = list(dict.fromkeys(sorted(str(entry.findtext('name')).strip() for entry in objects)))
+    notes = [
+        'boxes count pixels from 1, as VOC does: x1 = xmin - 1, x2 = xmax'
+        if from_one
+        else 'a coordinate is below 1, so boxes count from 0: x1 = xmin, x2 = xmax'
+    ]
+    images_by_name = {path.name: path for path in list_images(folder)}
+    parts, wrong = {}, []
+    for part, stems in _parts(folder, list(parsed)).items():
+        content = dict(images=[], annotations=[], categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)])
+        for stem in stems:
+            if stem not in parsed:
+                raise UserError(f"ImageSets of '{folder}' lists '{stem}', but there is no {stem}.xml.")
+            _add_image(content, folder, stem, parsed[stem], images_by_name, from_one, names, wrong)
+        parts[part] = content
+    flags = Counter(flag for entry in objects for flag in _FLAGS if (entry.findtext(flag) or '0').strip() == '1')
+    notes += [f'{count} objects are {flag}: kept, the flag too' for flag, count in flags.items()]
+    if wrong:
+        shown = ', '.join(wrong[:3]) + (', ...' if len(wrong) > 3 else '')
+        notes.append(f"{len(wrong)} XMLs give another size than their image's, which is taken: {shown}")
+    return parts, notes
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        text = path.read_bytes()
+        if b'<!ENTITY' in text:  # which could blow up to gigabytes, and no annotation needs
+            raise UserError(f"'{path}' declares XML entities, which no annotation needs: it is refused.")
+        return ElementTree.fromstring(text)
+    except (OSError, ElementTree.ParseError) as error:
+        raise UserError(f"'{path}' is not valid XML: {error}.") from error
+
+
+def _number(entry: ElementTree.Element, side: str) -> float:
+    try:
+        return float(entry.findtext(f'bndbox/{side}') or '')
+    except ValueError:
+        name = entry.findtext('name')
+        raise UserError(f"An object '{name}' has no number as bndbox/{side} in a Pascal VOC XML.") from None
+
+
+def _parts(folder: Path, stems: list[str]) -> dict[str, list[str]]:
+    """Which images are for what."""
+    found = {}
+    for part in ('train', 'val', 'test'):
+        path = folder / 'ImageSets' / 'Main' / f'{part}.txt'
+        if path.is_file():
+            lines = path.read_text(encoding='utf-8').splitlines()
+            found[part] = [line.split()[0] for line in lines if line.strip()]
+    return {part: names for part, names in found.items() if names} if found.get('train') else {'train': stems}
+
+
+def _add_image(
+    content: dict[str, Any],
+    folder: Path,
+    stem: str,
+    root: ElementTree.Element,
+    images: dict[str, Path],
+    from_one: bool,
+    names: list[str],
+    wrong: list[str],
+) -> None:
+    path = images.get((root.findtext('filename') or '').strip()) or find_image(folder / 'JPEGImages', stem)
+    path = path or find_image(folder, stem) or next((p for p in images.values() if p.stem == stem), None)
+    if path is None:
+        raise UserError(f"The image of '{stem}.xml' ({root.findtext('filename')}) is nowhere in '{folder}'.")
+    width, height = read_size(path)
+    said = tuple(int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
+    if said not in ((width, height), (0, 0)):
+        wrong.append(f'{stem}.xml')
+    image_id = len(content['images']) + 1
+    file_name = path.relative_to(folder).as_posix()
+    content['images'].append(dict(id=image_id, file_name=file_name, width=width, height=height))
+    for entry in root.findall('object'):
+        x1, y1, x2, y2 = (_number(entry, side) for side in _SIDES)
+        x1, y1 = x1 - from_one, y1 - from_one
+        annotation = dict(
+            id=len(content['annotations']) + 1,
+            image_id=image_id,
+            category_id=names.index(str(entry.findtext('name')).strip()) + 1,
+            bbox=[x1, y1, x2 - x1, y2 - y1],
+            area=(x2 - x1) * (y2 - y1),
+            iscrowd=0,
+        )
+        annotation.update({f: int(entry.findtext(f)) for f in _FLAGS if (entry.findtext(f) or '').strip().isdigit()})
+        if (entry.findtext('pose') or '').strip():
+            annotation['pose'] = entry.findtext('pose').strip()
+        content['annotations'].append(annotation)

@@ -1,0 +1,169 @@
+"""YOLO folders (images/ and labels/ with a line an object, data.yaml) as COCO, without losing a box or an outline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmcondetr.datasets.image_files import list_images, read_size
+from mmcondetr.errors import UserError
+
+_PARTS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
+
+
+def is_yolo(folder: Path) -> bool:
+    """Whether it has a data.yaml, or folders of images and labels."""
+    return _find_yaml(folder) is not None or bool(_label_folders(folder))
+
+
+def _find_yaml(folder: Path) -> Path | None:
+    for path in sorted({*folder.glob('*.yaml'), *folder.glob('*.yml')}):
+        content = _read_yaml(path)
+        if 'names' in content and 'train' in content:
+            return path
+    return None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"'{path}' cannot be read as YAML: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _label_folders(folder: Path) -> list[Path]:
+    return [path for path in (folder / 'labels', *folder.glob('*/labels')) if path.is_dir()]
+
+
+def read_yolo(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Read every label file; data.yaml or the folders' names say what is for training, else all is.
+
+    A line is ``class cx cy width height`` in fractions of the image, or ``class x1 y1 x2 y2 x3 y3 ...``, an outline,
+    whose box is taken and which is kept as segmentation.
+
+    Returns:
+        - COCO content by part;
+        - what the user should know.
+
+    Raises:
+        UserError: a line cannot be read (the message names file and line), or classes have no names.
+    """
+    config = _find_yaml(folder)
+    settings = _read_yaml(config) if config else {}
+    notes: list[str] = []
+    parts = {}
+    for part, images in _parts(folder, settings).items():
+        content: dict[str, Any] = dict(images=[], annotations=[], categories=[])
+        unlabelled = sum(_add_image(content, folder, path) for path in images)
+        if unlabelled:
+            notes.append(f'{part}: {unlabelled} images have no label file: they count as images without objects')
+        parts[part] = content
+    used = {entry['category_id'] for content in parts.values() for entry in content['annotations']}
+    names = _class_names(folder, settings, used, notes)
+    for content in parts.values():
+        content['categories'] = [dict(id=number, name=name) for number, name in names.items()]
+    if not used:
+        raise UserError(f"YOLO folder '{folder}' has no object in any label file.")
+    return parts, notes
+
+
+def _parts(folder: Path, settings: dict[str, Any]) -> dict[str, list[Path]]:
+    """Images by part."""
+    base = folder / str(settings.get('path') or '')
+    base = base if base.is_dir() else folder
+    found = {}
+    for part, words in _PARTS.items():
+        given = next((settings[word] for word in words if settings.get(word)), None)
+        places = [given] if isinstance(given, str) else list(given or [])
+        images = [image for place in places for image in _images_of(base, folder, str(place))]
+        for word in words:
+            for place in (folder / 'images' / word, folder / word / 'images'):
+                if not images and place.is_dir():
+                    images = list_images(place)
+        if images:
+            found[part] = images
+    if 'train' not in found:
+        found = {'train': list_images(folder / 'images' if (folder / 'images').is_dir() else folder)}
+    if not found['train']:
+        raise UserError(f"YOLO folder '{folder}' has no images for training.")
+    if found.get('val') == found['train']:  # as in the tutorials' data.yaml, where it measures nothing
+        del found['val']
+    return found
+
+
+def _images_of(base: Path, folder: Path, place: str) -> list[Path]:
+    """A folder, or a text file of paths; data.yaml's '../train/images' is a habit of exporters and means 'train'."""
+    for path in (base / place, folder / place, folder / place.removeprefix('../')):
+        if path.is_dir():
+            return list_images(path.resolve())
+        if path.is_file() and path.suffix == '.txt':
+            lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+            return [(path.parent / line).resolve() for line in lines]
+    return []
+
+
+def _class_names(folder: Path, settings: dict[str, Any], used: set[int], notes: list[str]) -> dict[int, str]:
+    names = settings.get('names')
+    if names is None and (folder / 'classes.txt').is_file():
+        names = (folder / 'classes.txt').read_text(encoding='utf-8').split('\n')
+        names = [name.strip() for name in names if name.strip()]
+    if names is None:
+        notes.append('there are no names of classes (data.yaml or classes.txt): they are called class0, class1, ...')
+        names = {number: f'class{number}' for number in range(max(used, default=-1) + 1)}
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    unknown = sorted(used - {int(number) for number in names})
+    if unknown:
+        raise UserError(
+            f"YOLO folder '{folder}': labels have the classes {unknown}, which have no name ({len(names)})."
+        )
+    return {int(number): str(name) for number, name in names.items()}
+
+
+def _label_path(image: Path) -> Path:
+    """The last folder named images becomes labels; beside the image where there is none."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == 'images':
+            return Path(*parts[:index], 'labels', *parts[index + 1 :]).with_suffix('.txt')
+    return image.with_suffix('.txt')
+
+
+def _add_image(content: dict[str, Any], folder: Path, path: Path) -> bool:
+    """Add an image with its objects; returns whether it has no label file."""
+    width, height = read_size(path)
+    image_id = len(content['images']) + 1
+    name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    content['images'].append(dict(id=image_id, file_name=name, width=width, height=height))
+    labels = _label_path(path)
+    if not labels.is_file():
+        return True
+    for number, line in enumerate(labels.read_text(encoding='utf-8').splitlines(), start=1):
+        if line.strip():
+            entry = _parse_line(line, f"'{labels}', line {number}", width, height)
+            content['annotations'].append(dict(id=len(content['annotations']) + 1, image_id=image_id, **entry))
+    return False
+
+
+def _parse_line(line: str, where: str, width: int, height: int) -> dict[str, Any]:
+    words = line.split()
+    try:
+        label, numbers = int(float(words[0])), [float(word) for word in words[1:]]
+    except ValueError:
+        raise UserError(f'{where}: {line.strip()!r} are not numbers.') from None
+    if len(numbers) < 4 or (len(numbers) > 4 and (len(numbers) < 6 or len(numbers) % 2)):
+        raise UserError(f'{where}: expected class, cx, cy, width, height (or an outline), got {line.strip()!r}.')
+    if max(numbers) > 1.5:
+        raise UserError(f'{where}: {max(numbers):g} is no fraction of the image; YOLO labels are from 0 to 1.')
+    if len(numbers) == 4:
+        cx, cy, w, h = numbers
+        box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+        return dict(category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0)
+    xs, ys = [x * width for x in numbers[::2]], [y * height for y in numbers[1::2]]
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    outline = [side for point in zip(xs, ys) for side in point]
+    area = abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))) / 2  # the shoelace formula
+    return dict(category_id=label, bbox=box, area=area, iscrowd=0, segmentation=[outline])

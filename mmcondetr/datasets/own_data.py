@@ -1,0 +1,206 @@
+"""Data sets as people have them, COCO JSON, YOLO or Pascal VOC, as COCO JSONs for training and validation."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmcondetr.datasets.from_voc import is_voc, read_voc
+from mmcondetr.datasets.from_yolo import is_yolo, read_yolo
+from mmcondetr.errors import UserError
+
+SPLITS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
+
+WRITER = 'mmcondetr init'
+
+
+@dataclass
+class OwnData:
+    """A data set that was found.
+
+    Attributes:
+        kind: 'COCO', 'YOLO' or 'Pascal VOC'.
+        files: COCO JSON by part, 'train', 'val' and perhaps 'test'.
+        image_root: what file names are relative to.
+        notes: what the user should know, one line each.
+    """
+
+    kind: str
+    files: dict[str, Path]
+    image_root: Path
+    notes: list[str] = field(default_factory=list)
+
+
+def find_own_data(
+    data: str | os.PathLike,
+    val: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+) -> OwnData:
+    """Recognise a data set, convert it to COCO JSONs beside it, and split it where there is one part only.
+
+    Args:
+        data: a COCO JSON, or a folder: of COCO JSONs, YOLO or Pascal VOC.
+        val: a COCO JSON for validation, where ``data`` is one for training.
+        images: folder that a COCO JSON's file names are relative to; looked for where None.
+        val_share: of the images for validation, where there is one part only.
+        seed: of that split.
+
+    Raises:
+        UserError: nothing of the kind is there, or a file cannot be read; the message names it.
+    """
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise UserError(f"'{data}' does not exist: name a COCO JSON, a YOLO folder or a Pascal VOC folder.")
+    if not 0 < val_share < 1:
+        raise UserError(f'The share of images for validation must lie between 0 and 1, got {val_share:g}.')
+    path = path.resolve()
+    if path.is_file():
+        found = _of_json(path, None if val is None else Path(val).expanduser().resolve(), images)
+    elif is_voc(path):
+        found = _converted('Pascal VOC', path, *read_voc(path))
+    elif is_yolo(path):
+        found = _converted('YOLO', path, *read_yolo(path))
+    else:
+        found = _of_folder(path, images)
+    if 'val' not in found.files:
+        _split(found, val_share, seed)
+    return found
+
+
+def _converted(kind: str, folder: Path, parts: dict[str, dict], notes: list[str]) -> OwnData:
+    """Write COCO dicts beside the data set."""
+    files = {}
+    for name, content in parts.items():
+        files[name] = _write(folder / f'coco_{name}.json', content)
+        boxes = len(content['annotations'])
+        notes.append(f'{kind} -> {files[name]}: {len(content["images"])} images, {boxes} boxes')
+    return OwnData(kind, files, folder, notes)
+
+
+def _of_json(path: Path, val: Path | None, images: str | os.PathLike | None) -> OwnData:
+    files = {'train': path}
+    if val is not None:
+        if not val.is_file():
+            raise UserError(f"Annotation file '{val}' does not exist (--val).")
+        files['val'] = val
+    return OwnData('COCO', files, _find_image_root(path, images))
+
+
+def _of_folder(folder: Path, images: str | os.PathLike | None) -> OwnData:
+    """A folder with COCO JSONs whose names say which part they are, here or one level below."""
+    files: dict[str, Path] = {}
+    candidates = [file for file in sorted({*folder.glob('*.json'), *folder.glob('*/*.json')}) if _looks_like_coco(file)]
+    for part, words in SPLITS.items():
+        named = [file for file in candidates if any(word in file.as_posix()[len(str(folder)) :] for word in words)]
+        detection = [file for file in named if 'instances' in file.name] or named
+        if len(detection) > 1:
+            raise UserError(
+                f"'{folder}' has several JSONs for {part}: {', '.join(map(str, detection))}. Name one, and --val."
+            )
+        if detection:
+            files[part] = detection[0]
+    if not files and len(candidates) == 1:
+        files['train'] = candidates[0]
+    if 'train' not in files:
+        raise UserError(
+            f"'{folder}' is not recognised: there is no COCO JSON in it, no YOLO labels (images/ and labels/, or "
+            'data.yaml) and no Pascal VOC Annotations/*.xml.'
+        )
+    return OwnData('COCO', files, _find_image_root(files['train'], images))
+
+
+def _looks_like_coco(path: Path) -> bool:
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return False
+    if not isinstance(content, dict) or content.get('written_by') == WRITER:  # what an earlier call wrote
+        return False
+    return {'images', 'annotations', 'categories'} <= set(content)
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A COCO JSON whose three lists are there; its entries are looked at by ``mmcondetr check``.
+
+    Raises:
+        UserError: it cannot be read, or is not in COCO format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"Annotation file '{path}' cannot be read as JSON: {error}.") from error
+    parts = ('images', 'annotations', 'categories')
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+        raise UserError(f"Annotation file '{path}' is not in COCO format: it needs the lists {', '.join(parts)}.")
+    for part, keys in zip(parts, (('id', 'file_name'), ('image_id', 'category_id', 'bbox'), ('id', 'name'))):
+        for index, entry in enumerate(content[part]):
+            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+            if lacking:
+                raise UserError(f"Annotation file '{path}': {part}[{index}] lacks {', '.join(lacking)}.")
+    if not content['images']:
+        raise UserError(f"Annotation file '{path}' lists no images.")
+    return content
+
+
+def _find_image_root(path: Path, given: str | os.PathLike | None) -> Path:
+    """Where the file names of a COCO JSON lead to files."""
+    name = load_json(path)['images'][0]['file_name']
+    if given is not None:
+        root = Path(given).expanduser().resolve()
+        if not (root / name).is_file():
+            raise UserError(f"'{root / name}' does not exist: '{path}' names it, and --images the folder.")
+        return root
+    near = [path.parent, path.parent.parent]
+    below = [folder for base in near for folder in sorted(base.iterdir()) if folder.is_dir()]
+    for root in (*near, *below, *(folder for base in below for folder in sorted(base.glob('*/')))):
+        if (root / name).is_file():
+            return root
+    raise UserError(f"Image '{name}' of '{path}' is not found near it: name the images' folder with --images.")
+
+
+def _split(found: OwnData, share: float, seed: int) -> None:
+    """Write train and validation JSONs beside the one there is; images are drawn, their boxes go with them."""
+    source = found.files['train']
+    content = load_json(source)
+    images = sorted(content['images'], key=lambda image: str(image['file_name']))
+    random.Random(seed).shuffle(images)
+    count = max(1, round(share * len(images)))
+    if count >= len(images):
+        raise UserError(f"'{source}' lists {len(images)} image: one for training and one for validation are needed.")
+    stem = source.stem.removeprefix('coco_').removesuffix('_train').removesuffix('train') or 'own'
+    for part, chosen in (('val', images[:count]), ('train', images[count:])):
+        ids = {image['id'] for image in chosen}
+        kept = dict(
+            content,
+            images=[image for image in content['images'] if image['id'] in ids],
+            annotations=[entry for entry in content['annotations'] if entry['image_id'] in ids],
+        )
+        found.files[part] = _write(source.with_name(f'coco_{stem}_{part}.json'), kept)
+    found.notes.append(
+        f'one part only, split by seed {seed}: {len(images) - count} images to train ({found.files["train"]}), {count} '
+        f'to validate ({found.files["val"]}). Photos of one scene in both would flatter the validation: look.'
+    )
+
+
+def _write(path: Path, content: dict[str, Any]) -> Path:
+    try:
+        path.write_text(json.dumps(dict(content, written_by=WRITER)), encoding='utf-8')
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written: {error.strerror}.") from error
+    return path
+
+
+def count_boxes(content: dict[str, Any]) -> Counter[str]:
+    """Boxes by the name of their category, also of categories that have none."""
+    names = {category['id']: category['name'] for category in content['categories']}
+    counts = Counter({name: 0 for name in names.values()})
+    counts.update(names[entry['category_id']] for entry in content['annotations'] if entry['category_id'] in names)
+    return counts

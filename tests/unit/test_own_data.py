@@ -1,0 +1,185 @@
+"""mmcondetr init: COCO, YOLO and Pascal VOC become the same boxes and a config that can be read."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from own_data_files import class_names, make_shapes, write_voc, write_yolo
+from PIL import Image
+
+from mmcondetr.cli import main
+from mmcondetr.datasets.image_files import read_size
+from mmcondetr.datasets.own_data import find_own_data
+from mmcondetr.engine.own_config import STARTS, choose
+from mmcondetr.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp('own') / 'shapes')
+
+
+def boxes_of(path, prefix=''):
+    """File name without folders -> sorted (class, x, y, w, h)."""
+    content = json.loads(path.read_text())
+    names = {category['id']: category['name'] for category in content['categories']}
+    found = {}
+    for image in content['images']:
+        entries = [entry for entry in content['annotations'] if entry['image_id'] == image['id']]
+        key = image['file_name'].rsplit('/', 1)[-1].removeprefix(prefix)
+        found[key] = sorted((names[entry['category_id']], *entry['bbox']) for entry in entries)
+    return found
+
+
+def assert_same_boxes(a, b, tolerance):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert [entry[0] for entry in a[name]] == [entry[0] for entry in b[name]]
+        np.testing.assert_allclose([e[1:] for e in a[name]], [e[1:] for e in b[name]], atol=tolerance)
+
+
+def test_a_coco_folder_is_taken_as_it_is(shapes):
+    found = find_own_data(shapes)
+    assert found.kind == 'COCO' and found.files['val'].name == 'val.json' and not found.notes
+    one = find_own_data(shapes / 'annotations' / 'train.json', shapes / 'annotations' / 'val.json')
+    assert one.files == found.files and one.image_root == shapes / 'train'
+
+
+def test_yolo_becomes_the_same_boxes(shapes, tmp_path):
+    found = find_own_data(write_yolo(shapes, tmp_path / 'yolo'))
+    assert found.kind == 'YOLO' and set(found.files) == {'train', 'val'}
+    for part in ('train', 'val'):
+        assert_same_boxes(boxes_of(found.files[part]), boxes_of(shapes / 'annotations' / f'{part}.json'), 1e-9)
+    content = json.loads(found.files['train'].read_text())
+    assert [category['name'] for category in content['categories']] == class_names(shapes)
+    assert all((found.image_root / image['file_name']).is_file() for image in content['images'])
+    assert find_own_data(tmp_path / 'yolo').files == found.files  # a second time
+
+
+def test_yolo_outlines_become_boxes_and_stay(shapes, tmp_path):
+    folder = write_yolo(shapes, tmp_path / 'yolo')
+    label = sorted((folder / 'labels' / 'train').glob('*.txt'))[0]
+    label.write_text('0 0.25 0.25 0.75 0.25 0.75 0.5 0.25 0.5\n')
+    content = json.loads(find_own_data(folder).files['train'].read_text())
+    entry = content['annotations'][0]
+    assert entry['bbox'] == [16, 16, 32, 16] and entry['area'] == 512
+    assert entry['segmentation'] == [[16, 16, 48, 16, 48, 32, 16, 32]]
+
+
+def test_voc_becomes_the_same_boxes_and_keeps_its_fields(shapes, tmp_path):
+    found = find_own_data(write_voc(shapes, tmp_path / 'voc'), seed=3, val_share=0.4)
+    assert found.kind == 'Pascal VOC' and any('from 1' in note for note in found.notes)
+    parts = {part: boxes_of(found.files[part], 'train_') for part in ('train', 'val')}
+    assert (len(parts['train']), len(parts['val'])) == (4, 2) and not set(parts['train']) & set(parts['val'])
+    # whole pixels in VOC: each side is at most half a pixel off, a width then one
+    assert_same_boxes(parts['train'] | parts['val'], boxes_of(shapes / 'annotations/train.json'), 1.001)
+    entry = json.loads(found.files['train'].read_text())['annotations'][0]
+    assert (entry['difficult'], entry['pose']) == (1, 'Left')
+    assert any('objects are difficult' in note for note in found.notes)
+    again = find_own_data(tmp_path / 'voc', seed=3, val_share=0.4)
+    assert boxes_of(again.files['val'], 'train_') == parts['val']
+    other = find_own_data(tmp_path / 'voc', seed=4, val_share=0.4)
+    assert boxes_of(other.files['val'], 'train_').keys() != parts['val'].keys()
+
+
+def test_voc_of_tools_that_count_from_zero(shapes, tmp_path):
+    folder = write_voc(shapes, tmp_path / 'voc')
+    path = sorted((folder / 'Annotations').glob('*.xml'))[0]
+    box = '<bndbox><xmin>0</xmin><ymin>5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>'
+    path.write_text(
+        f'<annotation><filename>{path.stem}.png</filename><object><name>star</name>{box}</object></annotation>'
+    )
+    found = find_own_data(folder)
+    assert any('from 0' in note for note in found.notes)
+    everything = boxes_of(found.files['train']) | boxes_of(found.files['val'])
+    assert everything[f'{path.stem}.png'] == [('star', 0, 5, 20, 25)]
+
+
+def test_a_turned_photo_has_the_size_that_is_shown(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (40, 20)).save(tmp_path / 'a.jpg', exif=exif)
+    assert read_size(tmp_path / 'a.jpg') == (20, 40) == cv2.imread(str(tmp_path / 'a.jpg')).shape[1::-1]
+
+
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('0 a b c d\n'), 'line 1: .* not numbers'),
+        (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('\n0 20 30 5 5\n'), 'line 2: 30 is no'),
+        (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('0 0.1 0.1 0.1\n'), 'line 1: expected'),
+        (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('77 .1 .1 .1 .1\n'), r'classes \[77\]'),
+        (lambda yolo: (yolo / 'data.yaml').write_text('a: [\n'), 'data.yaml.* cannot be read as YAML'),
+        (lambda yolo: next((yolo / 'images/train').glob('*.png')).write_text('no'), 'png.* cannot be read'),
+    ],
+)
+def test_a_broken_yolo_folder_names_the_place(shapes, tmp_path, spoil, message):
+    folder = write_yolo(shapes, tmp_path / 'yolo')
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        find_own_data(folder)
+
+
+def test_what_is_no_data_set_is_said(shapes, tmp_path):
+    with pytest.raises(UserError, match="gone' does not exist"):
+        find_own_data(tmp_path / 'gone')
+    with pytest.raises(UserError, match='is not recognised: there is no COCO JSON'):
+        find_own_data(tmp_path)
+    voc = write_voc(shapes, tmp_path / 'voc')
+    xml = next((voc / 'Annotations').glob('*.xml'))
+    xml.write_text('<annotation>')
+    with pytest.raises(UserError, match=f'{xml.name}.* is not valid XML'):
+        find_own_data(voc)
+    xml.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation></annotation>')
+    with pytest.raises(UserError, match='declares XML entities'):
+        find_own_data(voc)
+
+
+def test_the_config_is_short_and_says_what_was_chosen(shapes, tmp_path, capsys):
+    out = tmp_path / 'my.py'
+    assert main(['init', str(write_yolo(shapes, tmp_path / 'yolo')), '--out', str(out), '--start', 'small']) == 0
+    said = capsys.readouterr().out
+    assert '3000 iterations' in said and 'wrote' in said and '6 images' in said
+    lines = out.read_text().splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) < 160
+    config = Config.fromfile(str(out))
+    assert config.model.bbox_head.num_classes == len(class_names(shapes)) == 6
+    assert config.train_dataloader.batch_size == 6 and config.train_cfg.max_epochs == 3000
+    assert config.load_from.endswith('shapes-start.safetensors')
+    assert config.val_dataloader.batch_size == 1 and config.default_hooks.checkpoint.save_best == 'coco/bbox_mAP'
+    assert main(['init', str(tmp_path / 'yolo'), '--out', str(out)]) == 2
+    assert f"'{out}' exists" in capsys.readouterr().err
+
+
+def test_the_other_start_is_the_papers_model(shapes, tmp_path):
+    out = tmp_path / 'my.py'
+    assert (
+        main(['init', str(shapes), '--out', str(out), '--start', 'r50', '--iterations', '12', '--flips', 'both']) == 0
+    )
+    config = Config.fromfile(str(out))
+    assert config.model.backbone.depth == 50 and config.load_from.endswith('ConditionalDETR_r50_epoch50.pth')
+    assert config.train_dataloader.dataset.data_prefix == dict(img='')
+    assert config.train_cfg.max_epochs == 6 and config.scale == (1333, 800)  # two steps an epoch
+    assert len(config.train_dataloader.dataset.pipeline[3].direction) == 3
+
+
+def test_sizes_classes_and_flips_follow_the_data(shapes, tmp_path):
+    found = find_own_data(write_yolo(shapes, tmp_path / 'yolo'))
+    content = json.loads(found.files['train'].read_text())
+    for image in content['images']:
+        image.update(width=1280, height=960)
+    for entry in content['annotations']:
+        entry['bbox'][2:] = [40, 50]  # 16 pixels need a side of 512
+    content['categories'][0]['name'] = 'left hand'
+    content['categories'].append(dict(id=99, name='nothing'))
+    found.files['train'].write_text(json.dumps(content))
+    choices = choose(found, STARTS['small'], batch_size=2)
+    assert choices.scale == (512, 384) and choices.flips == 'none' and 'nothing' not in choices.classes
+    assert choices.steps == 3 and choices.epochs == 1000
+    assert any('left out' in reason and 'nothing' in reason for reason in choices.reasons)
+    content['annotations'] = []
+    found.files['train'].write_text(json.dumps(content))
+    with pytest.raises(UserError, match='holds no box'):
+        choose(found, STARTS['small'])
