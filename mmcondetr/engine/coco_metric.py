@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import os
+import warnings
 
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
+from mmengine.fileio import get_local_path
 
+from mmcondetr.datasets.annotation_checks import Columns, has_part_inside, some
+from mmcondetr.datasets.annotation_file import AnnotationFile, name_file
+from mmcondetr.datasets.annotations import read_checked
 from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
+
+_SOURCE = 'val_evaluator/test_evaluator.ann_file'
+
+
+def to_pycocotools(file: AnnotationFile, source: str, with_segmentation: bool) -> COCO:
+    """The ground truth as pycocotools' COCO, without boxes that no detection can match: they would count as missed.
+
+    Annotations are numbered from 1, whatever their ids: COCOeval takes a match with id 0 for none.
+    """
+    columns = Columns(file)
+    kept = has_part_inside(columns.boxes, columns.sizes)
+    if not kept.all():
+        ids = some(entry.id for entry, keep in zip(file.annotations, kept) if not keep)
+        warnings.warn(
+            f'{source}: {(~kept).sum()} boxes lie outside their image or have no area and do not count as missed '
+            f'(annotation ids {ids}).',
+            stacklevel=2,
+        )
+    entries = [entry.as_dict(with_segmentation) for entry, keep in zip(file.annotations, kept) if keep]
+    coco = COCO()
+    coco.dataset = dict(
+        images=[
+            dict(id=image.id, file_name=image.file_name, width=int(image.width), height=int(image.height))
+            for image in file.images
+        ],
+        annotations=[dict(entry, id=number) for number, entry in enumerate(entries, 1)],
+        categories=[dict(id=category.id, name=category.name) for category in file.categories],
+    )
+    coco.createIndex()
+    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+    return coco
 
 
 @METRICS.register_module()
@@ -15,22 +52,26 @@ class CocoMetric(MMDetCocoMetric):
     """mmdet's CocoMetric, with the same arguments, over the images that were tested.
 
     mmdet counts every object of the annotation file, also those of images that the data set leaves out (``indices``),
-    as missed.
+    and boxes without area, as missed.
 
     Raises:
-        UserError: ``ann_file`` is not there, or was not given.
+        UserError: ``ann_file`` is not there, was not given, or would be evaluated wrongly.
     """
 
     def __init__(self, ann_file: str | None = None, *args, backend_args: dict | None = None, **kwargs) -> None:
         if not ann_file:
-            raise UserError('val_evaluator/test_evaluator.ann_file is not set: name an annotation file.')
+            raise UserError(f'{_SOURCE} is not set: name an annotation file.')
         if backend_args is None and '://' not in ann_file and not os.path.isfile(ann_file):
             raise UserError(
                 f"Annotation file '{ann_file}' does not exist. It comes from "
-                'val_evaluator/test_evaluator.ann_file in the config, which must name the same file as '
+                f'{_SOURCE} in the config, which must name the same file as '
                 'val_dataloader/test_dataloader.dataset.ann_file, with data_root in front.'
             )
-        super().__init__(ann_file, *args, backend_args=backend_args, **kwargs)
+        super().__init__(None, *args, backend_args=backend_args, **kwargs)
+        with get_local_path(ann_file, backend_args=backend_args) as path, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # the data set has said them of the same file
+            file = read_checked(path, _SOURCE, training=False)
+        self._coco_api = to_pycocotools(file, name_file(ann_file, _SOURCE), 'segm' in self.metrics)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """COCO's measures, 0 to 1, of what was tested since the last call."""
@@ -39,7 +80,7 @@ class CocoMetric(MMDetCocoMetric):
         unknown = [image for image in tested if image not in in_file]
         if unknown:
             raise UserError(
-                f'val_evaluator/test_evaluator.ann_file does not list the tested image {unknown[0]} '
+                f'{_SOURCE} does not list the tested image {unknown[0]} '
                 f'({len(unknown)} of {len(tested)} are missing): it must be the file of the data set.'
             )
         self.img_ids = tested

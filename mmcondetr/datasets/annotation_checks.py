@@ -1,0 +1,258 @@
+"""The values of an annotation file, checked as arrays: references, boxes, classes; and its statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from mmcondetr.datasets.annotation_file import AnnotationFile, Report
+from mmcondetr.datasets.box_formats import MEANINGS, guess_format
+
+_SHOWN = 5  # examples named in a message
+_SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of area, in square pixels
+
+
+def some(values: Iterable[Any]) -> str:
+    """The first few of many, for a message."""
+    values = list(values)
+    return ', '.join(str(value) for value in values[:_SHOWN]) + (', ...' if len(values) > _SHOWN else '')
+
+
+def check_values(
+    file: AnnotationFile, classes: Sequence[str] | None = None, training: bool = True, path: str = 'FILE'
+) -> Report:
+    """Look at the values of a file that could be read.
+
+    Args:
+        classes: The config's; without them, the file's own.
+        training: Whether a file without any annotation is an error.
+        path: How messages name the file in the commands that mend it.
+    """
+    report = Report()
+    columns = Columns(file)
+    _check_ids(file, report)
+    _check_images(file, report)
+    _check_references(file, columns, report, path)
+    names = [category.name for category in file.categories]
+    _check_classes(columns, names, tuple(names) if classes is None else classes, report)
+    if not file.annotations:
+        message = 'the list is empty: there is nothing to learn and nothing to find'
+        report.add('error' if training else 'warning', '$.annotations', message)
+    kept = _check_boxes(file, columns, report, path)
+    _check_copies(columns, report)
+    _check_filled_in(file, report)
+    report.statistics = _statistics(file, columns, names, kept)
+    return report
+
+
+class Columns:
+    """The annotations (A) of a file as arrays.
+
+    Attributes:
+        boxes: (A, 4) as in the file.
+        images: (A,) index of each one's image among the file's, -1 where there is none.
+        categories: (A,) likewise.
+        sizes: (A, 2) width and height in pixels of their images, 0 where there is none.
+        image_counts, category_counts: annotations of each image and each category.
+    """
+
+    def __init__(self, file: AnnotationFile) -> None:
+        count = len(file.annotations)
+        numbers = chain.from_iterable([annotation.bbox for annotation in file.annotations])
+        self.boxes = np.fromiter(numbers, float, 4 * count).reshape(-1, 4)
+        index = {image.id: number for number, image in enumerate(file.images)}
+        self.images = np.array([index.get(entry.image_id, -1) for entry in file.annotations], dtype=int)
+        index = {category.id: number for number, category in enumerate(file.categories)}
+        self.categories = np.array([index.get(entry.category_id, -1) for entry in file.annotations], dtype=int)
+        sizes = np.array([(image.width, image.height) for image in file.images] + [(0, 0)], dtype=float)
+        self.sizes = sizes[self.images]
+        self.image_counts = np.bincount(self.images[self.images >= 0], minlength=len(file.images))
+        self.category_counts = np.bincount(self.categories[self.categories >= 0], minlength=len(file.categories))
+
+
+def has_part_inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which of the (x, y, width, height) have an area within their image, as the data set keeps them; NaN has none."""
+    with np.errstate(invalid='ignore'):
+        first, last = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, :2] + boxes[:, 2:], sizes)
+        return (last > first).all(axis=1)
+
+
+def _check_ids(file: AnnotationFile, report: Report) -> None:
+    for part in ('images', 'annotations', 'categories'):
+        ids = [entry.id for entry in getattr(file, part)]
+        kinds = {type(value).__name__ for value in ids}
+        if len(kinds) > 1:
+            report.add('error', f'$.{part}', 'some ids are numbers and others are strings; write all as numbers')
+        if len(set(ids)) != len(ids):
+            repeated = [value for value, count in Counter(ids).items() if count > 1]
+            message = f'ids in {part} repeat: {some(repeated)}. Each must be there once'
+            report.add('error', f'$.{part}', message)
+
+
+def _check_images(file: AnnotationFile, report: Report) -> None:
+    if not file.images:
+        report.add('error', '$.images', 'the file lists no images')
+    for index, image in enumerate(file.images):
+        if not (image.width >= 1 and image.height >= 1 and image.width % 1 == 0 and image.height % 1 == 0):
+            message = f"width and height of '{image.file_name}' are {image.width} and {image.height}: {_WHOLE}"
+            report.add('error', f'$.images[{index}]', message)
+            return
+    names = Counter(image.file_name for image in file.images)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        report.add('warning', '$.images', f'{len(twice)} files are listed more than once: {some(twice)}')
+
+
+_WHOLE = 'they must be whole numbers of pixels, 1 or more'
+
+
+def _check_references(file: AnnotationFile, columns: Columns, report: Report, path: str) -> None:
+    for part, article, name, found in (
+        ('images', 'an', 'image_id', columns.images),
+        ('categories', 'a', 'category_id', columns.categories),
+    ):
+        absent = np.flatnonzero(found < 0)
+        if not len(absent):
+            continue
+        values = {getattr(file.annotations[index], name) for index in absent}
+        values = sorted(values, key=lambda value: (isinstance(value, str), value))
+        message = (
+            f'{len(absent)} of {len(file.annotations)} annotations have {article} {name} that is in none of the '
+            f'{part}: {some(repr(value) for value in values)}'
+        )
+        known = {entry.id for entry in getattr(file, part)}
+        report.add('error', f'$.annotations[{absent[0]}].{name}', message + _cause(values, known, part, path))
+
+
+def _cause(values: list, known: set, part: str, path: str) -> str:
+    """Why references may be to nothing."""
+    if {str(value) for value in values} <= {str(value) for value in known}:
+        kinds = 'strings', 'numbers'
+        one, other = kinds if isinstance(values[0], str) else kinds[::-1]
+        return f'. They are {one} where the {part} have {other}: {mend(path, "--integer-ids")} writes numbers'
+    if part == 'categories' and values == [0] and known and min(known, key=str) == 1:
+        return (
+            '. Perhaps they count from 0 and the categories from 1, so that every class is taken for another: '
+            + f'{mend(path, "--add-to-category-ids 1")} counts both from 1'
+        )
+    return ''
+
+
+def mend(path: str, options: str) -> str:
+    """The command that mends a file."""
+    stem = path[: -len('.json')] if path.endswith('.json') else path
+    return f"'mmcondetr convert-annotations {path} {stem}_mended.json {options}'"
+
+
+def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], report: Report) -> None:
+    line = f'metainfo=dict(classes={tuple(names)!r})'
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        report.add('error', '$.categories', f'names repeat: {some(twice)}. Each must be there once')
+    missing = [name for name in classes if name not in names]
+    extra = [name for name in names if name not in classes]
+    if missing:
+        report.add(
+            'error',
+            '$.categories',
+            f'the classes of the config are not those of the file. Not in the file: {some(missing)}. In the file only: '
+            f'{some(extra) or "none"}. The data set needs {line}, and model.bbox_head.num_classes={len(names)}',
+        )
+        return
+    kept = tuple(name for name in names if name in classes)
+    if kept != tuple(classes) and not twice:
+        report.add(
+            'error',
+            '$.categories',
+            "metainfo['classes'] has the file's classes in another order, so labels and names would disagree. Write "
+            f'metainfo=dict(classes={kept!r})',
+        )
+    boxes_of = dict(zip(names, columns.category_counts.tolist()))
+    if extra:
+        lost = sum(boxes_of[name] for name in extra)
+        shown = some(f'{name} ({boxes_of[name]})' for name in extra)
+        report.add(
+            'warning',
+            '$.categories',
+            f"{lost} of {len(columns.boxes)} annotations are of categories that are not in metainfo['classes'] and are "
+            f'left out: {shown}',
+        )
+    empty = [name for name in kept if not boxes_of[name]]
+    if empty and len(columns.boxes):
+        report.add('warning', '$.categories', f'{len(empty)} classes have no annotation: {some(empty)}')
+
+
+def _check_boxes(file: AnnotationFile, columns: Columns, report: Report, path: str) -> np.ndarray:
+    """Returns which boxes the data set keeps (A,)."""
+    boxes, sizes = columns.boxes, columns.sizes
+    form, share, sure = guess_format(boxes, sizes)
+    if form != 'xywh':
+        fit = (
+            'all coordinates lie between 0 and 1'
+            if form.endswith('01')
+            else f'{share:.0%} of the boxes stick out of their image'
+        )
+        report.add(
+            'error' if sure else 'warning',
+            '$.annotations[*].bbox',
+            f'{fit}: the boxes are {"probably" if sure else "perhaps"} {MEANINGS[form]}, where COCO has '
+            f'{MEANINGS["xywh"]}; {mend(path, f"--boxes {form}")} writes those',
+        )
+    known = (sizes > 0).all(axis=1)
+    kept = has_part_inside(boxes, sizes)
+    bad = np.flatnonzero(known & ~kept)
+    if len(bad) and not form.endswith('01'):
+        ids = some(file.annotations[index].id for index in bad)
+        report.add(
+            'warning',
+            f'$.annotations[{bad[0]}].bbox',
+            f'{len(bad)} boxes lie outside their image or have no area and are left out (annotation ids {ids})',
+        )
+    clipped = kept & ((boxes[:, :2] < -1).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1))
+    if clipped.any() and form == 'xywh':
+        first = int(np.flatnonzero(clipped)[0])
+        message = f'{clipped.sum()} boxes stick out of their image by more than a pixel and are clipped in training'
+        report.add('warning', f'$.annotations[{first}].bbox', message)
+    return kept
+
+
+def _check_copies(columns: Columns, report: Report) -> None:
+    """Copies have one key, a sum with odd weights of image, category and box; two others that share one do no harm."""
+    parts = np.column_stack([columns.images, columns.categories, columns.boxes])
+    keys = parts @ np.array([np.pi, np.e, 1.1, np.sqrt(2), np.sqrt(3), np.sqrt(5)])
+    order = np.argsort(keys, kind='stable')
+    same = (parts[order[1:]] == parts[order[:-1]]).all(axis=1)
+    if same.any():
+        first = int(order[1:][same].min())
+        message = f'{same.sum()} annotations are copies of others: same image, category and box'
+        report.add('warning', f'$.annotations[{first}]', message)
+
+
+def _check_filled_in(file: AnnotationFile, report: Report) -> None:
+    for name, value in (('area', 'width times height of the box'), ('iscrowd', '0')):
+        absent = [index for index, entry in enumerate(file.annotations) if getattr(entry, name) is None]
+        if absent:
+            message = f'{len(absent)} of {len(file.annotations)} annotations have no {name}: taken as {value}'
+            report.add('warning', f'$.annotations[{absent[0]}].{name}', message)
+
+
+def _statistics(file: AnnotationFile, columns: Columns, names: list[str], kept: np.ndarray) -> dict[str, Any]:
+    areas = (columns.boxes[:, 2] * columns.boxes[:, 3])[kept]
+    small, large = int((areas < _SMALL).sum()), int((areas >= _LARGE).sum())
+    widths, heights = ([getattr(image, side) for image in file.images] for side in ('width', 'height'))
+    return dict(
+        images=len(file.images),
+        images_without_boxes=int((columns.image_counts == 0).sum()),
+        annotations=len(file.annotations),
+        crowds=sum(bool(annotation.iscrowd) for annotation in file.annotations),
+        left_out=int((~kept).sum()),
+        boxes_per_class=dict(zip(names, columns.category_counts.tolist())),
+        boxes_per_image=dict(mean=len(areas) / max(len(file.images), 1), max=int(columns.image_counts.max(initial=0))),
+        boxes_by_area=dict(small=small, medium=len(areas) - small - large, large=large),
+        image_width=dict(min=min(widths, default=0), max=max(widths, default=0)),
+        image_height=dict(min=min(heights, default=0), max=max(heights, default=0)),
+    )

@@ -1,0 +1,199 @@
+"""Reading a COCO annotation file: types are checked while it is decoded, values by annotation_checks.py.
+
+msgspec decodes into one struct per entry, which takes a fraction of the time and memory of ``json`` and names the place
+of a wrong type, such as ``$.annotations[3].bbox``. Segmentations stay undecoded JSON until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from mmcondetr.errors import UserError
+
+Id = int | str
+
+
+class Image(msgspec.Struct, gc=False):
+    """``width`` and ``height`` in pixels."""
+
+    id: Id
+    file_name: str
+    width: float  # some writers put 640.0
+    height: float
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """One object; ``bbox`` is (x, y, width, height) in pixels, from the image's upper left corner."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    area: float | None = None
+    iscrowd: bool | int | None = None
+    ignore: bool | int | None = None
+    segmentation: msgspec.Raw = msgspec.Raw()
+
+    def as_dict(self, with_segmentation: bool = True) -> dict[str, Any]:
+        """As mmdet and pycocotools take it, with ``area`` and ``iscrowd`` filled in where the file has none."""
+        entry = dict(
+            id=self.id,
+            image_id=self.image_id,
+            category_id=self.category_id,
+            bbox=list(self.bbox),
+            area=self.bbox[2] * self.bbox[3] if self.area is None else self.area,
+            iscrowd=int(self.iscrowd or 0),
+        )
+        if self.ignore:
+            entry['ignore'] = 1
+        if with_segmentation and bytes(self.segmentation):
+            entry['segmentation'] = msgspec.json.decode(self.segmentation)
+        return entry
+
+
+class Category(msgspec.Struct, gc=False):
+    id: Id
+    name: str
+
+
+class AnnotationFile(msgspec.Struct, gc=False):
+    """The parts of a COCO file that detection needs; what else there is, is not decoded."""
+
+    images: list[Image]
+    annotations: list[Annotation]
+    categories: list[Category]
+
+
+PARTS = AnnotationFile.__struct_fields__
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a file that its user should know.
+
+    Args:
+        level: ``'error'``: training on it would go wrong; ``'warning'``: it works, but perhaps not as intended.
+        path: Where, as a path into the file, such as ``$.annotations[3].bbox``; ``$`` is the whole file.
+        message: One line.
+    """
+
+    level: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message if self.path == '$' else f'{self.path}: {self.message}'
+
+
+@dataclass
+class Report:
+    """What is to be said about a file, and its statistics (names -> numbers or dicts of them)."""
+
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [*self.errors, *self.warnings]
+
+    def add(self, level: str, path: str, message: str) -> None:
+        (self.errors if level == 'error' else self.warnings).append(Finding(level, path, message))
+
+
+class AnnotationError(ValueError):
+    """The file cannot be read as COCO annotations."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.finding = Finding('error', path, message)
+
+
+def _wrong_type(error: msgspec.ValidationError) -> AnnotationError:
+    message, _, where = str(error).partition(' - at ')
+    where = where.strip('`') or '$'
+    parts = ', '.join(PARTS)
+    if where == '$' and 'missing required field' in message:
+        lacking = message.rpartition('field ')[2].replace('`', "'")
+        message = f'is not in COCO format: it must be an object with the lists {parts}, but has no {lacking}'
+    elif where == '$':
+        message = f'is not in COCO format: it must be an object with the lists {parts} ({message.replace("`", "")})'
+    else:
+        message = (message[:1].lower() + message[1:]).replace('`', "'")
+        message = message.replace("'array' of length 4", 'a list of four numbers')
+        message = message.replace('object missing required field', 'lacks')
+    return AnnotationError(where, message)
+
+
+def _decode_leniently(data: bytes, error: msgspec.DecodeError) -> Any:
+    """What Python's json reads and msgspec does not: NaN and Infinity, and a byte order mark."""
+    try:
+        return json.loads(data.decode('utf-8-sig'))
+    except (ValueError, RecursionError):
+        raise AnnotationError('$', f'is not valid JSON, perhaps truncated: {error}') from error
+
+
+def decode(data: bytes) -> AnnotationFile:
+    """Decode the content of a file.
+
+    Raises:
+        AnnotationError: It is not JSON, or an entry lacks a field or has one of another type.
+    """
+    try:
+        try:
+            return msgspec.json.decode(data, type=AnnotationFile)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            return _convert(_decode_leniently(data, error))
+    except msgspec.ValidationError as error:
+        raise _wrong_type(error) from error
+    except RecursionError as error:
+        raise AnnotationError('$', 'is not valid JSON: its brackets are nested too deep') from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError('$', f'is not UTF-8 text: {error}') from error
+
+
+def _convert(data: Any) -> AnnotationFile:
+    """Of what json has decoded; segmentations are text again, as msgspec leaves them."""
+    if isinstance(data, dict) and isinstance(data.get('annotations'), list):
+        for entry in data['annotations']:
+            if isinstance(entry, dict) and 'segmentation' in entry:
+                entry['segmentation'] = msgspec.Raw(json.dumps(entry['segmentation']).encode())
+    return msgspec.convert(data, AnnotationFile)
+
+
+def read_annotations(path: str, source: str = '') -> AnnotationFile:
+    """Read an annotation file; the values are not looked at.
+
+    Args:
+        source: Where the config names the file, for messages.
+
+    Raises:
+        UserError: It is missing, or not in COCO format; the message names the entry.
+    """
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+    except OSError as error:
+        where = f' It comes from {source} in the config.' if source else ''
+        reason = 'does not exist' if not os.path.exists(path) else f'cannot be read: {error.strerror}'
+        raise UserError(f"Annotation file '{path}' {reason}.{where}") from error
+    try:
+        return decode(data)
+    except AnnotationError as error:
+        raise UserError(f'{name_file(path, source)} {_joined(error.finding)}.') from error
+
+
+def _joined(finding: Finding) -> str:
+    return str(finding) if finding.path == '$' else f'at {finding}'
+
+
+def name_file(path: str, source: str = '') -> str:
+    """How messages name a file."""
+    return f"Annotation file '{path}'" + (f' ({source})' if source else '')

@@ -1,0 +1,59 @@
+"""A COCO annotation file, read and checked: for training and evaluation, and as a list of findings."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+
+from mmcondetr.datasets.annotation_checks import check_values
+from mmcondetr.datasets.annotation_file import (
+    AnnotationError,
+    AnnotationFile,
+    Finding,
+    Report,
+    name_file,
+    read_annotations,
+)
+from mmcondetr.errors import UserError
+
+__all__ = ['AnnotationFile', 'Finding', 'Report', 'examine', 'read_checked']
+
+
+def examine(path: str, classes: Sequence[str] | None = None, training: bool = True) -> Report:
+    """Read and check an annotation file; nothing is raised for what is wrong with it.
+
+    Args:
+        classes: ``metainfo['classes']`` of the config; without them, the file's own.
+        training: Whether a file without any annotation is an error.
+    """
+    try:
+        file = read_annotations(path)
+    except UserError as error:
+        cause = error.__cause__
+        finding = cause.finding if isinstance(cause, AnnotationError) else Finding('error', '$', str(error))
+        return Report(errors=[finding])
+    return check_values(file, classes, training, path)
+
+
+def read_checked(path: str, source: str, classes: Sequence[str] | None = None, training: bool = True) -> AnnotationFile:
+    """Read an annotation file and check its values; what works but may not be meant becomes warnings.
+
+    Args:
+        source: Where the config names the file, for messages.
+        classes: The config's.
+        training: Whether a file without any annotation is an error.
+
+    Raises:
+        UserError: The file cannot be read, or training on it would go wrong; the message is one line.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"Annotation file '{path}' does not exist. It comes from {source} in the config.")
+    file = read_annotations(path, source)
+    report = check_values(file, classes, training, path)
+    if report.errors:
+        others = f' ({len(report.errors) - 1} more errors in this file.)' if report.errors[1:] else ''
+        raise UserError(f'{name_file(path, source)}: {report.errors[0]}.{others}')
+    for finding in report.warnings:
+        warnings.warn(f'{name_file(path, source)}: {finding}.', stacklevel=3)
+    return file
