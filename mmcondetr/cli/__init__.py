@@ -22,7 +22,7 @@ COMMANDS = {
     'visualize-attention': 'draw where a detector looks',
     'attention-extremities': 'measure whether heads attend to the extremities of boxes',
     'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",
-    'plot-convergence': 'plot AP by epoch of several runs',
+    'plot-convergence': 'plot AP and losses of several runs',
     'generate-shapes': 'draw the shapes data set',
 }
 

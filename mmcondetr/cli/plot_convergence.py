@@ -1,18 +1,27 @@
-"""Plot AP by epoch of several runs, like the paper's Figure 2: ``python tools/plot_convergence.py LOG...``.
+"""Plot what training logged: AP by epoch of several runs, like the paper's Figure 2, losses, or both in one picture.
 
-A LOG is a work directory of training, or a vis_data/scalars.json of mmengine in one.
+    mmcondetr plot-convergence work_dirs/a work_dirs/b --out convergence.png
+    mmcondetr plot-convergence work_dirs/a --metric loss coco/bbox_mAP
+
+A LOG is a work directory of training, or a vis_data/scalars.json of mmengine in one. Measures are in %,
+and their best is the greatest; losses are as they are logged, by iteration, and their best is the least.
 """
 
 import argparse
 
 from mmcondetr.errors import UserError
-from mmcondetr.visualization.curves import METRIC, plot_convergence, read_curve
+from mmcondetr.visualization.curves import METRIC, describe, plot_curves, read_curve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('logs', nargs='+', metavar='LOG', help='a work directory, or a scalars.json in one')
     parser.add_argument('--names', nargs='+', help="the runs' names in the legend (default: their work directories')")
-    parser.add_argument('--metric', default=METRIC, help=f'key of the metric in the logs (default: {METRIC})')
+    parser.add_argument(
+        '--metric',
+        nargs='+',
+        default=[METRIC],
+        help=f'keys in the logs, one panel each, such as loss {METRIC} (default: {METRIC})',
+    )
     parser.add_argument('--out', default='convergence.png', help='the picture to write (default: convergence.png)')
 
 
@@ -20,12 +29,9 @@ def run(args: argparse.Namespace) -> None:
     names = args.names or [None] * len(args.logs)
     if len(names) != len(args.logs):
         raise UserError(f'--names: {len(names)} names for {len(args.logs)} logs; give one for each.')
-    curves = [read_curve(log, args.metric, name) for log, name in zip(args.logs, names)]
-    plot_convergence(curves, args.out, args.metric)
-    for curve in curves:
-        best = max(range(len(curve.values)), key=curve.values.__getitem__)
-        print(
-            f'{curve.name}: last {100 * curve.values[-1]:.1f} at {curve.unit} {curve.steps[-1]}, best '
-            f'{100 * curve.values[best]:.1f} at {curve.unit} {curve.steps[best]}'
-        )
+    curves = {metric: [read_curve(log, metric, name) for log, name in zip(args.logs, names)] for metric in args.metric}
+    plot_curves(curves, args.out)
+    for metric, runs in curves.items():
+        for curve in runs:
+            print(describe(curve, metric) if len(curves) == 1 else f'{metric}, {describe(curve, metric)}')
     print(f'wrote {args.out}')

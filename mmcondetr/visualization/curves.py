@@ -1,14 +1,15 @@
-"""Figure 2: AP by epoch of several runs in one plot, from the JSON that mmengine writes into vis_data/."""
+"""Figure 2: AP by epoch of several runs, and losses by iteration, from the JSON that mmengine writes into vis_data/."""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -37,69 +38,115 @@ class Curve(NamedTuple):
     values: tuple[float, ...]
 
 
+def is_loss(metric: str) -> bool:
+    """Whether the best value is the least."""
+    return 'loss' in metric.rpartition('/')[2]
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether it is a measure from 0 to 1 of an evaluation, which is shown in %; losses, rates and times are not."""
+    return '/' in metric and not is_loss(metric)
+
+
+def format_value(metric: str, value: float) -> str:
+    """As it is shown: measures in %, everything else with four digits."""
+    return f'{100 * value:.1f}' if is_fraction(metric) else f'{value:.4g}'
+
+
+def describe(curve: Curve, metric: str) -> str:
+    """The last value and the best, where there is one: the least of a loss, the greatest of a measure."""
+    text = f'{curve.name}: last {format_value(metric, curve.values[-1])} at {curve.unit} {curve.steps[-1]}'
+    if is_loss(metric) or is_fraction(metric):
+        choose = min if is_loss(metric) else max
+        best = choose(range(len(curve.values)), key=curve.values.__getitem__)
+        text += f', best {format_value(metric, curve.values[best])} at {curve.unit} {curve.steps[best]}'
+    return text
+
+
 def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None = None) -> Curve:
     """Read a run's log.
 
     Args:
         path: a log (one JSON object a line), or a work directory: all logs in it in order of time, so that a resumed
             run is one curve, the later log winning where both evaluated the same epoch.
-        metric: key of the metric in the log.
+        metric: key in the log: of an evaluation, by epoch or iteration, or of training ('loss', 'lr'), by iteration.
         name: of the curve; the work directory's name where None.
 
     Raises:
-        UserError: there is no log, it cannot be read, or no evaluation is in it.
+        UserError: there is no log, it cannot be read, or the metric is not in it.
     """
     path = Path(path)
     logs = _find_logs(path)
     values: dict[int, float] = {}
-    seen, by_epoch = set(), False
+    seen, by_epoch, in_training = set(), False, False
     for log in logs:
         for record in _read_records(log):
             by_epoch = by_epoch or 'epoch' in record
-            if 'loss' not in record:
-                seen |= record.keys()
+            training = 'iter' in record  # its step counts iterations, an evaluation's epochs where the loop does
+            seen |= {key for key in record if '/' in key or 'loss' in key}
             if metric in record:
                 values[int(record['step'])] = float(record[metric])
+                in_training = in_training or training
     if not values:
-        known = ', '.join(sorted(key for key in seen if '/' in key)) or 'no evaluation at all'
+        known = ', '.join(sorted(seen))
+        if not any('/' in key for key in seen):
+            known = f'{known}, and no evaluation at all' if known else 'no evaluation at all'
         raise UserError(f"'{path}' has no value of '{metric}'. It has: {known}.")
     steps = tuple(sorted(values))
-    return Curve(name or _name_of(path), 'epoch' if by_epoch else 'iteration', steps, tuple(values[s] for s in steps))
+    unit = 'epoch' if by_epoch and not in_training else 'iteration'
+    return Curve(name or _name_of(path), unit, steps, tuple(values[s] for s in steps))
 
 
 def plot_convergence(curves: Sequence[Curve], out_png: str | os.PathLike, metric: str = METRIC) -> None:
-    """Draw the curves.
+    """Draw the curves of one metric.
 
     Raises:
         UserError: some runs count epochs and others iterations.
 
     Paper: Figure 2.
     """
+    plot_curves({metric: curves}, out_png)
+
+
+def plot_curves(curves: Mapping[str, Sequence[Curve]], out_png: str | os.PathLike) -> None:
+    """Draw several metrics, one below the other.
+
+    Args:
+        curves: the runs' curves by metric.
+        out_png: the file to write.
+
+    Raises:
+        UserError: of one metric some runs count epochs and others iterations.
+    """
+    figure = Figure(figsize=(6.4, 4.2 + 3.4 * (len(curves) - 1)), layout='constrained')
+    for axes, (metric, runs) in zip(figure.subplots(len(curves), squeeze=False)[:, 0], curves.items()):
+        _draw(axes, metric, runs)
+    save_figure(figure, out_png, dpi=130)
+
+
+def _draw(axes: Axes, metric: str, curves: Sequence[Curve]) -> None:
     units = sorted({curve.unit for curve in curves})
     if len(units) > 1:
         shown = '; '.join(f'{curve.name}: {curve.unit}' for curve in curves)
         raise UserError(f'Runs that count epochs and runs that count iterations do not go into one plot ({shown}).')
-    figure = Figure(figsize=(6.4, 4.2), layout='constrained')
-    axes = figure.add_subplot()
+    factor = 100 if is_fraction(metric) else 1
     for index, curve in enumerate(curves):
-        colour = COLOURS[index % len(COLOURS)]
         axes.plot(
             curve.steps,
-            [100 * value for value in curve.values],
-            color=colour,
-            marker=MARKERS[index % len(MARKERS)],
+            [factor * value for value in curve.values],
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)] if len(curve.steps) <= 60 else None,
             markersize=4,
             linewidth=1.8,
-            label=f'{curve.name} (last {100 * curve.values[-1]:.1f})',
+            label=f'{curve.name} (last {format_value(metric, curve.values[-1])})',
         )
     axes.set_xlabel(units[0])
-    axes.set_ylabel('AP (COCO, %)' if metric == METRIC else f'{metric} (%)')
+    axes.set_ylabel('AP (COCO, %)' if metric == METRIC else f'{metric} (%)' if factor == 100 else metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(frameon=False, loc='best')
-    save_figure(figure, out_png, dpi=130)
 
 
 def _find_logs(path: Path) -> list[Path]:

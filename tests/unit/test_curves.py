@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from mmcondetr.errors import UserError
-from mmcondetr.visualization.curves import Curve, plot_convergence, read_curve
+from mmcondetr.visualization.curves import Curve, describe, plot_convergence, read_curve
 
 
 def write_log(path, values, first=1, epochs=True):
@@ -81,3 +81,31 @@ def test_the_command_plots_several_runs(tmp_path, run_tool):
     assert done.returncode == 0, done.stderr
     assert 'conditional: last 40.0 at epoch 3, best 40.0 at epoch 3' in done.stdout
     assert cv2.imread(str(tmp_path / 'figure.png')).std() > 10
+
+
+def test_a_loss_is_no_percentage_counts_iterations_and_is_best_where_it_is_least(tmp_path):
+    lines = [dict(loss=loss, lr=1e-4, epoch=step // 2, iter=step, step=step) for step, loss in ((1, 9), (2, 4), (3, 5))]
+    lines.insert(2, {'coco/bbox_mAP': 0.3, 'step': 1})
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    curve = read_curve(tmp_path / 'run' / 'scalars.json', 'loss', 'run')
+    assert curve == Curve('run', 'iteration', (1, 2, 3), (9.0, 4.0, 5.0))
+    assert describe(curve, 'loss') == 'run: last 5 at iteration 3, best 4 at iteration 2'
+    rate = read_curve(tmp_path / 'run' / 'scalars.json', 'lr', 'run')
+    assert describe(rate, 'lr') == 'run: last 0.0001 at iteration 3'
+    assert read_curve(tmp_path / 'run' / 'scalars.json').unit == 'epoch'
+
+
+def test_loss_and_ap_in_one_picture(tmp_path, run_tool):
+    lines = []
+    for step in range(1, 5):
+        lines += [dict(loss=9 / step, epoch=step, iter=10 * step, step=10 * step), {'coco/bbox_mAP': 0.1, 'step': step}]
+    log = tmp_path / 'run' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('\n'.join(map(json.dumps, lines)))
+    done = run_tool('plot_convergence', 'run', '--metric', 'loss', 'coco/bbox_mAP', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'loss, run: last 2.25 at iteration 40, best 2.25 at iteration 40' in done.stdout
+    assert 'coco/bbox_mAP, run: last 10.0 at epoch 4, best 10.0 at epoch 1' in done.stdout
+    picture = cv2.imread(str(tmp_path / 'convergence.png'))
+    assert picture.shape[0] > picture.shape[1]  # one panel below the other
