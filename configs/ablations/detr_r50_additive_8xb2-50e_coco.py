@@ -1,3 +1,3 @@
 _base_ = './detr_r50_or_8xb2-50e_coco.py'
 
-model = dict(decoder=dict(reference_point=dict(type='mmcondetr.ZeroReferencePoint')))
+model = dict(decoder=dict(reference_point=dict(type='mmcondetr.AdditiveZeroReferencePoint')))

@@ -19,8 +19,23 @@ otherwise. Reference points travel as logits; the sigmoid is taken where they ar
 token lies in the padding.
 """
 
-from mmcondetr.models.ablations.additive import AdditiveCrossAttention, AdditiveDecoderLayer, FirstPositionDecoderLayer
+from mmcondetr.models.ablations.additive import (
+    AdditiveCrossAttention,
+    AdditiveDecoderLayer,
+    AdditiveReferencePoint,
+    AdditiveZeroReferencePoint,
+    ContentCrossAttention,
+    FirstPositionDecoderLayer,
+)
+from mmcondetr.models.ablations.reference_points import LearnedReferencePoint, ZeroReferencePoint
 from mmcondetr.models.ablations.softmax_head import SoftmaxDETRHead, SoftmaxHungarianMatcher
+from mmcondetr.models.ablations.spatial_queries import (
+    ContentSpatialQuery,
+    PositionSpatialQuery,
+    SelfAttentionSpatialQueryHead,
+    TransformSpatialQuery,
+)
+from mmcondetr.models.ablations.transforms import BlockTransform, FullTransform, IdentityTransform, SingleTransform
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.backbone import ResNet, ResNetDC5
 from mmcondetr.models.dab import AnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
@@ -29,23 +44,14 @@ from mmcondetr.models.detector import ConditionalDETR
 from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmcondetr.models.head import ConditionalDETRHead
 from mmcondetr.models.matching import HungarianMatcher
-from mmcondetr.models.reference import LearnedReferencePoint, ReferencePoint, ZeroReferencePoint
-from mmcondetr.models.spatial_query import (
-    BlockTransform,
-    ConditionalSpatialQueryHead,
-    ContentSpatialQuery,
-    DiagonalTransform,
-    FullTransform,
-    IdentityTransform,
-    PositionSpatialQuery,
-    SelfAttentionSpatialQueryHead,
-    SingleTransform,
-    TransformSpatialQuery,
-)
+from mmcondetr.models.reference import ReferencePoint
+from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
 
 __all__ = [
     'AdditiveCrossAttention',
     'AdditiveDecoderLayer',
+    'AdditiveReferencePoint',
+    'AdditiveZeroReferencePoint',
     'AnchorBoxes',
     'BlockTransform',
     'ConditionalCrossAttention',
@@ -54,6 +60,7 @@ __all__ = [
     'ConditionalDecoder',
     'ConditionalDecoderLayer',
     'ConditionalSpatialQueryHead',
+    'ContentCrossAttention',
     'ContentSpatialQuery',
     'DiagonalTransform',
     'FirstConditionalCrossAttention',

@@ -9,7 +9,10 @@ head, so that the attention logit is the sum of a content and a spatial inner pr
 the parts puts a forward pre-hook on it (see mmcondetr/visualization).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,20 @@ from mmcondetr.layers.dropout import applies
 from mmcondetr.layers.dropout_attention import dropout_attention
 from mmcondetr.layers.linear import Linear, linear
 from mmcondetr.registry import MODELS
+
+
+class Memory(NamedTuple):
+    """What the decoder attends to.
+
+    Attributes:
+        content: (B, S, D), the encoder's output.
+        position: (B or 1, S, D), the sinusoidal embedding of the tokens' positions.
+        mask: (B, S), True where a token is padding; None where nothing is padded.
+    """
+
+    content: Tensor
+    position: Tensor
+    mask: Tensor | None = None
 
 
 class DotProductAttention(nn.Module):
@@ -167,38 +184,15 @@ class ConditionalCrossAttention(nn.Module):
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = _output_projection(embed_dims)
 
-    def forward(
-        self,
-        c_q: Tensor,
-        p_q: Tensor,
-        object_query: Tensor,
-        memory: Tensor,
-        memory_position: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Attend from every query to the memory.
+    def forward(self, c_q: Tensor, p_q: Tensor, memory: Memory) -> Tensor:
+        """Attend from every query to the memory: c_q (B, N, D), p_q (B or 1, N, D) -> (B, N, D)."""
+        c_k, p_k = self.key_content_proj(memory.content), self.key_position_proj(memory.position)
+        return self.attend(self.query_content_proj(c_q), p_q, c_k, p_k, memory)
 
-        Args:
-            c_q: (B, N, D), the self-attention's output.
-            p_q: (B, N, D), the conditional spatial query.
-            object_query: (B or 1, N, D); only the first layer uses it.
-            memory: (B, S, D), the encoder's output.
-            memory_position: (B or 1, S, D), the sinusoidal embedding of the memory's positions.
-            mask: (B, S), True where a token is padding; None where nothing is padded.
-
-        Returns:
-            (B, N, D).
-        """
-        p_k = self.key_position_proj(memory_position)
-        content_query, content_key = self.content(c_q, object_query, self.key_content_proj(memory), p_k)
-        spatial_query = self.query_spatial_proj(p_q)
-        return self.out_proj(
-            self.attention((content_query, spatial_query), (content_key, p_k), self.value_proj(memory), mask)
-        )
-
-    def content(self, c_q: Tensor, object_query: Tensor, c_k: Tensor, p_k: Tensor):
-        """The content query (B, N, D) and the content key (B, S, D)."""
-        return self.query_content_proj(c_q), c_k
+    def attend(self, c_q: Tensor, p_q: Tensor, c_k: Tensor, p_k: Tensor, memory: Memory) -> Tensor:
+        """eq. 3 for projected contents and keys; the spatial query is projected here."""
+        queries, keys = (c_q, self.query_spatial_proj(p_q)), (c_k, p_k)
+        return self.out_proj(self.attention(queries, keys, self.value_proj(memory.content), memory.mask))
 
 
 @MODELS.register_module()
@@ -219,6 +213,8 @@ class FirstConditionalCrossAttention(ConditionalCrossAttention):
         super().__init__(embed_dims, num_heads, dropout)
         self.query_position_proj = Linear(embed_dims, embed_dims)
 
-    def content(self, c_q: Tensor, object_query: Tensor, c_k: Tensor, p_k: Tensor):
-        """The content query and key with their positions added."""
-        return self.query_content_proj(c_q) + self.query_position_proj(object_query), c_k + p_k
+    def forward(self, c_q: Tensor, p_q: Tensor, memory: Memory, object_query: Tensor) -> Tensor:
+        """As the other layers', with the object queries o_q (B or 1, N, D)."""
+        c_k, p_k = self.key_content_proj(memory.content), self.key_position_proj(memory.position)
+        c_q = self.query_content_proj(c_q) + self.query_position_proj(object_query)
+        return self.attend(c_q, p_q, c_k + p_k, p_k, memory)

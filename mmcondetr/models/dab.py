@@ -9,6 +9,7 @@ Conditional DETR's. In the encoder the content scales the positions (:class:`Sca
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from mmdet.models.layers import MLP
@@ -18,11 +19,27 @@ from mmcondetr.layers import checkpointing
 from mmcondetr.layers.precision import full_precision
 from mmcondetr.models.encoder import TransformerEncoder
 from mmcondetr.models.positional import sine_embed
-from mmcondetr.models.reference import Position
 from mmcondetr.registry import MODELS
 
 #: Boxes are refined from coordinates in [0.001, 0.999], beyond which the logit would grow without bound.
 LOGIT_LIMIT = math.log(0.999 / 0.001)
+
+
+class AnchorPosition(NamedTuple):
+    """:class:`~mmcondetr.models.reference.Position` of anchor boxes.
+
+    Attributes:
+        reference: (B or 1, N, 4), logits (cx, cy, w, h); boxes are predicted from it.
+        p_s: (B or 1, N, D), the embedding of the centre, modulated by the size.
+        object_query: (B or 1, N, D), made of the whole box.
+        origin: the values of ``reference``; what the next layer's is computed from, without the gradient of the
+            layers before.
+    """
+
+    reference: Tensor
+    p_s: Tensor
+    object_query: Tensor
+    origin: Tensor
 
 
 @MODELS.register_module()
@@ -56,13 +73,17 @@ class AnchorBoxes(nn.Module):
             anchors.weight.data[:, :2] = torch.logit(anchors.weight.data[:, :2], eps=1e-3)
         return anchors
 
+    def use_head(self, head: nn.Module) -> None:
+        """Called once: anchors move by the box MLP of the head, which keeps it; its name in a checkpoint is one."""
+        self.box_embed = head.box_embed.__call__
+
     def forward(self, anchors: Tensor) -> Tensor:
         """The first layer's boxes, logits: anchors (1, N, 4) -> (1, N, 4)."""
         if self.fixed_xy:
             anchors = torch.cat((anchors[..., :2].detach(), anchors[..., 2:]), dim=-1)
         return anchors
 
-    def start(self, anchors: Tensor, memory: Tensor) -> tuple[Tensor, Position]:
+    def start(self, anchors: Tensor, memory: Tensor) -> tuple[Tensor, AnchorPosition]:
         """Before the first layer: anchors (1, N, 4), memory (B, S, D) -> f (B, N, D) and the position."""
         boxes = self(anchors)
         f = self.content(anchors.shape[1], memory).expand(memory.shape[0], -1, -1)
@@ -72,19 +93,20 @@ class AnchorBoxes(nn.Module):
         """What the queries hold before the first layer, in the memory's precision: zeros (1, N, D)."""
         return memory.new_zeros(1, num_anchors, self.embed_dims)
 
-    def move(self, position: Position, f: Tensor, box_embed: nn.Module) -> Position:
+    def move(self, position: AnchorPosition, f: Tensor) -> AnchorPosition:
         """Refine the boxes by what the last layer found, f (B, N, D), with the head's box MLP."""
         with full_precision(f):
-            moves = box_embed(f.to(self.size_predictor.layers[0].weight.dtype)).float()
+            moves = self.box_embed(f.to(self.size_predictor.layers[0].weight.dtype)).float()
         boxes = moves + position.origin.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)  # (B, N, 4)
         return self._position(boxes, boxes.detach(), f)
 
-    def _position(self, reference: Tensor, origin: Tensor, f: Tensor) -> Position:
+    def _position(self, reference: Tensor, origin: Tensor, f: Tensor) -> AnchorPosition:
         boxes = origin.sigmoid()
         embedding = sine_embed(boxes, self.embed_dims)  # (B or 1, N, 2 D): y, x, w, h
         scale = self.size_predictor(f).float().sigmoid() / boxes[..., 2:]  # (B, N, 2): w_ref / w, h_ref / h
         p_s = embedding[..., : self.embed_dims].unflatten(-1, (2, -1)) * scale.flip(-1).unsqueeze(-1)
-        return Position(reference, origin, p_s.flatten(-2).to(f.dtype), self.query_predictor(embedding.to(f.dtype)))
+        object_query = self.query_predictor(embedding.to(f.dtype))
+        return AnchorPosition(reference, p_s.flatten(-2).to(f.dtype), object_query, origin)
 
 
 @MODELS.register_module()

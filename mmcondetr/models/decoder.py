@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmcondetr.layers import checkpointing
+from mmcondetr.layers.dropout import Dropout
 from mmcondetr.layers.feed_forward import FeedForward, xavier_linear
-from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
+from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, Memory, SelfAttention
 from mmcondetr.registry import MODELS
 
 
@@ -47,7 +50,7 @@ class ConditionalDecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.norm3 = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def build_attention(self, embed_dims: int, num_heads: int, dropout: float) -> tuple[nn.Module, nn.Module]:
         """The self-attention and the cross-attention of the layer at ``self.index``."""
@@ -55,34 +58,13 @@ class ConditionalDecoderLayer(nn.Module):
         return SelfAttention(embed_dims, num_heads, dropout), cross_attention(embed_dims, num_heads, dropout)
 
     def self_attend(self, f: Tensor, object_query: Tensor) -> Tensor:
-        """First step: f (B, N, D), object_query (B or 1, N, D) -> c_q (B, N, D)."""
+        """First step: f (B, N, D), o_q (B or 1, N, D) -> c_q (B, N, D)."""
         return self.norm1(f + self.dropout(self.self_attn(f, object_query)))
 
-    def cross_attend(
-        self,
-        c_q: Tensor,
-        p_q: Tensor,
-        object_query: Tensor,
-        memory: Tensor,
-        memory_position: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Second step: the next f (B, N, D); arguments as :meth:`ConditionalCrossAttention.forward`."""
-        attended = self.attend_to_memory(c_q, p_q, object_query, memory, memory_position, mask)
-        f = self.norm2(c_q + self.dropout(attended))
+    def cross_attend(self, c_q: Tensor, p_q: Tensor, memory: Memory, *object_query: Tensor) -> Tensor:
+        """Second step: c_q (B, N, D), p_q (B or 1, N, D), and in the first layer o_q -> the next f (B, N, D)."""
+        f = self.norm2(c_q + self.dropout(self.cross_attn(c_q, p_q, memory, *object_query)))
         return self.norm3(f + self.dropout(self.ffn(f)))
-
-    def attend_to_memory(
-        self,
-        c_q: Tensor,
-        p_q: Tensor,
-        object_query: Tensor,
-        memory: Tensor,
-        memory_position: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """What the cross-attention gives, (B, N, D), before dropout and residual."""
-        return self.cross_attn(c_q, p_q, object_query, memory, memory_position, mask)
 
 
 @MODELS.register_module()
@@ -117,55 +99,39 @@ class ConditionalDecoder(BaseModule):
         self.spatial_query = MODELS.build(spatial_query)
         self.norm = nn.LayerNorm(self.embed_dims)
 
-    def query_embedding(self, num_queries: int) -> nn.Embedding:
-        """What the queries are learned as, weight (N, D) or (N, 4): the reference point module knows."""
-        return self.reference_point.query_embedding(num_queries)
-
     def init_weights(self) -> None:
         """Xavier for every linear weight (DETR's)."""
         xavier_linear(self)
         super().init_weights()
 
-    def forward(
-        self,
-        object_query: Tensor,
-        memory: Tensor,
-        memory_position: Tensor,
-        mask: Tensor | None = None,
-        box_embed: nn.Module | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, object_query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Decode every object query.
 
         Args:
             object_query: (B or 1, N, D), DETR's learned query position o_q, or (B or 1, N, 4), DAB-DETR's anchor
                 boxes; 1 where all images share it.
-            memory: (B, S, D), the encoder's output.
-            memory_position: (B or 1, S, D).
-            mask: (B, S), True where a token is padding; None where nothing is padded.
-            box_embed: the head's box MLP; only references that move from layer to layer need it.
+            memory: what the queries attend to.
 
         Returns:
             - hidden states (L, B, N, D), normalised;
             - references (L, B, N, 2 or 4) that every layer's boxes are predicted from, logits (x, y) or
               (cx, cy, w, h).
         """
-        f, position = self.reference_point.start(object_query, memory)  # (B, N, D); s and p_s, eq. 5
+        f, position = self.reference_point.start(object_query, memory.content)  # f = 0; s and p_s, eq. 5
         hidden_states, references = [], []
         for i, layer in enumerate(self.layers):
             if i > 0:
-                position = self.reference_point.move(position, f, box_embed)
-            c_q = checkpointing.run(layer.self_attend, f, position.object_query, recompute=self.with_cp)
-            p_q = self.spatial_query(f, c_q, position.p_s, layer=i)  # eq. 6
-            f = checkpointing.run(  # eq. 3
-                layer.cross_attend,
-                c_q,
-                p_q,
-                position.object_query,
-                memory,
-                memory_position,
-                mask,
-                recompute=self.with_cp,
-            )
+                position = self.reference_point.move(position, f)
+            reference, p_s, o_q = position[:3]
+            c_q = self._run(layer.self_attend, f, o_q)
+            if i == 0:  # §3.5: f says nothing yet, so there is no transform, and o_q is added to the content
+                f = self._run(layer.cross_attend, c_q, p_s, memory, o_q)
+            else:
+                p_q = self.spatial_query(f, c_q, p_s)  # eq. 6
+                f = self._run(layer.cross_attend, c_q, p_q, memory)  # eq. 3
             hidden_states.append(f)
-            references.append(position.reference.expand(*f.shape[:2], -1))
+            references.append(reference.expand(*f.shape[:2], -1))
         return self.norm(torch.stack(hidden_states)), torch.stack(references)
+
+    def _run(self, step: Callable[..., Tensor], *inputs: Tensor | Memory) -> Tensor:
+        return checkpointing.run(step, *inputs, recompute=self.with_cp)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmcondetr.checkpoints.adapting import accept_any_checkpoint
 from mmcondetr.errors import NonFiniteLossError, UserError
+from mmcondetr.models.attention import Memory
 from mmcondetr.models.head import image_name
 from mmcondetr.registry import MODELS
 
@@ -52,8 +53,9 @@ class ConditionalDETR(BaseDetector):
         self.positional_encoding = MODELS.build(positional_encoding)
         self.encoder = MODELS.build(encoder)
         self.decoder = MODELS.build(decoder)
-        self.query_embedding = self.decoder.query_embedding(num_queries)
+        self.query_embedding = self.decoder.reference_point.query_embedding(num_queries)  # o_q
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
+        self.decoder.reference_point.use_head(self.bbox_head)
         accept_any_checkpoint(self)
         self.untrained_classes = ''  # says which rows of the head a checkpoint with other classes has left as they were
 
@@ -128,7 +130,7 @@ class ConditionalDETR(BaseDetector):
         position = position.to(features.dtype).flatten(2).transpose(1, 2)  # (B or 1, S, D)
         memory = self.encoder(features.flatten(2).transpose(1, 2), position, mask)  # (B, S, D)
         object_query = self.query_embedding.weight[None]  # (1, N, D or 4), shared by all images
-        return self.decoder(object_query, memory, position, mask, self.bbox_head.box_embed)
+        return self.decoder(object_query, Memory(memory, position, mask))
 
 
 def padding_mask(images: Tensor, samples: OptSampleList) -> Tensor | None:

@@ -12,13 +12,9 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmcondetr.errors import NonFiniteLossError
-from mmcondetr.layers.precision import full_precision
+from mmcondetr.layers.precision import check_finite, full_precision
 from mmcondetr.models.matching import Matches
 from mmcondetr.registry import MODELS, TASK_UTILS
-
-#: Loss terms by name, each (L, B): what one image adds to the loss of one layer.
-LossTable = dict[str, Tensor]
 
 
 @MODELS.register_module()
@@ -114,7 +110,7 @@ class ConditionalDETRHead(BaseModule):
         num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]  # averaged over ranks, as the authors do
         with full_precision(logits):
             table = self.loss_table(logits.float(), boxes, samples, num_boxes)
-        check_finite(table, samples)
+        check_finite(table, [image_name(samples, image) for image in range(len(samples))])
         losses = {}
         for name, values in table.items():
             *auxiliary, last = values.sum(dim=1).unbind()
@@ -122,16 +118,23 @@ class ConditionalDETRHead(BaseModule):
             losses.update({f'd{layer}.{name}': value for layer, value in enumerate(auxiliary)})
         return losses
 
-    def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor) -> LossTable:
-        """Every term per layer and image: logits (L, B, N, classes), boxes (L, B, N, 4) -> (L, B) each."""
+    def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor) -> dict[str, Tensor]:
+        """Every term by name: what each image adds to the loss of each layer, (L, B).
+
+        Args:
+            logits: (L, B, N, classes).
+            boxes: (L, B, N, 4), cxcywh in fractions of the unpadded image.
+            samples: as in :meth:`loss`.
+            num_boxes: scalar, what the terms are divided by.
+        """
         sizes = boxes.new_tensor([sample.img_shape[1::-1] * 2 for sample in samples])  # (B, 4): w, h, w, h
         labels = [sample.gt_instances.labels for sample in samples]
         targets = [bbox_xyxy_to_cxcywh(sample.gt_instances.bboxes / size) for sample, size in zip(samples, sizes)]
         matches = self.matcher.match(logits, boxes, labels, targets)
         # Ground truth by (image, target), flattened: the images have different numbers of it.
         first = torch.tensor([0] + [len(label) for label in labels[:-1]], device=boxes.device).cumsum(0)
-        wanted = first[matches.image] + matches.target
-        matched, target = boxes[matches.predictions], torch.cat(targets)[wanted]
+        target_index = first[matches.image] + matches.target
+        matched, target = boxes[matches.predictions], torch.cat(targets)[target_index]
         size = sizes[matches.image]
 
         distance = self.loss_bbox(matched, target, reduction_override='none').sum(-1)
@@ -139,7 +142,7 @@ class ConditionalDETRHead(BaseModule):
             bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none'
         )
         return dict(
-            loss_cls=self.classification_loss(logits, matches, torch.cat(labels)[wanted], num_boxes),
+            loss_cls=self.classification_loss(logits, matches, torch.cat(labels)[target_index], num_boxes),
             loss_bbox=_sum_matches(distance, matches, logits.shape) / num_boxes,
             loss_iou=_sum_matches(giou, matches, logits.shape) / num_boxes,
         )
@@ -213,18 +216,3 @@ def _sum_matches(values: Tensor, matches: Matches, shape: Sequence[int]) -> Tens
 def image_name(samples: SampleList, image: int) -> str:
     """The file of one image of the batch, for messages."""
     return samples[image].metainfo.get('img_path', f'number {image} of the batch')
-
-
-def check_finite(table: LossTable, samples: SampleList) -> None:
-    """Raise NonFiniteLossError that names images, layer and term, unless all losses are finite. One synchronisation."""
-    losses = torch.stack(list(table.values())).detach()  # (terms, L, B)
-    if losses.isfinite().all():
-        return
-    bad = ~losses.isfinite()
-    term, layer, image = bad.nonzero()[0].tolist()
-    images = ', '.join(image_name(samples, index) for index in bad[term, layer].nonzero().flatten().tolist())
-    raise NonFiniteLossError(
-        f'non-finite loss: {list(table)[term]} of decoder layer {layer} is {losses[term, layer, image].item()} on '
-        f'image {images}; nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, '
-        'the precision.'
-    )

@@ -66,13 +66,15 @@ def _listen_to_ours(module: nn.Module, keep: Callable[[AttentionParts], None]):
 
 
 def _listen_to_additive(module: AdditiveCrossAttention, keep: Callable[[AttentionParts], None]):
-    """Our own copy of DETR's cross-attention is handed contents with positions added, and the contents: p = k - c."""
+    """Our own copy of DETR's cross-attention is handed contents and positions, and adds them itself."""
 
     def note(attention: AdditiveCrossAttention, args: tuple, kwargs: dict) -> None:
-        queries, keys, memory, mask = (*args, *kwargs.values())[:4]
+        c_q, p_q, memory = (*args, *kwargs.values())[:3]
+        p_q, p_k = attention.positions(p_q, memory)
         (w_q, w_k, _), (b_q, b_k, _) = attention.in_proj.weight.chunk(3), attention.in_proj.bias.chunk(3)
         num_heads = attention.attention.num_heads
-        keep(_split_sum(queries, memory, keys - memory, (w_q, b_q, w_k, b_k), mask, num_heads))
+        p_k = p_k.expand_as(memory.content)
+        keep(_split_sum(c_q + p_q, memory.content, p_k, (w_q, b_q, w_k, b_k), memory.mask, num_heads))
 
     return module.register_forward_pre_hook(note, with_kwargs=True)
 

@@ -66,7 +66,12 @@ PARTS = dict(
     bbox_head='ConditionalDETRHead',
     num_queries=300,
 )
-DETR = dict(layer='AdditiveDecoderLayer', spatial_query='PositionSpatialQuery', transform=None)
+DETR = dict(
+    layer='AdditiveDecoderLayer',
+    spatial_query='PositionSpatialQuery',
+    transform=None,
+    reference_point='AdditiveReferencePoint',
+)
 CROSS_ENTROPY = dict(bbox_head='SoftmaxDETRHead', num_queries=100)
 ABLATIONS = {  # what each name says otherwise than PARTS (section 4.3 of the paper)
     'conditional-detr_r50_csq': {},
@@ -80,12 +85,12 @@ ABLATIONS = {  # what each name says otherwise than PARTS (section 4.3 of the pa
     'conditional-detr_r50_full-transform': dict(transform='FullTransform'),
     'conditional-detr_r50_zero-reference': dict(reference_point='ZeroReferencePoint'),
     'conditional-detr_r50_learned-reference': dict(reference_point='LearnedReferencePoint'),
-    'detr_r50_additive': dict(DETR, **CROSS_ENTROPY, reference_point='ZeroReferencePoint'),
+    'detr_r50_additive': {**DETR, **CROSS_ENTROPY, 'reference_point': 'AdditiveZeroReferencePoint'},
     'detr_r50_or': dict(DETR, **CROSS_ENTROPY),
-    'detr_r50_fl': dict(DETR, reference_point='ZeroReferencePoint'),
+    'detr_r50_fl': {**DETR, 'reference_point': 'AdditiveZeroReferencePoint'},
     'detr_r50_or-fl': DETR,
     'detr_r50_first-positions': dict(
-        DETR, **CROSS_ENTROPY, layer='FirstPositionDecoderLayer', reference_point='ZeroReferencePoint'
+        DETR, **CROSS_ENTROPY, layer='FirstPositionDecoderLayer', reference_point='AdditiveZeroReferencePoint'
     ),
 }
 

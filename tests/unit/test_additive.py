@@ -3,6 +3,7 @@
 import torch
 from mmdet.models.layers import DetrTransformerDecoderLayer
 
+from mmcondetr.models.attention import Memory
 from mmcondetr.registry import MODELS
 
 D, N, S = 32, 6, 9
@@ -25,7 +26,8 @@ def inputs():
 
 
 def run(decoder_layer, f, query, memory, position, mask):
-    return decoder_layer.cross_attend(decoder_layer.self_attend(f, query), f, query, memory, position, mask)
+    c_q = decoder_layer.self_attend(f, query)
+    return decoder_layer.cross_attend(c_q, query, Memory(memory, position, mask), query)
 
 
 def test_layer_equals_mmdets():

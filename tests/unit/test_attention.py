@@ -9,6 +9,7 @@ from mmcondetr.models.attention import (
     DotProductAttention,
     EncoderSelfAttention,
     FirstConditionalCrossAttention,
+    Memory,
     SelfAttention,
     check_heads,
 )
@@ -106,7 +107,9 @@ def test_conditional_cross_attention_is_eq_3(first):
     expected = module.out_proj(
         explicit([content_query, module.query_spatial_proj(p_q)], [content_key, p_k], module.value_proj(memory))
     )
-    torch.testing.assert_close(module(c_q, p_q, object_query, memory, position), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        module(c_q, p_q, Memory(memory, position), *([object_query] if first else [])), expected, rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize('heads', [0, 3, 32])

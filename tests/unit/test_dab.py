@@ -48,7 +48,8 @@ def test_a_still_box_keeps_its_place_but_far_logits_are_clamped():
     module, memory = anchors(), torch.randn(2, 7, D)
     boxes = torch.tensor([[[0.5, -3.0, 2.0, -6.0], [20.0, -20.0, 0.0, 0.0]]])
     f, position = module.start(boxes, memory)
-    moved = module.move(position, f, Zero())
+    module.box_embed = Zero()
+    moved = module.move(position, f)
     assert torch.equal(moved.reference[0, 0], boxes[0, 0])
     assert torch.equal(moved.reference[0, 1], torch.tensor([LOGIT_LIMIT, -LOGIT_LIMIT, 0.0, 0.0]))
 
@@ -58,8 +59,10 @@ def test_gradients_reach_the_last_move_and_no_further():
     boxes = torch.randn(1, N, 4, requires_grad=True)
     moves = [nn.Linear(D, 4) for _ in range(2)]
     f, first = module.start(boxes, memory)
-    second = module.move(first, f + 1, moves[0])
-    third = module.move(second, f + 2, moves[1])
+    module.box_embed = moves[0]
+    second = module.move(first, f + 1)
+    module.box_embed = moves[1]
+    third = module.move(second, f + 2)
     assert torch.autograd.grad(second.reference.sum(), boxes, retain_graph=True)[0].abs().min() > 0
     grads = torch.autograd.grad(third.reference.sum(), [boxes, moves[0].weight, moves[1].weight], allow_unused=True)
     assert grads[0] is None and grads[1] is None and grads[2].abs().min() > 0

@@ -6,6 +6,7 @@ from mmdet.registry import MODELS
 from tiny_model import batch, build, is_silent, sample, tiny_config
 
 from mmcondetr.errors import NonFiniteLossError
+from mmcondetr.models.attention import Memory
 from mmcondetr.models.detector import padding_mask
 
 
@@ -67,7 +68,7 @@ def test_dropout_acts_after_both_attentions_and_the_feed_forward_network():
     assert not torch.equal(once, again)
     layer.ffn.linear2.weight.data.zero_()  # leaves the dropout after the cross-attention
     layer.ffn.linear2.bias.data.zero_()
-    once, again = (layer.cross_attend(f, f, query, memory, memory) for _ in range(2))
+    once, again = (layer.cross_attend(f, f, Memory(memory, memory)) for _ in range(2))
     assert not torch.equal(once, again)
 
 

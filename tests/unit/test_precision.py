@@ -68,10 +68,11 @@ def test_what_moves_boxes_is_computed_in_float32_and_not_only_kept_in_it():
     anchors = build(tiny_variant(ROOT / 'configs/dab_detr/dab-detr_r50_8xb2-50e_coco.py')).decoder.reference_point
     for parameter in [*head.parameters(), *anchors.parameters()]:
         parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    anchors.use_head(head)
     position = anchors._position(*[torch.randn(2, 12, 4)] * 2, f[0].float())
 
     def boxes(features):
-        return head(features, references)[1], anchors.move(position, features[0], head.box_embed).reference
+        return head(features, references)[1], anchors.move(position, features[0]).reference
 
     exact = boxes(f.float())
     with torch.autocast('cpu', torch.bfloat16):

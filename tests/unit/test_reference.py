@@ -32,7 +32,7 @@ def test_start_gives_zero_content_and_the_embedded_point(reference_point):
     assert f.shape == (2, N, D) and not f.any()
     assert torch.equal(position.object_query, object_query)
     assert torch.equal(position.p_s, sine_embed(position.reference.sigmoid(), D))
-    assert reference_point.move(position, torch.randn(2, N, D), None) is position
+    assert reference_point.move(position, torch.randn(2, N, D)) is position
 
 
 def test_query_embedding_is_one_vector_per_query(reference_point):

@@ -9,13 +9,6 @@ from mmcondetr.registry import MODELS
 D, H, N = 32, 4, 6
 HEADS = D // H
 VALUES = dict(Identity=0, Single=1, Diagonal=D, Block=D * D // H, Full=D * D)
-HEAD_TYPES = (
-    'ConditionalSpatialQueryHead',
-    'SelfAttentionSpatialQueryHead',
-    'TransformSpatialQuery',
-    'PositionSpatialQuery',
-    'ContentSpatialQuery',
-)
 
 
 def transform(name: str):
@@ -89,30 +82,24 @@ def test_full_multiplies_by_the_matrix_row_by_row(p_s):
 def test_identity_equals_csq_p(inputs):
     identity = head('ConditionalSpatialQueryHead', transform=dict(type='mmcondetr.IdentityTransform'))
     assert sum(parameter.numel() for parameter in identity.parameters()) == 0
-    for layer in range(3):
-        assert torch.equal(identity(*inputs, layer=layer), head('PositionSpatialQuery')(*inputs, layer=layer))
-
-
-@pytest.mark.parametrize('name', HEAD_TYPES)
-def test_first_layer_is_the_position(name, inputs):
-    assert torch.equal(head(name)(*inputs, layer=0), inputs[2])
+    assert torch.equal(identity(*inputs), head('PositionSpatialQuery')(*inputs))
 
 
 def test_what_each_source_computes(inputs):
     f, c_q, p_s = inputs
     predicted = head('ConditionalSpatialQueryHead').predictor  # the same seed gives all three the same weights
-    assert torch.equal(head('ConditionalSpatialQueryHead')(f, c_q, p_s, layer=1), predicted(f) * p_s)
-    assert torch.equal(head('SelfAttentionSpatialQueryHead')(f, c_q, p_s, layer=1), predicted(c_q) * p_s)
-    assert torch.equal(head('TransformSpatialQuery')(f, c_q, p_s, layer=1), predicted(f))
-    assert torch.equal(head('PositionSpatialQuery')(f, c_q, p_s, layer=1), p_s)
-    assert torch.equal(head('ContentSpatialQuery')(f, c_q, p_s, layer=1), f)
+    assert torch.equal(head('ConditionalSpatialQueryHead')(f, c_q, p_s), predicted(f) * p_s)
+    assert torch.equal(head('SelfAttentionSpatialQueryHead')(f, c_q, p_s), predicted(c_q) * p_s)
+    assert torch.equal(head('TransformSpatialQuery')(f, c_q, p_s), predicted(f))
+    assert torch.equal(head('PositionSpatialQuery')(f, c_q, p_s), p_s)
+    assert torch.equal(head('ContentSpatialQuery')(f, c_q, p_s), f)
 
 
 @pytest.mark.parametrize('name', VALUES)
 def test_every_transform_trains_its_predictor(name, inputs):
     module = head('ConditionalSpatialQueryHead', transform=dict(type=f'mmcondetr.{name}Transform'))
     f = inputs[0].clone().requires_grad_()
-    output = module(f, *inputs[1:], layer=2)
+    output = module(f, *inputs[1:])
     assert output.shape == (2, N, D)
     if VALUES[name]:
         output.square().sum().backward()
