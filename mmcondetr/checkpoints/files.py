@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
+from mmcondetr.compat.plain_values import AsksForCode, Refused
 from mmcondetr.compat.safe_loading import torch_load
 from mmcondetr.errors import UserError
 
-# How torch's weights-only reader (two ways) and compat.torch_load say which name a file asks for.
-_ASKED = re.compile(r"(?:global: GLOBAL |GLOBAL |global: |attribute '|type )'?([\w.]+)")
 _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -81,15 +80,14 @@ def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
         return _load_safetensors(path, map_location)
     try:
         checkpoint = torch_load(path, map_location=map_location)
+    except AsksForCode as error:
+        raise UserError(
+            f"Checkpoint '{path}' is refused: it asks for '{error.name}', which is code and not a tensor or a plain "
+            'value. Loading it could run anything.'
+        ) from error
+    except Refused as error:
+        raise UserError(f"Checkpoint '{path}' is refused: it holds {error}.") from error
     except _UNREADABLE as error:
-        if 'TorchScript' in str(error):
-            raise UserError(f"Checkpoint '{path}' is refused: it is a TorchScript archive, which is code.") from error
-        asked = _ASKED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if asked:
-            raise UserError(
-                f"Checkpoint '{path}' is refused: it asks for '{asked.group(1)}', which is code and not a "
-                'tensor or a plain value. Loading it could run anything.'
-            ) from error
         raise UserError(f"Checkpoint '{path}' cannot be read: {_describe_start(path)}.") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"Checkpoint '{path}' holds a {type(checkpoint).__name__}, not a dict of weights.")

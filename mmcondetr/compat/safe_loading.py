@@ -1,8 +1,8 @@
-"""``torch.load`` that reads tensors and plain values, and runs nothing, on every supported torch.
+"""``torch.load`` that reads tensors and plain values, runs nothing, and allocates no more than the file can hold.
 
-mmengine calls ``torch.load`` without ``weights_only``. Where that defaults to True (torch >= 2.6) it cannot read back
-its own checkpoints, and where it does not, a checkpoint can run code. :data:`SAFE_GLOBALS` is what a checkpoint may
-hold besides tensors; :func:`torch_load` keeps to it on every torch.
+One reader on every torch: before 2.6 torch's own ``weights_only=True`` cannot read mmengine's checkpoints, and on any
+it lets a small file ask for much memory and read beyond what it holds. :data:`~mmcondetr.compat.plain_values.GLOBALS`
+is all that a checkpoint may name.
 """
 
 from __future__ import annotations
@@ -11,97 +11,200 @@ import argparse
 import os
 import pickle
 import re
+import tarfile
 import types
 import zipfile
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
+from torch import Tensor
+
+from mmcondetr.compat.plain_values import (
+    CALLED,
+    FILLED,
+    GLOBALS,
+    MADE_EMPTY,
+    SAFE_GLOBALS,
+    AsksForCode,
+    Refused,
+    as_sizes,
+)
+
+_MOST_OPCODES = 1_000_000  # a checkpoint with 1,000 tensors and their optimizer has 60,000; one opcode, one object
+_SHARED = 3, 16 << 20  # tensors may share storages, up to so many times the file and so many bytes
+_UNUSED = (
+    'PERSID INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER'  # no checkpoint has them
+).split()
 
 
-def _history_statistic(owner: type, name: str) -> Callable:
-    """Stand for ``getattr`` in checkpoints, where HistoryBuffer names its four statistics with it, and do only that."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f"a checkpoint may not ask for the attribute '{name}' of {owner!r}")
-    return getattr(owner, name)
+class _Counted(dict):
+    """Opcode -> method, which may be looked up so many times."""
+
+    left = _MOST_OPCODES
+
+    def __getitem__(self, opcode: int) -> Callable:
+        self.left -= 1
+        if self.left < 0:
+            raise Refused(f'more than {_MOST_OPCODES} values')
+        if opcode not in self:
+            raise pickle.UnpicklingError(f'no opcode of a checkpoint: {opcode}')  # mostly a file of another kind
+        return super().__getitem__(opcode)
 
 
-def _safe_globals() -> dict[str, Any]:
-    found: dict[str, Any] = {
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        'builtins.getattr': _history_statistic,
-        'argparse.Namespace': argparse.Namespace,  # the command line, in the authors' checkpoints
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-    }
-    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    for package in ('numpy.core', 'numpy._core'):  # numpy 1 writes the first, numpy 2 the second: either reads both
-        found[f'{package}.multiarray._reconstruct'] = reconstruct
-        found[f'{package}.multiarray.scalar'] = scalar
-    for name in ('bool', 'uint8', 'int32', 'uint32', 'int64', 'float32', 'float64'):
-        kind = type(np.dtype(name))
-        found[f'{kind.__module__}.{kind.__qualname__}'] = kind
-    return found
+class _Unpickler(pickle._Unpickler):  # the one in Python: C's allocates what the file says it needs
+    """Makes what :data:`GLOBALS` lists and containers, sets items of these only, and takes storages that are there."""
 
+    storage_size: Callable[[str, int], int]  # of each load: (key, declared bytes) -> bytes that the file has for it
+    file_size: int
 
-SAFE_GLOBALS: dict[str, Any] = _safe_globals()
-"""What a checkpoint may name besides torch's own list: full path in the file -> what stands for it."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dispatch = _Counted(self.__class__._methods())
+        self._tensor_bytes = 0
 
-# From 2.6 on torch.load defaults to weights_only=True and can be told what a path in the file stands for.
-_TORCH_CHECKS_GLOBALS = tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) >= (2, 6)
-
-
-def _codecs_encode(text: str, encoding: str) -> bytes:
-    """How pickle protocol 2 writes bytes; codecs other than latin1 are not needed for that."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f"a checkpoint may not ask for the codec '{encoding}'")
-    return text.encode('latin1')
-
-
-# What torch >= 2.6 allows on its own and an older one does not: learning rate schedules and bytes need it.
-_ALLOWED_BY_NEWER_TORCH = {'collections.Counter': Counter, 'builtins.set': set, '_codecs.encode': _codecs_encode}
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Finds what torch's own weights-only loader and :data:`SAFE_GLOBALS` allow, and refuses the rest."""
+    @classmethod
+    def _methods(cls) -> dict[int, Callable]:
+        methods = {op: getattr(cls, method.__name__) for op, method in pickle._Unpickler.dispatch.items()}
+        for name in _UNUSED:
+            del methods[getattr(pickle, name)[0]]
+        return methods
 
     def find_class(self, module: str, name: str) -> Any:
-        from torch._weights_only_unpickler import _get_allowed_globals
-
         path = f'builtins.{name}' if module == '__builtin__' else f'{module}.{name}'  # pickle protocol 2's name for it
-        allowed = {**_get_allowed_globals(), **_ALLOWED_BY_NEWER_TORCH, **SAFE_GLOBALS}
-        if path not in allowed:
-            raise pickle.UnpicklingError(f'Unsupported global: {path} is not allowed in a checkpoint')
-        return allowed[path]
+        if path not in GLOBALS:
+            raise AsksForCode(path)
+        return GLOBALS[path]
+
+    def load_reduce(self) -> None:
+        args = self.stack.pop()
+        function = self.stack[-1]
+        if id(function) not in CALLED or type(args) is not tuple:
+            raise Refused(f'a call of {str(function)[:60]}')
+        made = self.stack[-1] = function(*args)
+        if isinstance(made, Tensor):
+            self._tensor_bytes += made.numel() * made.element_size()
+            if self._tensor_bytes > _SHARED[0] * self.file_size + _SHARED[1]:
+                raise Refused(f'tensors of {self._tensor_bytes} bytes in a file of {self.file_size}')
+
+    def load_newobj(self) -> None:
+        args, kind = self.stack.pop(), self.stack.pop()
+        if not any(kind is allowed for allowed in MADE_EMPTY) or args != ():
+            raise Refused(f'an object of {str(kind)[:60]}')
+        self.append(kind.__new__(kind))
+
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) in FILLED:
+            target.__setstate__(state)
+        elif type(target) is argparse.Namespace and type(state) is dict and all(type(name) is str for name in state):
+            vars(target).update(state)
+        elif type(target) is OrderedDict and type(state) is dict and set(state) <= {'_metadata'}:  # of a state dict
+            vars(target).update(state)
+        else:
+            raise Refused(f'a state of {str(type(target))[:60]}')
+
+    def load_binpersid(self) -> None:
+        storage = self.stack.pop()
+        if type(storage) is not tuple or len(storage) not in (5, 6) or storage[0] != 'storage':
+            raise Refused('a reference to something that is not in the file')
+        _, kind, key, where, count = storage[:5]
+        dtype = torch.uint8 if kind is torch.storage.UntypedStorage else getattr(kind, 'dtype', None)
+        if not isinstance(dtype, torch.dtype) or type(key) is not str or type(where) is not str:
+            raise Refused('a storage of no type')
+        declared = as_sizes([count])[0] * torch.empty(0, dtype=dtype).element_size()
+        if declared > self.storage_size(key, declared):
+            raise Refused(f'a storage of {declared} bytes, more than the file has for it')
+        self.append(self.persistent_load(storage))
+
+    def _target(self, *kinds: type) -> Any:
+        if type(self.stack[-1]) not in kinds:
+            raise Refused(f'items of {str(type(self.stack[-1]))[:60]}')
+        return self.stack[-1]
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._target(list).append(value)
+
+    def load_appends(self) -> None:
+        values = self.pop_mark()
+        self._target(list).extend(values)
+
+    def load_additems(self) -> None:
+        values = self.pop_mark()
+        self._target(set).update(values)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._target(dict, OrderedDict, Counter)[key] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._target(dict, OrderedDict, Counter).update(zip(items[::2], items[1::2]))
 
 
-def _restricted_pickle() -> types.ModuleType:
-    module = types.ModuleType('mmcondetr_restricted_pickle')
-    module.Unpickler = _RestrictedUnpickler
-    module.load = lambda file, **options: _RestrictedUnpickler(file, **options).load()
+def _pickle_module(storage_size: Callable[[str, int], int], file_size: int) -> types.ModuleType:
+    """What ``torch.load`` takes for the pickle module."""
+    bound = dict(storage_size=staticmethod(storage_size), file_size=file_size)
+    module = types.ModuleType('mmcondetr_safe_pickle')
+    module.Unpickler = type('Unpickler', (_Unpickler,), bound)
+    module.load = lambda file, **options: module.Unpickler(file, **options).load()
     return module
+
+
+def _zip_sizes(path: str | os.PathLike) -> dict[str, int]:
+    """Name in the archive -> bytes.
+
+    Raises:
+        Refused: the archive is a TorchScript one, compressed, or says more than the file holds. torch.save writes none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        size = os.path.getsize(path)
+        with open(path, 'rb') as file:
+            file.seek(-22, os.SEEK_END)
+            if file.read(4) != b'PK\x05\x06':  # else two readers may see two archives
+                raise Refused('something behind the end of the ZIP archive')
+    sizes = {record.filename.partition('/')[2]: record.file_size for record in records}
+    if 'constants.pkl' in sizes:
+        raise Refused('a TorchScript archive, which is code')
+    if any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records):
+        raise Refused('compressed records; torch.save writes none')
+    if len(sizes) != len(records) or len({record.filename.partition('/')[0] for record in records}) > 1:
+        raise Refused('records of one name, or in several folders')
+    if sum(sizes.values()) > size:
+        raise Refused(f'records of {sum(sizes.values())} bytes in a file of {size}')
+    return sizes
+
+
+def _reader(path: str | os.PathLike) -> types.ModuleType:
+    size = os.path.getsize(path)
+    if zipfile.is_zipfile(path):
+        sizes = _zip_sizes(path)
+        return _pickle_module(lambda key, declared: sizes.get(f'data/{key}', -1), size)
+    if tarfile.is_tarfile(path):
+        raise Refused('a tar archive, which torch would unpack')
+    storages: dict[str, int] = {}  # torch.save before 1.6: how large a storage is stands in it, behind the pickle
+
+    def left(key: str, declared: int) -> int:
+        storages[key] = max(declared, storages.get(key, 0))
+        return size - sum(storages.values()) + storages[key]
+
+    return _pickle_module(left, size)
 
 
 def torch_load(path: str | os.PathLike, map_location: Any = None) -> Any:
     """``torch.load`` that runs no code from the file: it reads tensors, plain values and :data:`SAFE_GLOBALS`.
 
     Raises:
-        pickle.UnpicklingError: the file names anything else, or is a TorchScript archive.
+        Refused: the file names or holds anything else, or declares more than there is in it.
     """
-    if _TORCH_CHECKS_GLOBALS:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    # Before 2.6 weights_only=True knows no allow-list, and HistoryBuffer would be refused.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
-                raise pickle.UnpicklingError(f'{path} is a TorchScript archive, which holds code, and not a checkpoint')
-    return torch.load(path, map_location=map_location, pickle_module=_restricted_pickle(), weights_only=False)
+    # weights_only=True of torch < 2.6 knows no allow-list; the reader here is as strict, and stricter.
+    return torch.load(path, map_location=map_location, pickle_module=_reader(path), weights_only=False)
 
 
 def register_safe_globals() -> None:
-    """Let mmengine's own calls of ``torch.load`` read its checkpoints where torch refuses what it does not know."""
-    if _TORCH_CHECKS_GLOBALS:
+    """Let mmengine's own ``torch.load`` read its checkpoints where torch (2.6 on) refuses what it does not know."""
+    if tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) >= (2, 6):
         torch.serialization.add_safe_globals([(value, path) for path, value in SAFE_GLOBALS.items()])

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import mmcv  # noqa: F401  (else nothing stands in for its extension yet)
 import numpy as np
 import pytest
 import torch
@@ -177,18 +178,9 @@ def test_a_checkpoint_that_holds_code_is_refused(tmp_path, monkeypatch, evil, zi
     assert not Path('was-run').exists()
 
 
-def test_the_loader_for_older_torch_keeps_to_the_same_list(tmp_path, monkeypatch):
-    """torch < 2.6 takes the second branch of torch_load; it must read and refuse the same on any torch."""
-    monkeypatch.setattr(safe_loading, '_TORCH_CHECKS_GLOBALS', False)
-    test_our_own_checkpoints_are_read_back(tmp_path, True)
-    test_a_checkpoint_that_holds_code_is_refused(tmp_path, monkeypatch, RunsCode(), True)
-    test_a_checkpoint_that_holds_code_is_refused(tmp_path, monkeypatch, ReachesOut(torch.Tensor, 'min'), False)
-
-
-def test_a_torchscript_archive_is_refused_by_the_loader_for_older_torch(tmp_path, monkeypatch):
+def test_a_torchscript_archive_is_refused(tmp_path):
     import zipfile
 
-    monkeypatch.setattr(safe_loading, '_TORCH_CHECKS_GLOBALS', False)
     with zipfile.ZipFile(tmp_path / 'script.pt', 'w') as archive:
         archive.writestr('script/constants.pkl', b'')
     with pytest.raises(Exception, match='TorchScript archive'):

@@ -1,0 +1,204 @@
+"""What a checkpoint may name, and what stands for it: functions that look at their arguments.
+
+NumPy can be given types whose values are addresses (flags, fields), torch tensors that reach beyond their storage, and
+small files ask either for much memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections import Counter, OrderedDict
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from torch import Tensor
+
+
+class Refused(pickle.UnpicklingError):
+    """The file holds something that no checkpoint needs, or that cannot be true; the message says what."""
+
+
+class AsksForCode(Refused):
+    """The file names something else than what :data:`SAFE_GLOBALS` lists."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'{name} is not allowed in a checkpoint')
+        self.name = name
+
+
+# NumPy ----------------------------------------------------------------------------------------------------------------
+
+_NUMBERS = {code: np.dtype(code) for code in ('b1', 'u1', 'u2', 'u4', 'u8', 'i1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8')}
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: one of a fixed list of numbers. NumPy's own would take its flags from the file."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if not isinstance(code, str) or code not in _NUMBERS:
+            raise Refused(f'a NumPy array of type {str(code)[:20]!r}, and not of one of {", ".join(_NUMBERS)}')
+        self.numpy = _NUMBERS[code]
+
+    def __setstate__(self, state: tuple) -> None:
+        # Version, byte order, fields and the like, flags: those of a plain number in this order, or nothing.
+        if not isinstance(state, tuple) or state[1:2] not in (('<',), ('|',), ('=',)):
+            raise Refused('a NumPy type of another byte order')
+        if state[0] not in (3, 4) or state[2:8] != (None, None, None, -1, -1, 0) or any(state[8:]):
+            raise Refused('a NumPy type that is not a plain number')
+
+
+def _content(dtype: Any, data: Any, count: int) -> bytes:
+    if type(dtype) is not _Dtype or type(data) is not bytes or len(data) != count * dtype.numpy.itemsize:
+        raise Refused('a NumPy value whose bytes are not those of its type and shape')
+    return data
+
+
+class _Array(np.ndarray):
+    """Stands for ``numpy.ndarray``; filled from bytes that are as many as the type and the shape say."""
+
+    def __new__(cls, *_: Any) -> _Array:
+        raise Refused('a NumPy array that is not made the usual way')
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        _content(dtype, data, prod(as_sizes(shape)))
+        super().__setstate__((1, tuple(shape), dtype.numpy, bool(fortran), data))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return np.array(self, subok=False).__reduce_ex__(protocol)  # saved again as what it stands for
+
+
+def _numpy_array(kind: type, shape: tuple, code: Any) -> _Array:
+    if kind is not _Array:
+        raise Refused('a NumPy array of another class')
+    return np.ndarray.__new__(_Array, (0,), np.uint8)
+
+
+def _numpy_scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    return np.frombuffer(_content(dtype, data, 1), dtype.numpy)[0]
+
+
+# mmengine's log, text and the command line ----------------------------------------------------------------------------
+
+
+class _History(HistoryBuffer):
+    """Becomes a HistoryBuffer of the numbers that the file gives, with its own functions."""
+
+    def __setstate__(self, state: dict) -> None:
+        log, count = state['_log_history'], state['_count_history']
+        if type(log) is not _Array or type(count) is not _Array or log.ndim != 1 or log.shape != count.shape:
+            raise Refused('a history that is not made of two arrays')
+        self.__class__ = HistoryBuffer
+        self.__init__(np.array(log), np.array(count), int(state['max_length']))
+
+
+def _history_statistic(owner: type, name: str) -> None:
+    """Stand for ``getattr`` in checkpoints, where HistoryBuffer names its statistics with it; it has them itself."""
+    if owner is not _History or name not in ('min', 'max', 'current', 'mean'):
+        raise Refused(f"a checkpoint may not ask for the attribute '{str(name)[:40]}' of {str(owner)[:60]}")
+
+
+def _codecs_encode(text: str, encoding: str) -> bytes:
+    """How pickle protocol 2 writes bytes; codecs other than latin1 are not needed for that."""
+    if encoding != 'latin1':
+        raise Refused(f"a checkpoint may not ask for the codec '{str(encoding)[:40]}'")
+    return text.encode('latin1')
+
+
+def _no_bytes() -> bytes:
+    """How pickle protocol 2 writes empty bytes; with an argument, ``bytes`` would take as much memory as that says."""
+    return b''
+
+
+def _safe_globals() -> dict[str, Any]:
+    found: dict[str, Any] = {
+        'mmengine.logging.history_buffer.HistoryBuffer': _History,
+        'builtins.getattr': _history_statistic,
+        'argparse.Namespace': argparse.Namespace,  # the command line, in the authors' checkpoints
+        'numpy.ndarray': _Array,
+        'numpy.dtype': _Dtype,
+    }
+    for package in ('numpy.core', 'numpy._core'):  # numpy 1 writes the first, numpy 2 the second: either reads both
+        found[f'{package}.multiarray._reconstruct'] = _numpy_array
+        found[f'{package}.multiarray.scalar'] = _numpy_scalar
+    return found
+
+
+SAFE_GLOBALS: dict[str, Any] = _safe_globals()
+"""What a checkpoint may name besides :data:`_TORCH_GLOBALS`: full path in the file -> what stands for it."""
+
+
+# Tensors --------------------------------------------------------------------------------------------------------------
+
+
+def as_sizes(numbers: Any) -> list[int]:
+    if not isinstance(numbers, (tuple, list)) or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
+        raise Refused('a shape that is none')
+    return list(numbers)
+
+
+def _tensor(
+    storage: Any,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    requires_grad: bool = False,
+    hooks: Any = None,
+    metadata: Any = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Stand for torch's ``_rebuild_tensor`` and ``_v2``: a view of its storage with no more elements than that has."""
+    if type(storage) is not torch.storage.TypedStorage or metadata:
+        raise Refused('a tensor that is not made of a storage')
+    dtype, content = dtype or storage.dtype, storage._untyped_storage
+    shape, steps, (start,) = as_sizes(size), as_sizes(stride), as_sizes([offset])
+    available = content.nbytes() // torch.empty(0, dtype=dtype).element_size()
+    last = start + sum((n - 1) * step for n, step in zip(shape, steps)) if prod(shape) else -1
+    if len(shape) != len(steps) or last >= available or prod(shape) > available:
+        raise Refused(f'a tensor of shape {tuple(shape)} over a storage of {available} elements')
+    view = torch.empty(0, dtype=dtype, device=content.device)
+    return view.set_(content, start, tuple(shape), tuple(steps)).requires_grad_(bool(requires_grad))
+
+
+def _tensor_v3(
+    storage: Any, offset: int, size: tuple, stride: tuple, requires_grad: bool, hooks: Any, dtype: Any, *metadata: Any
+) -> Tensor:
+    if not isinstance(dtype, torch.dtype) or any(metadata):
+        raise Refused('a tensor of no type')
+    return _tensor(storage, offset, size, stride, requires_grad, dtype=dtype)
+
+
+def _parameter(data: Any, requires_grad: bool, hooks: Any = None) -> torch.nn.Parameter:
+    if type(data) is not Tensor:
+        raise Refused('a parameter that is not made of a tensor')
+    return torch.nn.Parameter(data, bool(requires_grad))
+
+
+_TORCH_GLOBALS = {
+    'collections.OrderedDict': OrderedDict,
+    'collections.Counter': Counter,
+    'builtins.set': set,
+    'builtins.bytes': _no_bytes,
+    '_codecs.encode': _codecs_encode,
+    'torch.Size': torch.Size,
+    'torch.device': torch.device,
+    'torch.storage.UntypedStorage': torch.storage.UntypedStorage,
+    'torch._utils._rebuild_tensor': _tensor,
+    'torch._utils._rebuild_tensor_v2': _tensor,
+    'torch._utils._rebuild_tensor_v3': _tensor_v3,
+    'torch._utils._rebuild_parameter': _parameter,
+    **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
+}
+"""What torch writes by itself: full path in the file -> what stands for it."""
+
+GLOBALS = {**_TORCH_GLOBALS, **SAFE_GLOBALS}
+# By identity: what is called may be anything in a stream that was made by hand.
+CALLED = {id(value) for value in GLOBALS.values() if callable(value)} - {
+    id(value) for value in (_Array, _History, argparse.Namespace, torch.storage.UntypedStorage)
+}
+MADE_EMPTY = _History, argparse.Namespace  # objects of these are made without arguments
+FILLED = _Array, _Dtype, _History  # and of these get a state
