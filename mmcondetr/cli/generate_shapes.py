@@ -13,8 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num-val', type=int, default=200)
     parser.add_argument('--image-size', type=int, default=128, help='side of the square images in pixels')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--panoptic', action='store_true', help='backgrounds of several kinds, and their annotations')
 
 
 def run(args: argparse.Namespace) -> None:
-    drawn = generate_shapes(args.root, args.num_train, args.num_val, args.image_size, args.seed)
+    drawn = generate_shapes(args.root, args.num_train, args.num_val, args.image_size, args.seed, args.panoptic)
     print(f'{"wrote" if drawn else "kept"} {args.root}: {args.num_train} training and {args.num_val} held-out images')

@@ -1,6 +1,7 @@
 """Data: the generated shapes, checked COCO annotations and images, and augmentation that depends on the seed alone."""
 
 from mmcondetr.datasets.coco import CocoDataset
+from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, LoadPanoptic
 from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.datasets.samplers import AspectRatioBatchSampler, EpochSampler, InfiniteEpochSampler
@@ -11,9 +12,11 @@ __all__ = [
     'SHAPES_CLASSES',
     'AspectRatioBatchSampler',
     'CocoDataset',
+    'CocoPanopticDataset',
     'EpochSampler',
     'InfiniteEpochSampler',
     'LoadImage',
+    'LoadPanoptic',
     'ShapesDataset',
     'generate_shapes',
     'read_image',

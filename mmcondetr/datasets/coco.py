@@ -10,9 +10,11 @@ from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmengine.fileio import get_local_path
 
 from mmcondetr.datasets.annotation_checks import some
+from mmcondetr.datasets.annotation_file import name_file
 from mmcondetr.datasets.annotations import read_checked
 from mmcondetr.datasets.random_state import seeded
 from mmcondetr.datasets.samplers import EpochIndex
+from mmcondetr.datasets.segmentation import check_segmentations
 from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS
 
@@ -31,8 +33,8 @@ class CocoDataset(MMDetCocoDataset):
     """mmdet's CocoDataset with checks, boxes as the authors prepare them, and augmentation that can be resumed.
 
     Boxes are clipped to the image and those without area left out, with one warning; mmdet also drops boxes less than
-    a pixel wide or high and keeps what sticks out. Segmentations are read where a step of the pipeline has
-    ``with_mask``. With a sampler that yields :class:`EpochIndex` (EpochSampler), an item depends on (seed, epoch,
+    a pixel wide or high and keeps what sticks out. Segmentations are read and checked where a step of the pipeline
+    has ``with_mask``. With a sampler that yields :class:`EpochIndex` (EpochSampler), an item depends on (seed, epoch,
     index) only, whatever the number of workers.
 
     Args:
@@ -61,6 +63,8 @@ class CocoDataset(MMDetCocoDataset):
             )
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             file = read_checked(path, self._field, tuple(classes), training=not self.test_mode)
+        if self._with_masks:
+            check_segmentations(file, name_file(self.ann_file, self._field))
         wanted = set(classes)
         self.cat_ids = [category.id for category in file.categories if category.name in wanted]
         self.cat2label = {number: label for label, number in enumerate(self.cat_ids)}

@@ -1,7 +1,8 @@
 """Draws the 'shapes' data set: coloured shapes over textured backgrounds, as COCO JSON and PNG.
 
-An image depends on (seed, split, index) and on the image size only, so a larger set begins with the images of a
-smaller one. Boxes are tight on what can be seen of a shape: after clipping at the border and behind later shapes.
+An image depends on (seed, split, index), on the image size and on the form only, so a larger set begins with the images
+of a smaller one. Boxes and masks are of what can be seen of a shape: after clipping at the border and behind later
+shapes. The panoptic form has backgrounds of several kinds, which panoptic annotations name: see shapes_panoptic.py.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from pycocotools import mask as rle
 
+from mmcondetr.datasets.panoptic_png import write_panoptic_png
+from mmcondetr.datasets.shapes_panoptic import STUFF_CLASSES, StuffPainter, describe_segments
 from mmcondetr.errors import UserError
 
 SHAPES_CLASSES = ('circle', 'triangle', 'square', 'star', 'cross', 'ring')
 SHAPES_PALETTE = ((220, 20, 60), (0, 160, 80), (30, 90, 230), (250, 170, 30), (150, 60, 200), (0, 170, 190))
-VERSION = 1  # of the drawing code: another version's images are drawn again
+VERSION = 2  # of the drawing code: another version's images are drawn again
 MARKER = 'shapes.json'  # written last and renamed with the folder, so a folder that has it is complete
 
 _SPLITS = ('train', 'val')
@@ -39,12 +43,17 @@ class DrawnImage(NamedTuple):
         boxes: (n, 4) xywh in pixels, tight on the visible part.
         labels: (n,) indices into :data:`SHAPES_CLASSES`.
         areas: (n,) visible pixels.
+        owner: (size, size) the shape that is on top at each pixel, -1 for the background.
+        stuff: (size, size) indices into :data:`~mmcondetr.datasets.shapes_panoptic.STUFF_CLASSES` of the background,
+            also behind shapes; None in the plain form.
     """
 
     pixels: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     areas: np.ndarray
+    owner: np.ndarray
+    stuff: np.ndarray | None
 
 
 def _star(points: int, inner: float) -> np.ndarray:
@@ -132,9 +141,13 @@ def _place(rng: np.random.Generator, owner: np.ndarray, full_areas: list[int], s
     return None
 
 
-def draw_image(rng: np.random.Generator, size: int) -> DrawnImage:
-    """Draw one image of size x size pixels with 1 to 6 shapes."""
-    pixels = _texture(rng, size, rng.uniform(30, 225, 3), blotches=22.0, grain=rng.uniform(2, 12))
+def draw_image(rng: np.random.Generator, size: int, panoptic: bool = False) -> DrawnImage:
+    """Draw one image of size x size pixels with 1 to 6 shapes, over one texture or over several kinds of background."""
+    stuff = None
+    if panoptic:
+        pixels, stuff = StuffPainter(_texture).paint(rng, size)
+    else:
+        pixels = _texture(rng, size, rng.uniform(30, 225, 3), blotches=22.0, grain=rng.uniform(2, 12))
     owner = np.full((size, size), -1, np.int64)
     full_areas: list[int] = []
     labels: list[int] = []
@@ -159,27 +172,45 @@ def draw_image(rng: np.random.Generator, size: int) -> DrawnImage:
         np.array(boxes, np.int64).reshape(-1, 4),
         np.array(labels, np.int64),
         np.array(areas, np.int64),
+        owner,
+        stuff,
     )
 
 
-def _write_split(root: Path, split: str, number: int, image_size: int, seed: int) -> None:
+def _encode_mask(mask: np.ndarray) -> dict:
+    """A (height, width) bool mask as COCO's compressed run lengths."""
+    encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode('ascii'))
+
+
+def _write_split(root: Path, split: str, number: int, image_size: int, seed: int, panoptic: bool) -> None:
     folder = root / split
     folder.mkdir()
-    images, annotations = [], []
+    images, annotations, panoptic_annotations = [], [], []
     for index in range(number):
-        drawn = draw_image(np.random.default_rng([seed, _SPLITS.index(split), index]), image_size)
+        drawn = draw_image(np.random.default_rng([seed, _SPLITS.index(split), index]), image_size, panoptic)
         name = f'{index:06d}.png'
         if not cv2.imwrite(str(folder / name), drawn.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise UserError(f'Could not write the image {folder / name} of the shapes data set.')
         images.append(dict(id=index + 1, file_name=name, width=image_size, height=image_size))
-        for box, label, area in zip(drawn.boxes.tolist(), drawn.labels.tolist(), drawn.areas.tolist()):
-            annotations.append(
-                dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1, bbox=box, area=area, iscrowd=0)
-            )
+        shapes = zip(drawn.boxes.tolist(), drawn.labels.tolist(), drawn.areas.tolist())
+        for shape, (box, label, area) in enumerate(shapes):
+            where = dict(bbox=box, area=area, iscrowd=0, segmentation=_encode_mask(drawn.owner == shape))
+            annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1, **where))
+        if panoptic:
+            segment_ids, segments = describe_segments(drawn.owner, drawn.labels, drawn.stuff, len(SHAPES_CLASSES))
+            write_panoptic_png(root / f'panoptic_{split}' / name, segment_ids)
+            panoptic_annotations.append(dict(image_id=index + 1, file_name=name, segments_info=segments))
     categories = [dict(id=label + 1, name=name) for label, name in enumerate(SHAPES_CLASSES)]
-    target = root / 'annotations' / f'{split}.json'
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    target = root / 'annotations'
+    target.mkdir(exist_ok=True)
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (target / f'{split}.json').write_text(json.dumps(content))
+    if panoptic:
+        kinds = [dict(id=len(categories) + 1 + label, name=name) for label, name in enumerate(STUFF_CLASSES)]
+        both = [dict(category, isthing=1) for category in categories] + [dict(kind, isthing=0) for kind in kinds]
+        content = dict(images=images, annotations=panoptic_annotations, categories=both)
+        (target / f'panoptic_{split}.json').write_text(json.dumps(content))
 
 
 def read_marker(root: str | os.PathLike) -> dict | None:
@@ -191,9 +222,17 @@ def read_marker(root: str | os.PathLike) -> dict | None:
 
 
 def generate_shapes(
-    root: str | os.PathLike, num_train: int = 2000, num_val: int = 200, image_size: int = 128, seed: int = 0
+    root: str | os.PathLike,
+    num_train: int = 2000,
+    num_val: int = 200,
+    image_size: int = 128,
+    seed: int = 0,
+    panoptic: bool = False,
 ) -> bool:
-    """Write the data set to root/{train,val}/*.png and root/annotations/{train,val}.json.
+    """Write the data set to root/{train,val}/*.png and root/annotations/{train,val}.json, with masks.
+
+    The panoptic form has other images, and root/panoptic_{train,val}/*.png and
+    root/annotations/panoptic_{train,val}.json beside them, in COCO's panoptic format.
 
     The set is written to a folder beside ``root`` and renamed, so that ``root`` is complete or absent. A complete set
     of the same parameters is kept as it is.
@@ -209,7 +248,7 @@ def generate_shapes(
         if parameters[name] < least:
             raise UserError(f'Shapes data set: {name}={parameters[name]} is too small, the least is {least}.')
     root = Path(os.path.abspath(root))
-    wanted = dict(parameters, version=VERSION)
+    wanted = dict(parameters, panoptic=panoptic, version=VERSION)
     if read_marker(root) == wanted:
         return False
     if root.exists() and read_marker(root) is None and (not root.is_dir() or any(root.iterdir())):
@@ -221,8 +260,8 @@ def generate_shapes(
     with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as temporary:
         new = Path(temporary) / 'new'
         new.mkdir()
-        _write_split(new, 'train', num_train, image_size, seed)
-        _write_split(new, 'val', num_val, image_size, seed)
+        _write_split(new, 'train', num_train, image_size, seed, panoptic)
+        _write_split(new, 'val', num_val, image_size, seed, panoptic)
         (new / MARKER).write_text(json.dumps(wanted))
         _replace_folder(new, root, Path(temporary) / 'old', wanted)
     return True

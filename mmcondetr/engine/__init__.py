@@ -4,6 +4,14 @@ from mmcondetr.engine.amp import CPUAmpOptimWrapper
 from mmcondetr.engine.check_classes_hook import CheckClassesHook
 from mmcondetr.engine.checkpoint_hook import CheckpointHook
 from mmcondetr.engine.coco_metric import CocoMetric
+from mmcondetr.engine.coco_panoptic_metric import CocoPanopticMetric
 from mmcondetr.engine.match_classes_hook import MatchClassesHook
 
-__all__ = ['CPUAmpOptimWrapper', 'CheckClassesHook', 'CheckpointHook', 'CocoMetric', 'MatchClassesHook']
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'CheckClassesHook',
+    'CheckpointHook',
+    'CocoMetric',
+    'CocoPanopticMetric',
+    'MatchClassesHook',
+]

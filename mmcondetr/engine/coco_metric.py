@@ -12,6 +12,7 @@ from mmengine.fileio import get_local_path
 from mmcondetr.datasets.annotation_checks import Columns, has_part_inside, some
 from mmcondetr.datasets.annotation_file import AnnotationFile, name_file
 from mmcondetr.datasets.annotations import read_checked
+from mmcondetr.datasets.segmentation import check_segmentations
 from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
 
@@ -71,6 +72,8 @@ class CocoMetric(MMDetCocoMetric):
         with get_local_path(ann_file, backend_args=backend_args) as path, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # the data set has said them of the same file
             file = read_checked(path, _SOURCE, training=False)
+        if 'segm' in self.metrics:
+            check_segmentations(file, name_file(ann_file, _SOURCE))
         self._coco_api = to_pycocotools(file, name_file(ann_file, _SOURCE), 'segm' in self.metrics)
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -1,0 +1,49 @@
+"""COCO's panoptic PNG: each pixel's colour is the id of its segment, R + 256 G + 65536 B; 0 is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import mmengine.fileio
+import numpy as np
+
+from mmcondetr.errors import UserError
+
+_WEIGHTS = np.array([65536, 256, 1], np.int64)  # of OpenCV's blue, green and red
+
+
+def write_panoptic_png(path: str | os.PathLike, segment_ids: np.ndarray) -> None:
+    """Write segment ids (height, width), 0 to 2^24 - 1; makes the folder.
+
+    Raises:
+        UserError: The file could not be written.
+    """
+    pixels = np.stack([segment_ids >> 16 & 255, segment_ids >> 8 & 255, segment_ids & 255], axis=-1).astype(np.uint8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        raise UserError(f'Could not write the panoptic image {path}.')
+
+
+def read_panoptic_png(path: str, field: str, backend_args: dict | None = None) -> np.ndarray:
+    """Segment ids (height, width) int64.
+
+    Args:
+        field: Where the config says the folder, for messages.
+
+    Raises:
+        UserError: The file is missing, or no 8-bit colour image.
+    """
+    try:
+        data = mmengine.fileio.get(path, backend_args=backend_args)
+    except OSError as error:
+        raise UserError(f"Panoptic image '{path}' ({field}) cannot be read: {error.strerror or error}.") from error
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        found = 'cannot be decoded' if pixels is None else f'has shape {pixels.shape} and type {pixels.dtype}'
+        raise UserError(
+            f"Panoptic image '{path}' ({field}) must be a PNG with three channels of 8 bits, whose colours are segment "
+            f'ids (R + 256 G + 65536 B); it {found}.'
+        )
+    return pixels.astype(np.int64) @ _WEIGHTS

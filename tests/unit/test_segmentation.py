@@ -1,0 +1,117 @@
+"""Instance masks of COCO JSON: what cannot be rasterised is named, with its file and field."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from pycocotools import mask as rle
+
+from mmcondetr.datasets.segmentation import decode_counts
+from mmcondetr.datasets.shapes import generate_shapes
+from mmcondetr.errors import UserError
+from mmcondetr.registry import DATASETS, METRICS
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmdet')
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    flat = mask.ravel(order='F').astype(int)
+    borders = np.flatnonzero(np.diff(flat)) + 1
+    lengths = np.diff([0, *borders, flat.size]).tolist()
+    return lengths if flat[0] == 0 else [0, *lengths]
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_compressed_run_lengths_are_those_of_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.kron(rng.random((5, 7)) < 0.5, np.ones((1 + 40 * seed, 9), bool))
+    counts = rle.encode(np.asfortranarray(mask, np.uint8))['counts'].decode()
+    assert decode_counts(counts) == run_lengths(mask)
+
+
+@pytest.mark.parametrize('text', ['', 'o', '\x01', 'é', 'P' * 40 + '0'])
+def test_text_that_is_no_run_lengths(text):
+    assert decode_counts(text) is None
+
+
+def write(tmp_path, segmentation, iscrowd=0):
+    """One image of 40 x 30 (width x height) with one annotation."""
+    annotation = dict(id=7, image_id=1, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=iscrowd)
+    if segmentation is not None:
+        annotation['segmentation'] = segmentation
+    data = dict(
+        images=[dict(id=1, file_name='1.png', width=40, height=30)],
+        annotations=[annotation],
+        categories=[dict(id=1, name='cat')],
+    )
+    (tmp_path / 'val.json').write_text(json.dumps(data))
+    return str(tmp_path / 'val.json')
+
+
+def build(ann_file, with_mask=True):
+    return DATASETS.build(
+        dict(
+            type='mmcondetr.CocoDataset',
+            ann_file=ann_file,
+            metainfo=dict(classes=('cat',)),
+            data_prefix=dict(img=''),
+            check_images=False,
+            pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=with_mask)],
+        )
+    )
+
+
+WRONG = {
+    'is missing': None,
+    'is empty: a list without polygons': [],
+    'holds a polygon of 4 numbers': [[1, 1, 5, 5]],
+    'holds a polygon of 7 numbers': [[1, 1, 5, 5, 9, 9, 3]],
+    'is not a list of finite numbers': [[1, 1, float('nan'), 5, 9, 9]],
+    'a polygon outside the image: x 50 to 60, y 1 to 5': [[50, 1, 60, 1, 60, 5]],
+    r'has size \[40, 30\] \(height, width\), but the image is \[30, 40\]': dict(size=[40, 30], counts=[1200]),
+    'whose sum is 1100, not height x width = 1200': dict(size=[30, 40], counts=[1000, 100]),
+    'is empty: no pixel is set': dict(size=[30, 40], counts=[1200]),
+    'has counts that are no compressed run lengths': dict(size=[30, 40], counts='o'),
+    'neither a string nor a list': dict(size=[30, 40], counts=None),
+    'is a str, but must be': 'polygon',
+}
+
+
+@pytest.mark.parametrize('message', WRONG)
+def test_wrong_masks_stop_before_training_and_testing(tmp_path, message):
+    path = write(tmp_path, WRONG[message])
+    where = r"val.json' \(train_dataloader.dataset.ann_file\): \$.annotations\[0\].segmentation \(id 7, image 1\) .*"
+    with pytest.raises(UserError, match=where + message):
+        build(path)
+    with pytest.raises(UserError, match=message):
+        METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric=['bbox', 'segm']))
+    build(path, with_mask=False)
+    METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='bbox'))
+
+
+@pytest.mark.parametrize('iscrowd', [0, 1])
+@pytest.mark.parametrize(
+    'segmentation',
+    [[[5, 5, 25, 5, 25, 25]], [[30, 20, 60, 20, 60, 50]], dict(size=[30, 40], counts=[500, 100, 600])],
+    ids=['polygon', 'sticks out', 'uncompressed'],
+)
+def test_right_masks_load(tmp_path, segmentation, iscrowd):
+    dataset = build(write(tmp_path, segmentation, iscrowd))
+    item = dataset.pipeline(dict(dataset.get_data_info(0), ori_shape=(30, 40)))
+    assert item['gt_masks'].masks.shape == (1, 30, 40) and item['gt_masks'].masks.sum() > 40
+    assert item['gt_ignore_flags'].tolist() == [bool(iscrowd)]
+
+
+def test_shapes_have_masks_that_fit_their_boxes(tmp_path):
+    generate_shapes(tmp_path / 'set', num_train=6, num_val=1, image_size=64)
+    data = json.loads((tmp_path / 'set/annotations/train.json').read_text())
+    for annotation in data['annotations']:
+        encoded = dict(annotation['segmentation'], counts=annotation['segmentation']['counts'].encode())
+        assert rle.area(encoded) == annotation['area']
+        assert rle.toBbox(encoded).tolist() == annotation['bbox']
