@@ -37,3 +37,13 @@ def run_tool(source_environment):
         return subprocess.run(command, cwd=cwd, env=source_environment, capture_output=True, text=True, timeout=timeout)
 
     return run
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked ``cuda`` are skipped where PyTorch sees no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker('cuda'):
+                item.add_marker(pytest.mark.skip(reason='needs CUDA'))

@@ -239,7 +239,7 @@ def test_deformable_attention_as_mmcv_calls_it_on_a_gpu():
         assert ours.abs().max() > 0 and torch.allclose(ours, theirs, atol=1e-12)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+@pytest.mark.cuda
 def test_mmdets_losses_and_attention_run_on_a_gpu():
     from mmcv.ops import MultiScaleDeformableAttention
     from mmdet.models.losses import FocalLoss

@@ -1,1 +1,1 @@
-"""Lanes: sets of packages, each installed into a fresh environment and tested; docs/compatibility.md has the results."""
+"""Lanes: sets of packages, each installed into a fresh environment and tested: docs/compatibility.md."""

@@ -1,6 +1,6 @@
-"""Run the quick tests with each supported set of packages, in a fresh environment each, and write down what came of it.
+"""Run the quick tests with each supported set of packages, each in a fresh environment.
 
-    python tools/lanes.py                    # every lane, one after the other: hours on two cores, 8 GB of disk at a time
+    python tools/lanes.py                    # every lane, one after the other; up to 8 GB of disk at a time
     python tools/lanes.py oldest onedl       # these
     python tools/lanes.py --page             # only docs/compatibility.md from the results that there are
 
@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument('--work-dir', default='work_dirs/lanes', help='where environments and logs go')
     parser.add_argument('--out', default=str(ROOT / 'docs' / 'compatibility'), help='folder of the result files')
     parser.add_argument('--keep', action='store_true', help='leave the environments there (up to 8 GB each)')
+    parser.add_argument(
+        '--reuse', action='store_true', help='take environments that are there (from --keep) as they are'
+    )
     parser.add_argument('--limit', type=float, default=7200, help='seconds that each step may take (default: 7200)')
     parser.add_argument('--page', action='store_true', help='run nothing; write the table of docs/compatibility.md')
     args = parser.parse_args()
@@ -39,7 +42,7 @@ def main() -> int:
     for name in [] if args.page else args.lanes or LANES:
         print(f'{name}: {LANES[name].what}', flush=True)
         try:
-            result = run_lane(LANES[name], ROOT, work, args.keep, args.limit)
+            result = run_lane(LANES[name], ROOT, work, args.keep, args.reuse, args.limit)
         except LaneError as error:
             print(f'  {error}')
             good = False

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-QUICK = ('-m', 'not slow')
-"""What a lane runs unless it says otherwise: the tests that start no training, all of them."""
+QUICK = (
+    'tests/unit/test_compat.py',
+    *(f'tests/unit/test_{part}.py' for part in ('backbone', 'attention', 'detector', 'head', 'matching')),
+    *(f'tests/unit/test_{part}.py' for part in ('checkpoint_io', 'checkpoints', 'hooks', 'samplers')),
+    *(f'tests/unit/test_{part}.py' for part in ('coco', 'coco_metric', 'inference', 'visualization_record')),
+    'tests/integration/test_amp.py',
+)
+"""What a lane runs unless it says otherwise: what touches other packages, and one training from a command line."""
 
 TEST_TOOLS = ('pytest>=7', 'hypothesis')
 
@@ -18,7 +24,8 @@ class Lane:
         name: of the lane and its result file.
         what: it is for; the first cell of its row in docs/compatibility.md.
         python: the minor version, '3.11'.
-        installs: arguments of ``pip install``, one call each, in this order, in a fresh environment. ``.`` is the source.
+        installs: arguments of ``pip install``, one call each, in this order, in a fresh environment;
+            ``.`` is the source.
         tests: arguments of pytest.
         environment: variables for pip (such as those that choose what mmcv builds).
     """

@@ -44,13 +44,12 @@ def _cells(result: dict) -> list[str]:
 
 
 def _notes(result: dict) -> list[str]:
-    about = f'- `{result["lane"]}`: {result["outcome"]}, {result["date"]}, commit {result["commit"][:10]}, {result["machine"]}'
+    about = f'- `{result["lane"]}`: {result["outcome"]}, {result["date"]}, commit {result["commit"][:10]}'
+    about += f', {result["machine"]}'
     if 'transformers' in result.get('versions', {}):
         about += f', transformers {result["versions"]["transformers"]}'
     if 'test_seconds' in result:
         about += f'; installed in {result["install_seconds"]} s, tested in {result["test_seconds"]} s beside other work'
-    if result['tests'] != ['-m', 'not slow']:
-        about += f'; `pytest {" ".join(result["tests"])}`'
     if result['outcome'] == 'not installed':
         about += f' (`pip install {result["step"]}`)'
     about += '.'

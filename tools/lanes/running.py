@@ -76,17 +76,19 @@ def _call(command: list[str], log, cwd: Path, environment: dict, limit: float) -
         return 124
 
 
-def run_lane(lane: Lane, source: Path, work: Path, keep: bool, limit: float) -> dict:
+def run_lane(lane: Lane, source: Path, work: Path, keep: bool, reuse: bool, limit: float) -> dict:
     """Run ``lane`` on the committed state of ``source`` under ``work``; returns what its result file holds.
 
-    ``limit`` are the seconds that each step may take. ``keep`` leaves the environment there (several GB).
+    ``limit`` are the seconds that each step may take. ``keep`` leaves the environment there (several GB), ``reuse``
+    takes one that is there.
 
     Raises:
         LaneError: there is no such Python on this machine.
     """
     python = find_python(lane.python)
     home = (work / lane.name).resolve()
-    shutil.rmtree(home, ignore_errors=True)
+    reuse = reuse and (home / 'venv').is_dir()
+    shutil.rmtree(home / 'source' if reuse else home, ignore_errors=True)
     (home / 'source').mkdir(parents=True)
     subprocess.run(f'git archive HEAD | tar -x -C {home / "source"}', shell=True, cwd=source, check=True)
     commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=source, capture_output=True, text=True).stdout.strip()
@@ -99,7 +101,7 @@ def run_lane(lane: Lane, source: Path, work: Path, keep: bool, limit: float) -> 
     with open(work / f'{lane.name}.log', 'w') as log:
         steps = [[python, '-m', 'venv', str(home / 'venv')]]
         steps += [[inside, '-m', 'pip', 'install', '-q', *arguments] for arguments in lane.installs]
-        for step in steps:
+        for step in [] if reuse else steps:
             if _call(step, log, home / 'source', environment, limit):
                 return result | dict(outcome='not installed', step=' '.join(step[4:]))
         result['install_seconds'] = round(time.monotonic() - started)

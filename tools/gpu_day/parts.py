@@ -1,0 +1,68 @@
+"""The parts of the GPU day, in order: what each runs, and for how long at most. Together at most 40 minutes."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+START = 'configs/shapes/conditional-detr_r18_small_shapes-start.safetensors'
+SYSTEMS = ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    Attributes:
+        name: of the part, its folder and its log.
+        what: it shows.
+        limit: seconds after which it is stopped.
+        command: what runs, with ``{out}`` for its folder.
+    """
+
+    name: str
+    what: str
+    limit: int
+    command: tuple[str, ...]
+
+
+def parts(args: Namespace) -> list[Part]:
+    """All parts with these arguments of the command line; at tiny sizes and on the CPU for a rehearsal."""
+    tiny = args.rehearse
+    device = 'cpu' if tiny else 'cuda'
+    python = sys.executable
+    worker = (python, '-m', 'tools.gpu_day.worker')
+    sizes = ('--device', device, *(('--tiny',) if tiny else ()))
+    benchmark = (python, 'tools/benchmark.py', '--device', device, '--out', '{out}', '--name', device)
+    if tiny:
+        benchmark += ('--height', '64', '--width', '64', '--queries', '4', '--repeats', '1', '--models', 'r50')
+        benchmark += ('--parts', 'queries', '--growth-queries', '4', '--implementations', 'mmcondetr-optimized')
+    convergence = (python, 'tools/convergence.py', '--work-dir', '{out}/runs', '--out', '{out}', '--backbone', START)
+    if tiny:
+        convergence += ('--systems', 'conditional-detr', '--seeds', '0', '--epochs', '1', '--base', '{out}/base.py')
+    else:
+        convergence += ('--systems', *SYSTEMS, *args.more_systems, '--seeds', '0', '1', '--epochs', '12')
+    tests = ('--override-ini', 'addopts=--import-mode=importlib', '-p', 'no:cacheprovider', '-q')
+    return [
+        Part(
+            'cuda-tests',
+            'the tests that need CUDA',
+            180,
+            (python, '-m', 'pytest', *tests, '-m', 'cuda', 'tests/unit', '--junitxml', '{out}/junit.xml'),
+        ),
+        Part('parity', 'CUDA against the CPU, and against mmdet', 240, (*worker, 'parity', '{out}', *sizes)),
+        Part('amp', 'training in float16 and bfloat16', 180, (*worker, 'amp', '{out}', *sizes)),
+        Part('resume', 'killed and resumed, against an unbroken run', 180, (*worker, 'resume', '{out}', *sizes)),
+        Part('benchmark', "the benchmark's cells on the GPU", 540, benchmark),
+        Part('compile', 'torch.compile: graphs, agreement, speed', 180, (*worker, 'compile', '{out}', *sizes)),
+        Part('convergence', 'two seeds of the systems at small scale', 600, convergence),
+        Part(
+            'overfit',
+            'an R50 on 16 images of COCO128',
+            300,
+            (*worker, 'overfit', '{out}', *sizes, *(('--coco128', args.coco128) if args.coco128 else ())),
+        ),
+    ]
