@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+import mmengine.runner  # noqa: F401  (from here on mmengine's own checkpoints can be read)
 import torch
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
-import mmengine.runner  # noqa: F401  (from here on mmengine's own checkpoints can be read)
 from tools.gpu_day.parts import ROOT
 
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tests/parity'), str(ROOT / 'tests/integration')]
