@@ -38,7 +38,7 @@ def _cells(result: dict) -> list[str]:
         first('mmdet', 'onedl-mmdetection'),
     ]
     cells += [first('mmengine', 'onedl-mmengine'), first('mmcv', 'mmcv-lite', 'onedl-mmcv'), first('numpy')]
-    if 'passed' not in result:
+    if result.get('passed') is None:
         return [*cells, result['outcome'], '', '']
     return [*cells, *(str(result[name]) for name in ('passed', 'failed', 'skipped'))]
 
