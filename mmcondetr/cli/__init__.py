@@ -19,6 +19,7 @@ COMMANDS = {
     'train': 'train a detector',
     'test': 'evaluate a checkpoint',
     'predict': 'find objects in images, folders and videos: pictures and a COCO JSON',
+    'analyze': 'compare predictions with the truth: AP by class, confusions, kinds of errors, the worst images',
     'visualize-attention': 'draw where a detector looks',
     'attention-extremities': 'measure whether heads attend to the extremities of boxes',
     'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",

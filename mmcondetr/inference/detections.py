@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.errors import UserError
-from mmcondetr.inference.drawing import draw_boxes
+from mmcondetr.inference.drawing import colour_of, draw_boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,8 @@ class Detections:
         """
         order = np.argsort(self.confidence, kind='stable')  # the best is drawn last, on top
         texts = [f'{self.names[i]} {self.confidence[i]:.2f}' if captions else '' for i in order]
-        picture = draw_boxes(read_image(self.image), self.xyxy[order], self.class_id[order], texts)
+        colours = [colour_of(int(self.class_id[i])) for i in order]
+        picture = draw_boxes(read_image(self.image), self.xyxy[order], colours, texts)
         if path is not None:
             save_picture(picture, path)
         return picture

@@ -25,14 +25,18 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_boxes(
-    pixels: np.ndarray, boxes: np.ndarray, labels: Sequence[int], captions: Sequence[str], scale: float | None = None
+    pixels: np.ndarray,
+    boxes: np.ndarray,
+    colours: Sequence[tuple[int, int, int]],
+    captions: Sequence[str],
+    scale: float | None = None,
 ) -> Image.Image:
     """Draw boxes on a copy of an image, the last one on top.
 
     Args:
         pixels: (height, width, 3) uint8, BGR.
         boxes: (n, 4), xyxy in pixels.
-        labels: class of each, which chooses its colour.
+        colours: RGB of each.
         captions: text above each box; '' draws none.
         scale: of lines and letters; by the image's size where None.
     """
@@ -41,8 +45,7 @@ def draw_boxes(
     height, width = pixels.shape[:2]
     scale = max(height, width) / 900 if scale is None else scale
     line, font = max(1, round(2.5 * scale)), _font(max(9, round(15 * scale)))
-    for box, label, caption in zip(boxes, labels, captions):
-        colour = colour_of(int(label))
+    for box, colour, caption in zip(boxes, colours, captions):
         x1, y1, x2, y2 = (float(side) for side in box)
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
         if caption:

@@ -1,0 +1,136 @@
+"""What is compared: the objects of every image as they are and as they were predicted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcondetr.datasets.own_data import load_json
+from mmcondetr.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image. Boxes are xyxy in pixels; G objects of the truth, P predictions, best first.
+
+    Attributes:
+        path: of the image.
+        true_boxes: (G, 4).
+        true_labels: (G,).
+        crowd: (G,) bool: groups of objects, in which predictions are neither right nor wrong.
+        boxes: (P, 4).
+        scores: (P,).
+        labels: (P,).
+    """
+
+    path: str
+    true_boxes: np.ndarray
+    true_labels: np.ndarray
+    crowd: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def make_sample(path: str, truth: Sequence[tuple], predicted: Sequence[tuple]) -> Sample:
+    """From (box, label, crowd) and (box, score, label) of one image."""
+    predicted = sorted(predicted, key=lambda one: -one[1])
+    return Sample(
+        path,
+        np.array([box for box, *_ in truth], dtype=float).reshape(-1, 4),
+        np.array([label for _, label, _ in truth], dtype=int),
+        np.array([crowd for *_, crowd in truth], dtype=bool),
+        np.array([box for box, *_ in predicted], dtype=float).reshape(-1, 4),
+        np.array([score for _, score, _ in predicted], dtype=float),
+        np.array([label for *_, label in predicted], dtype=int),
+    )
+
+
+def read_samples(truth: str, predictions: str, images: str | None = None) -> tuple[list[Sample], tuple[str, ...]]:
+    """Two COCO JSONs, the second as ``mmcondetr predict`` writes it; images are joined by name, classes by name.
+
+    Args:
+        truth: annotations.
+        predictions: the same with a score for each annotation.
+        images: folder of the images, for the pictures; the truth's own folder where None.
+
+    Returns:
+        - one sample for each image of the truth that was predicted on;
+        - class names by label.
+
+    Raises:
+        UserError: a file cannot be read, predictions lack scores, or no image or no class is in both.
+    """
+    true, found = load_json(Path(truth)), load_json(Path(predictions))
+    names = tuple(category['name'] for category in true['categories'])
+    true_label = {category['id']: names.index(category['name']) for category in true['categories']}
+    label = {c['id']: names.index(c['name']) for c in found['categories'] if c['name'] in names}
+    if not label:
+        predicted_names = ', '.join(category['name'] for category in found['categories'])
+        raise UserError(
+            f"'{truth}' and '{predictions}' have no class in common: {', '.join(names)}, and {predicted_names}."
+        )
+    by_name = {_base(image['file_name']): image['id'] for image in found['images']}
+    if len(by_name) < len(found['images']):
+        raise UserError(f"'{predictions}' has several images of one name, so that they cannot be told apart.")
+    shared = [image for image in true['images'] if _base(image['file_name']) in by_name]
+    if not shared:
+        raise UserError(f"'{truth}' and '{predictions}' have no image in common, by their names.")
+    truths, predicted = _by_image(true), _by_image(found)
+    root = images or os.path.dirname(os.path.abspath(truth))
+    samples = []
+    for image in shared:
+        actual = [
+            (_xyxy(entry['bbox']), true_label[entry['category_id']], bool(entry.get('iscrowd', 0)))
+            for entry in truths.get(image['id'], ())
+            if entry['category_id'] in true_label
+        ]
+        entries = predicted.get(by_name[_base(image['file_name'])], ())
+        if any('score' not in entry for entry in entries):
+            raise UserError(f"'{predictions}' has annotations without a score: it holds no predictions.")
+        guesses = [
+            (_xyxy(entry['bbox']), entry['score'], label[entry['category_id']])
+            for entry in entries
+            if entry['category_id'] in label
+        ]
+        samples.append(make_sample(os.path.join(root, image['file_name']), actual, guesses))
+    return samples, names
+
+
+def _base(name: str) -> str:
+    return os.path.basename(name)
+
+
+def _by_image(content: dict[str, Any]) -> dict[Any, list[dict]]:
+    found: dict[Any, list[dict]] = {}
+    for entry in content['annotations']:
+        found.setdefault(entry['image_id'], []).append(entry)
+    return found
+
+
+def _xyxy(box: Sequence[float]) -> list[float]:
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of boxes (n, 4) and (m, 4), xyxy: (n, m)."""
+    shared = _shared(boxes, others)
+    area, other = ((b[:, 2:] - b[:, :2]).clip(0).prod(axis=1) for b in (boxes, others))
+    return shared / np.maximum(area[:, None] + other[None] - shared, 1e-12)
+
+
+def covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The part of each of the boxes (n, 4) that lies in each of the others (m, 4): (n, m)."""
+    return _shared(boxes, others) / np.maximum((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1), 1e-12)[:, None]
+
+
+def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return (high - low).clip(0).prod(axis=2)

@@ -1,0 +1,71 @@
+"""Compare predictions with the truth: AP by class, confusions, kinds of errors (TIDE), and the worst images as a page.
+
+    mmcondetr analyze my_config.py work_dirs/my_config/best.pth --out analysis
+    mmcondetr analyze --truth val.json --predictions predictions/predictions.json --images photos/
+
+The first form predicts on the config's validation images; the second takes what mmcondetr predict wrote, of which all
+scores should be there (--score-threshold 0), or AP is too low. Writes OUT/analysis.html and OUT/analysis.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from rich.progress import track
+
+from mmcondetr.analysis.error_report import to_lines, write_analysis
+from mmcondetr.analysis.samples import Sample, make_sample, read_samples
+from mmcondetr.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', nargs='?', help="a config's path, or the name of one of ours")
+    parser.add_argument('checkpoint', nargs='?', help='a checkpoint that fits it')
+    parser.add_argument('--part', choices=('val', 'test', 'train'), default='val', help='of the data (default: val)')
+    parser.add_argument('--truth', help='instead of a config: a COCO JSON')
+    parser.add_argument('--predictions', help='with --truth: a COCO JSON with scores, as mmcondetr predict writes it')
+    parser.add_argument('--images', help="with --truth: the images' folder (default: that of the truth)")
+    parser.add_argument('--out', default='analysis', help='the folder to write (default: analysis)')
+    parser.add_argument('--score-threshold', type=float, default=0.3, help='of what counts as found (default: 0.3)')
+    parser.add_argument('--worst', type=int, default=12, help='images to show (default: 12)')
+    parser.add_argument('--batch-size', type=int, default=1, help='the most images at once (default: 1)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU where there is one)')
+
+
+def run(args: argparse.Namespace) -> None:
+    if (args.config is None) == (args.truth is None):
+        raise UserError('Give CONFIG and CHECKPOINT, or --truth and --predictions.')
+    if args.truth is not None:
+        if args.predictions is None:
+            raise UserError('--truth needs --predictions.')
+        samples, names = read_samples(args.truth, args.predictions, args.images)
+        title = f'{args.predictions} against {args.truth}'
+    else:
+        if args.checkpoint is None:
+            raise UserError('A config needs a checkpoint after it.')
+        samples, names = _predict(args)
+        title = f'{os.path.basename(args.checkpoint)} on {len(samples)} images ({args.part})'
+    figures = write_analysis(samples, names, args.out, args.score_threshold, args.worst, title)
+    print('\n'.join(to_lines(figures)))
+    print(f'wrote {Path(args.out) / "analysis.html"} and {Path(args.out) / "analysis.json"}')
+
+
+def _predict(args: argparse.Namespace) -> tuple[list[Sample], tuple[str, ...]]:
+    """Predictions of every score, not clipped, as in an evaluation."""
+    from mmdet.registry import DATASETS
+
+    from mmcondetr.inference.predictor import Detector
+
+    detector = Detector(args.config, args.checkpoint, args.device)
+    dataset = DATASETS.build(dict(detector.model.cfg[f'{args.part}_dataloader'].dataset, test_mode=True))
+    names = tuple(dataset.metainfo['classes'])
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    found = detector.stream((info['img_path'] for info in infos), 0.0, args.batch_size, clip=False)
+    samples = []
+    for info, one in zip(infos, track(found, 'predicting', total=len(infos), transient=True)):
+        truth = [(entry['bbox'], entry['bbox_label'], entry['ignore_flag']) for entry in info['instances']]
+        predicted = list(zip(one.xyxy.tolist(), one.confidence.tolist(), one.class_id.tolist()))
+        samples.append(make_sample(info['img_path'], truth, predicted))
+    return samples, names
