@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,3 +35,8 @@ def check_finite(losses: Mapping[str, Tensor], images: Sequence[str]) -> None:
         f'image {spoilt}; nothing was updated. Look at the image and its boxes, the learning rate and, under --amp, '
         'the precision.'
     )
+
+
+def image_name(samples: Sequence[Any], image: int) -> str:
+    """The file of one image of the batch, for messages."""
+    return samples[image].metainfo.get('img_path', f'number {image} of the batch')

@@ -1,4 +1,4 @@
-"""Attention: the encoder's, and the decoder's self-attention and conditional cross-attention (§3.2, eq. 3).
+"""Attention: the decoder's self-attention and conditional cross-attention (§3.2, eq. 3).
 
 A query and a key may come in several parts, content and spatial, that are projected apart and concatenated in every
 head, so that the attention logit is the sum of a content and a spatial inner product:
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmcondetr.layers.dropout import applies
 from mmcondetr.layers.dropout_attention import dropout_attention
-from mmcondetr.layers.linear import Linear, linear
+from mmcondetr.layers.linear import Linear
 from mmcondetr.registry import MODELS
 
 
@@ -96,39 +96,11 @@ def check_heads(embed_dims: int, num_heads: int) -> None:
         )
 
 
-def _output_projection(embed_dims: int) -> nn.Linear:
+def output_projection(embed_dims: int) -> nn.Linear:
+    """The linear layer after attention, its bias zero at the start."""
     projection = Linear(embed_dims, embed_dims)
     nn.init.zeros_(projection.bias)
     return projection
-
-
-@MODELS.register_module()
-class EncoderSelfAttention(nn.Module):
-    """Self-attention of the memory tokens: positions are added to queries and keys, not to values (DETR's).
-
-    Args:
-        embed_dims: D.
-        num_heads: H.
-        dropout: of the attention weights.
-    """
-
-    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        check_heads(embed_dims, num_heads)
-        self.embed_dims = embed_dims
-        # One weight for q, k and v, as in nn.MultiheadAttention: Xavier then gives all three its bound for (3D, D).
-        self.in_proj = Linear(embed_dims, 3 * embed_dims)
-        nn.init.zeros_(self.in_proj.bias)
-        self.attention = DotProductAttention(num_heads, dropout)
-        self.out_proj = _output_projection(embed_dims)
-
-    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from every token to every token: tokens (B, S, D), position (B or 1, S, D) -> (B, S, D)."""
-        both = 2 * self.embed_dims
-        weight, bias = self.in_proj.weight, self.in_proj.bias
-        q, k = linear(tokens + position, weight[:both], bias[:both]).chunk(2, dim=-1)
-        v = linear(tokens, weight[both:], bias[both:])
-        return self.out_proj(self.attention((q,), (k,), v, mask))
 
 
 @MODELS.register_module()
@@ -150,7 +122,7 @@ class SelfAttention(nn.Module):
         self.key_position_proj = Linear(embed_dims, embed_dims)
         self.value_proj = Linear(embed_dims, embed_dims)
         self.attention = DotProductAttention(num_heads, dropout)
-        self.out_proj = _output_projection(embed_dims)
+        self.out_proj = output_projection(embed_dims)
 
     def forward(self, f: Tensor, object_query: Tensor) -> Tensor:
         """Attend from every query to every query: f (B, N, D), object_query (B or 1, N, D) -> (B, N, D)."""
@@ -182,7 +154,7 @@ class ConditionalCrossAttention(nn.Module):
         self.key_position_proj = Linear(embed_dims, embed_dims)
         self.value_proj = Linear(embed_dims, embed_dims)
         self.attention = DotProductAttention(num_heads, dropout)
-        self.out_proj = _output_projection(embed_dims)
+        self.out_proj = output_projection(embed_dims)
 
     def forward(self, c_q: Tensor, p_q: Tensor, memory: Memory) -> Tensor:
         """Attend from every query to the memory: c_q (B, N, D), p_q (B or 1, N, D) -> (B, N, D)."""

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mmcondetr.checkpoints.adapting import accept_any_checkpoint
 from mmcondetr.errors import NonFiniteLossError, UserError
+from mmcondetr.layers.precision import image_name
 from mmcondetr.models.attention import Memory
-from mmcondetr.models.head import image_name
 from mmcondetr.registry import MODELS
 
 

@@ -8,8 +8,38 @@ from torch import Tensor, nn
 from mmcondetr.layers import checkpointing
 from mmcondetr.layers.dropout import Dropout
 from mmcondetr.layers.feed_forward import FeedForward, xavier_linear
-from mmcondetr.models.attention import EncoderSelfAttention
+from mmcondetr.layers.linear import Linear, linear
+from mmcondetr.models.attention import DotProductAttention, check_heads, output_projection
 from mmcondetr.registry import MODELS
+
+
+@MODELS.register_module()
+class EncoderSelfAttention(nn.Module):
+    """Self-attention of the memory tokens: positions are added to queries and keys, not to values (DETR's).
+
+    Args:
+        embed_dims: D.
+        num_heads: H.
+        dropout: of the attention weights.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_heads(embed_dims, num_heads)
+        self.embed_dims = embed_dims
+        # One weight for q, k and v, as in nn.MultiheadAttention: Xavier then gives all three its bound for (3D, D).
+        self.in_proj = Linear(embed_dims, 3 * embed_dims)
+        nn.init.zeros_(self.in_proj.bias)
+        self.attention = DotProductAttention(num_heads, dropout)
+        self.out_proj = output_projection(embed_dims)
+
+    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from every token to every token: tokens (B, S, D), position (B or 1, S, D) -> (B, S, D)."""
+        both = 2 * self.embed_dims
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        q, k = linear(tokens + position, weight[:both], bias[:both]).chunk(2, dim=-1)
+        v = linear(tokens, weight[both:], bias[both:])
+        return self.out_proj(self.attention((q,), (k,), v, mask))
 
 
 @MODELS.register_module()

@@ -1,7 +1,5 @@
 """The prediction head, shared by all decoder layers: class logits, boxes (eq. 1), losses and post-processing."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from mmdet.models.layers import MLP
@@ -12,7 +10,7 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmcondetr.layers.precision import check_finite, full_precision
+from mmcondetr.layers.precision import check_finite, full_precision, image_name
 from mmcondetr.models.matching import Matches
 from mmcondetr.registry import MODELS, TASK_UTILS
 
@@ -99,8 +97,7 @@ class ConditionalDETRHead(BaseModule):
             samples: the images' sizes and ground truth (xyxy boxes in pixels of the resized image).
 
         Returns:
-            Scalars named as mmdet names them: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer and
-            ``d0.loss_cls`` ... of the layers before.
+            Scalars by mmdet's names: ``loss_cls``, ``loss_bbox``, ``loss_iou``; of earlier layers ``d0.loss_cls`` ...
 
         Raises:
             NonFiniteLossError: naming image, layer and term.
@@ -143,8 +140,8 @@ class ConditionalDETRHead(BaseModule):
         )
         return dict(
             loss_cls=self.classification_loss(logits, matches, torch.cat(labels)[target_index], num_boxes),
-            loss_bbox=_sum_matches(distance, matches, logits.shape) / num_boxes,
-            loss_iou=_sum_matches(giou, matches, logits.shape) / num_boxes,
+            loss_bbox=matches.sum(distance, logits.shape) / num_boxes,
+            loss_iou=matches.sum(giou, logits.shape) / num_boxes,
         )
 
     def classification_loss(self, logits: Tensor, matches: Matches, classes: Tensor, num_boxes: Tensor) -> Tensor:
@@ -202,17 +199,3 @@ class ConditionalDETRHead(BaseModule):
                 2
             )  # none: no Resize
         return InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
-
-
-def _sum_matches(values: Tensor, matches: Matches, shape: Sequence[int]) -> Tensor:
-    """Sum one value a pair (M, ) into (L, B)."""
-    table = values.new_zeros(shape[0] * shape[1])
-    values = values.reshape(-1)[
-        : len(matches.image)
-    ]  # where there is no pair, mmdet's L1 loss gives one number for all
-    return table.index_add(0, matches.layer * shape[1] + matches.image, values).view(shape[0], shape[1])
-
-
-def image_name(samples: SampleList, image: int) -> str:
-    """The file of one image of the batch, for messages."""
-    return samples[image].metainfo.get('img_path', f'number {image} of the batch')

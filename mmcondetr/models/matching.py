@@ -3,7 +3,10 @@
 One cost tensor for all layers and images, one transfer to the host, one assignment a layer and image.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,28 +18,31 @@ from torch.nn.utils.rnn import pad_sequence
 from mmcondetr.registry import TASK_UTILS
 
 
-class Matches:
-    """Which prediction has which ground truth: index vectors of one length, one entry a matched pair.
+class Matches(NamedTuple):
+    """Which prediction has which ground truth: index vectors of one length M, one entry a matched pair.
 
-    Args:
+    Attributes:
         layer: decoder layer of the pair.
         image: image of the pair.
         query: object query of the pair.
         target: ground truth of the pair, counted within its image.
     """
 
-    def __init__(self, layer: Tensor, image: Tensor, query: Tensor, target: Tensor) -> None:
-        self.layer, self.image, self.query, self.target = layer, image, query, target
+    layer: Tensor
+    image: Tensor
+    query: Tensor
+    target: Tensor
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor, Tensor]:
         """Index into (L, B, N, ...) tensors."""
         return self.layer, self.image, self.query
 
-    @property
-    def targets(self) -> tuple[Tensor, Tensor]:
-        """Index into (B, G, ...) tensors."""
-        return self.image, self.target
+    def sum(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        """Sum one value a pair, (M,), into (L, B), the first two numbers of ``shape``."""
+        table = values.new_zeros(shape[0] * shape[1])
+        values = values.reshape(-1)[: len(self.image)]  # where there is no pair, mmdet's L1 loss gives one number
+        return table.index_add(0, self.layer * shape[1] + self.image, values).view(shape[0], shape[1])
 
 
 @TASK_UTILS.register_module()

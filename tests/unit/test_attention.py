@@ -7,12 +7,12 @@ from torch import nn
 from mmcondetr.models.attention import (
     ConditionalCrossAttention,
     DotProductAttention,
-    EncoderSelfAttention,
     FirstConditionalCrossAttention,
     Memory,
     SelfAttention,
     check_heads,
 )
+from mmcondetr.models.encoder import EncoderSelfAttention
 
 B, N, S, D, H = 2, 5, 7, 16, 4
 

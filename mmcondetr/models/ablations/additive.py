@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mmcondetr.layers.linear import linear
 from mmcondetr.models.ablations.reference_points import ZeroReferencePoint
-from mmcondetr.models.attention import EncoderSelfAttention, Memory
+from mmcondetr.models.attention import Memory
 from mmcondetr.models.decoder import ConditionalDecoderLayer
+from mmcondetr.models.encoder import EncoderSelfAttention
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.registry import MODELS
 
