@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from mmcondetr.checkpoints import classes
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.checkpoints.huggingface import write_configs
 from mmcondetr.checkpoints.reading import find_file, read
 from mmcondetr.checkpoints.renaming import check_complete, from_ours, is_dab, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES, Family
 from mmcondetr.checkpoints.source import RECORD, Source, examine, hash_tensors
 from mmcondetr.errors import UserError
+from mmcondetr.writing import replacing, replacing_folder
 
 TARGETS = ('mmcondetr', 'mmdet', 'authors', 'huggingface')
 _WITH_91_ROWS = ('authors', 'huggingface')
@@ -68,7 +67,8 @@ def convert(
         renamed = {name: value.half() if value.is_floating_point() else value for name, value in renamed.items()}
     record = _record(found, renamed, to, names, dc5)
     if to == 'huggingface':
-        _write_folder(target, lambda folder: _write_huggingface(folder, renamed, tensors, record, names, bool(dc5)))
+        with replacing_folder(target) as folder:
+            _write_huggingface(folder, renamed, tensors, record, names, bool(dc5))
     else:
         _write_file(target, renamed, record, to)
     rows = len(tensors[classes.HEAD[0]])
@@ -172,20 +172,3 @@ def _write_huggingface(
 ) -> None:
     write_configs(folder, ours, names, dc5)
     _save(folder / 'model.safetensors', renamed, record, 'huggingface', '.safetensors')
-
-
-def _write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under a temporary name; the old one goes after the new one is complete."""
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-    old = target.with_name(f'.{target.name}.{os.getpid()}.old')
-    temporary.mkdir()
-    try:
-        write(temporary)
-        if os.path.lexists(target):
-            os.replace(target, old)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.is_dir() and not target.exists():
-            os.replace(old, target)
-        shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code from them, written so that a kill leaves the old or the new one.
+"""Checkpoint files, read without running code from them.
 
 mmengine reads local files through :func:`load_file`, since mmcondetr.checkpoints.reading stands in its loader's place:
 ``load_from``, ``--resume``, ``init_cfg`` and DetInferencer alike.
@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import struct
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +17,7 @@ import torch
 from mmcondetr.compat.plain_values import AsksForCode, Refused
 from mmcondetr.compat.safe_loading import torch_load
 from mmcondetr.errors import UserError
+from mmcondetr.writing import replacing as replacing
 
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -92,47 +89,6 @@ def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
     if not isinstance(checkpoint, dict):
         raise UserError(f"Checkpoint '{path}' holds a {type(checkpoint).__name__}, not a dict of weights.")
     return checkpoint
-
-
-_UMASK = os.umask(0)
-os.umask(_UMASK)
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Lend a temporary name beside ``path``; what was written there takes its place at the end, or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes files that only their owner can read
-        with open(temporary, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # a folder cannot be opened everywhere; the rename itself is done
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def remove_leftovers(folder: str | os.PathLike) -> list[str]:
-    """Remove temporary files that a killed process left in ``folder``; returns their names."""
-    leftovers = sorted(path for path in Path(folder).glob('.*.tmp') if re.search(r'\.\d+\.tmp$', path.name))
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return [path.name for path in leftovers]
 
 
 def check_fits(module: torch.nn.Module, state_dict: dict, prefix: str = '') -> None:

@@ -11,7 +11,6 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmcondetr.compat.mmcv_stand_in import MissingMMCVOpError
 from mmcondetr.engine.launching import prepare_processes, stop
 from mmcondetr.errors import UserError
 
@@ -49,14 +48,6 @@ def build_runner(config: Config) -> Runner:
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
 
-def message_of(error: BaseException) -> str:
-    """The message alone, also of an error that a data loader's worker sent wrapped in its traceback."""
-    text = str(error.args[0]) if error.args else str(error)
-    if text.startswith('Caught ') and 'Original Traceback' in text:
-        text = text.rstrip().rsplit(f'{type(error).__name__}: ', 1)[-1]
-    return text
-
-
 def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int = USER_ERROR) -> int:
     """Call ``run``; returns the exit code.
 
@@ -69,10 +60,10 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
     """
     try:
         run()
-    except (UserError, MissingMMCVOpError) as error:
+    except UserError as error:
         rank = os.environ.get('RANK')
         where = f' (process {rank})' if rank not in (None, '0') else ''
-        print(f'error{where}: {message_of(error)}', file=sys.stderr)
+        print(f'error{where}: {error}', file=sys.stderr)
         return user_error
     except KeyboardInterrupt:
         hint = f': {resume_hint} goes on from the last checkpoint' if resume_hint else ''

@@ -15,8 +15,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from mmcondetr.errors import UserError
 
-class MissingMMCVOpError(RuntimeError):
+
+class MissingMMCVOpError(UserError):
     """A compiled mmcv op was called where only mmcv-lite is installed."""
 
 

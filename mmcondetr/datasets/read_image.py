@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from mmcv.transforms import Compose
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
 
 from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.errors import UserError
@@ -62,3 +66,19 @@ def _from_pil(image: Any) -> np.ndarray:
         raise UserError(f'An image must be a path, a numpy array or a PIL image, got {type(image).__name__}.')
     image = ImageOps.exif_transpose(image)
     return np.asarray(image if image.mode in ('L', 'I;16') else image.convert('RGB'))
+
+
+def array_pipeline(config: Config) -> Compose:
+    """The config's test pipeline, from an array instead of a file and without ground truth.
+
+    It takes ``dict(img=..., img_id=...)``, the image as :func:`read_image` gives it.
+    """
+    steps = [
+        step
+        for step in deepcopy(get_test_pipeline_cfg(config))
+        if not any(name in str(step['type']) for name in ('LoadImage', 'LoadAnnotations', 'LoadPanoptic'))
+    ]
+    for step in steps:  # an array has no path, and the packing step would ask for it
+        if 'meta_keys' in step:
+            step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
+    return Compose([dict(type='mmdet.LoadImageFromNDArray'), *steps])

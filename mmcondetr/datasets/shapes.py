@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from pycocotools import mask as rle
 from mmcondetr.datasets.panoptic_png import write_panoptic_png
 from mmcondetr.datasets.shapes_panoptic import STUFF_CLASSES, StuffPainter, describe_segments
 from mmcondetr.errors import UserError
+from mmcondetr.writing import replacing_folder
 
 SHAPES_CLASSES = ('circle', 'triangle', 'square', 'star', 'cross', 'ring')
 SHAPES_PALETTE = ((220, 20, 60), (0, 160, 80), (30, 90, 230), (250, 170, 30), (150, 60, 200), (0, 170, 190))
@@ -257,23 +256,12 @@ def generate_shapes(
             f'or remove this one.'
         )
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{root.name}-', dir=root.parent) as temporary:
-        new = Path(temporary) / 'new'
-        new.mkdir()
-        _write_split(new, 'train', num_train, image_size, seed, panoptic)
-        _write_split(new, 'val', num_val, image_size, seed, panoptic)
-        (new / MARKER).write_text(json.dumps(wanted))
-        _replace_folder(new, root, Path(temporary) / 'old', wanted)
-    return True
-
-
-def _replace_folder(new: Path, root: Path, old: Path, wanted: dict) -> None:
-    """Put ``new`` at ``root``; another process that drew the same set at the same time may have been faster."""
-    if root.is_dir():
-        os.rename(root, old)
     try:
-        os.rename(new, root)
-    except OSError:
+        with replacing_folder(root) as new:
+            _write_split(new, 'train', num_train, image_size, seed, panoptic)
+            _write_split(new, 'val', num_val, image_size, seed, panoptic)
+            (new / MARKER).write_text(json.dumps(wanted))
+    except OSError:  # another process that drew the same set at the same time may have been faster
         if read_marker(root) != wanted:
             raise
-    shutil.rmtree(old, ignore_errors=True)
+    return True

@@ -15,11 +15,11 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmcondetr.checkpoints.files import remove_leftovers, replacing
 from mmcondetr.datasets.random_state import get_random_state, set_random_state
 from mmcondetr.engine.resuming import advance, drawing_sampler
 from mmcondetr.errors import NonFiniteLossError
 from mmcondetr.registry import HOOKS
+from mmcondetr.writing import remove_leftovers, replacing
 
 
 @register_backend('mmcondetr_atomic')

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.inference.detections import Detections
+from mmcondetr.writing import replacing
 
 
 class CocoWriter:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmdet.utils import get_test_pipeline_cfg
 
-from mmcondetr.datasets.read_image import read_image
+from mmcondetr.datasets.read_image import array_pipeline, read_image
 from mmcondetr.errors import UserError
 from mmcondetr.inference.detections import Detections
 from mmcondetr.inference.load_detector import load_detector
@@ -65,7 +62,7 @@ class Detector:
             self.model.check_trained()
         if optimize:
             optimize_for_inference(self.model, PRECISIONS[optimize])
-        self._pipeline = _array_pipeline(self.model.cfg)
+        self._pipeline = array_pipeline(self.model.cfg)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -180,19 +177,6 @@ def _to_arrays(instances: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     order = np.argsort(-scores, kind='stable')
     boxes = instances.bboxes.float().cpu().numpy()[order]
     return boxes, scores[order], instances.labels.cpu().numpy().astype(np.int64)[order]
-
-
-def _array_pipeline(config: Any) -> Compose:
-    """The config's test pipeline, from an array instead of a file and without ground truth."""
-    steps = [
-        step
-        for step in deepcopy(get_test_pipeline_cfg(config))
-        if not any(name in str(step['type']) for name in ('LoadImage', 'LoadAnnotations', 'LoadPanoptic'))
-    ]
-    for step in steps:  # an array has no path, and the packing step would ask for it
-        if 'meta_keys' in step:
-            step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
-    return Compose([dict(type='mmdet.LoadImageFromNDArray'), *steps])
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

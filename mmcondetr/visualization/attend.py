@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import NamedTuple
 
 import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmdet.utils import get_test_pipeline_cfg
 from torch import nn
 
-from mmcondetr.datasets.read_image import read_image
+from mmcondetr.datasets.read_image import array_pipeline, read_image
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.record import record_attention
@@ -117,22 +114,23 @@ def attend(
         )
     if hasattr(model, 'check_trained'):  # ours; mmdet's own detectors load what fits
         model.check_trained()
-    data = _pipeline(model)(dict(img=pixels, img_id=0))
-    data = model.data_preprocessor(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]), False)
+    item = array_pipeline(model.cfg)(dict(img=pixels, img_id=0))
+    attention = record_item(model, item, layers, queries, encoder_layers)
+    return AttendedImage(pixels, attention, tuple(getattr(model, 'dataset_meta', {}).get('classes', ())))
+
+
+def record_item(
+    model: nn.Module,
+    item: dict,
+    layers: Sequence[int] | None = None,
+    queries: Sequence[int] | None = None,
+    encoder_layers: Sequence[int] = (),
+) -> ImageAttention:
+    """Run one item of a test pipeline through the model, recording its attention; arguments as :func:`attend`."""
+    data = model.data_preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False)
     with torch.no_grad(), record_attention(model, layers, queries, encoder_layers) as recorded:
         model(**data, mode='tensor')
-    names = getattr(model, 'dataset_meta', {}).get('classes', ())
-    return AttendedImage(pixels, recorded[0], tuple(names))
-
-
-def _pipeline(model: nn.Module) -> Compose:
-    """The model's test pipeline, from an array instead of a file and without ground truth."""
-    steps = [
-        step
-        for step in deepcopy(get_test_pipeline_cfg(model.cfg))
-        if not any(name in str(step['type']) for name in ('LoadImage', 'LoadAnnotations'))
-    ]
-    return Compose([dict(type='mmdet.LoadImageFromNDArray'), *steps])
+    return recorded[0]
 
 
 def to_rgb(pixels: np.ndarray) -> np.ndarray:

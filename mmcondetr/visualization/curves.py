@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mmcondetr.errors import UserError
+from mmcondetr.visualization.colours import OKABE_ITO
 from mmcondetr.visualization.panels import save_figure
 
 METRIC = 'coco/bbox_mAP'
-#: Okabe and Ito's colours, which can be told apart with any colour vision; markers say the same again.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
-MARKERS = 'osD^vPX'
+COLOURS = tuple(OKABE_ITO.values())
+MARKERS = 'osD^vPX'  # say the same again
 
 
 class Curve(NamedTuple):
@@ -76,17 +76,15 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
         UserError: there is no log, it cannot be read, or the metric is not in it.
     """
     path = Path(path)
-    logs = _find_logs(path)
     values: dict[int, float] = {}
     seen, by_epoch, in_training = set(), False, False
-    for log in logs:
-        for record in _read_records(log):
-            by_epoch = by_epoch or 'epoch' in record
-            training = 'iter' in record  # its step counts iterations, an evaluation's epochs where the loop does
-            seen |= {key for key in record if '/' in key or 'loss' in key}
-            if metric in record:
-                values[int(record['step'])] = float(record[metric])
-                in_training = in_training or training
+    for record in read_records(path):
+        by_epoch = by_epoch or 'epoch' in record
+        training = 'iter' in record  # its step counts iterations, an evaluation's epochs where the loop does
+        seen |= {key for key in record if '/' in key or 'loss' in key}
+        if metric in record:
+            values[int(record['step'])] = float(record[metric])
+            in_training = in_training or training
     if not values:
         known = ', '.join(sorted(seen))
         if not any('/' in key for key in seen):
@@ -149,6 +147,15 @@ def _draw(axes: Axes, metric: str, curves: Sequence[Curve]) -> None:
     axes.legend(frameon=False, loc='best')
 
 
+def read_records(path: str | os.PathLike) -> list[dict]:
+    """The objects of a log, or of all logs of a work directory in order of time: losses and evaluations.
+
+    Raises:
+        UserError: there is no log, or it cannot be read.
+    """
+    return [record for log in _find_logs(Path(path)) for record in _read_log(log)]
+
+
 def _find_logs(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -163,7 +170,7 @@ def _find_logs(path: Path) -> list[Path]:
     return logs
 
 
-def _read_records(log: Path) -> list[dict]:
+def _read_log(log: Path) -> list[dict]:
     """The log's objects; a last line that a kill cut short is left out with a warning."""
     try:
         lines = [line for line in log.read_text(encoding='utf-8').splitlines() if line.strip()]

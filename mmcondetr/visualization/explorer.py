@@ -21,12 +21,12 @@ import numpy as np
 from matplotlib import colormaps
 from torch import nn
 
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.visualization.attend import AttendedImage, Detection, Image, attend
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.maps import KINDS
 from mmcondetr.visualization.panels import COLOUR_MAP
 from mmcondetr.visualization.record import resolve_layers
+from mmcondetr.writing import replacing
 
 LARGEST_SIDE = 1280  # of the image in the page, in pixels
 LARGEST_MAPS = 4_000_000  # bytes of maps before they are zipped; a DC5 model's detection takes 482 400 of them

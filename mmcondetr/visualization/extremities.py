@@ -28,9 +28,9 @@ import torch
 from torch import nn
 
 from mmcondetr.errors import UserError
+from mmcondetr.visualization.attend import record_item
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.maps import KINDS, TokenGrid
-from mmcondetr.visualization.record import record_attention
 
 REGIONS = ('left', 'right', 'top', 'bottom', 'inside', 'outside')
 EDGES = slice(0, 4)
@@ -149,7 +149,7 @@ def measure_extremities(
     images = len(dataset) if limit is None else min(limit, len(dataset))
     shares, chance, skipped, index = [], [], 0, layer
     for number in range(images):
-        attention = _record(model, dataset[number], layer)
+        attention = record_item(model, dataset[number], [layer])
         index = attention.layers[0]
         boxes = attention.boxes[-1]
         confident = attention.scores[-1].max(dim=-1).values >= score_threshold
@@ -171,10 +171,3 @@ def measure_extremities(
     return ExtremityTable(
         index, kind, table.mean(axis=0), errors, np.concatenate(chance).mean(axis=0), len(table), skipped, images
     )
-
-
-def _record(model: nn.Module, item: dict, layer: int) -> ImageAttention:
-    data = model.data_preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False)
-    with torch.no_grad(), record_attention(model, layers=[layer]) as recorded:
-        model(**data, mode='tensor')
-    return recorded[0]

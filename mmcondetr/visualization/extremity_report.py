@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmcondetr import markdown
-from mmcondetr.checkpoints.files import replacing
+from mmcondetr.visualization.colours import OKABE_ITO
 from mmcondetr.visualization.extremities import BAND, EDGES, REGIONS, ExtremityTable
 from mmcondetr.visualization.panels import save_figure
+from mmcondetr.writing import replacing
 
-COLOURS = ('#0072B2', '#56B4E9', '#D55E00', '#E69F00', '#009E73', '#BBBBBB')  # Okabe and Ito; outside grey
+COLOURS = (*(OKABE_ITO[name] for name in ('blue', 'sky', 'vermilion', 'orange', 'green')), '#BBBBBB')  # outside: grey
 
 
 def summarise(table: ExtremityTable) -> str:

@@ -19,9 +19,9 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.attend import AttendedImage, Detection, to_rgb
+from mmcondetr.writing import replacing
 
 COLOUR_MAP = 'viridis'  # grows evenly in lightness, so that it also reads in grey and with any colour vision
 BOX_COLOUR = '#ff3b6b'

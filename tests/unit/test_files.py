@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmcondetr.checkpoints.files import check_fits, load_file, remove_leftovers, replacing
+from mmcondetr.checkpoints.files import check_fits, load_file
 from mmcondetr.errors import UserError
 
 
@@ -118,32 +118,6 @@ def test_a_checkpoint_that_is_no_dict(tmp_path):
     torch.save(torch.zeros(2), tmp_path / 'tensor.pth')
     with pytest.raises(UserError, match='holds a Tensor, not a dict'):
         load_file(tmp_path / 'tensor.pth')
-
-
-def test_replacing_keeps_the_old_file_when_writing_fails(good, monkeypatch):
-    before = good.read_bytes()
-    with pytest.raises(RuntimeError, match='disk full'):
-        with replacing(good) as temporary:
-            temporary.write_bytes(b'half')
-            raise RuntimeError('disk full')
-    assert good.read_bytes() == before and [path.name for path in good.parent.iterdir()] == ['good.pth']
-
-
-def test_replacing_syncs_before_it_renames(good, monkeypatch):
-    calls = []
-    monkeypatch.setattr(os, 'fsync', lambda descriptor, real=os.fsync: (calls.append('fsync'), real(descriptor)))
-    monkeypatch.setattr(os, 'replace', lambda *paths, real=os.replace: (calls.append('replace'), real(*paths)))
-    with replacing(good) as temporary:
-        assert temporary.parent == good.parent, 'a rename is atomic inside one file system only'
-        temporary.write_bytes(b'new')
-    assert good.read_bytes() == b'new' and calls[:2] == ['fsync', 'replace']
-
-
-def test_leftovers_of_a_killed_process_are_removed(good):
-    (good.parent / '.epoch_3.pth.4711.tmp').write_bytes(b'half')
-    (good.parent / '.mine.tmp').write_bytes(b'of somebody else')
-    assert remove_leftovers(good.parent) == ['.epoch_3.pth.4711.tmp']
-    assert sorted(path.name for path in good.parent.iterdir()) == ['.mine.tmp', 'good.pth']
 
 
 def test_check_fits_lists_every_kind_of_difference():

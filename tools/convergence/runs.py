@@ -69,7 +69,7 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
         raise UserError(f"--base: config '{base.filename}' is not one of a Conditional DETR, which gives all sizes.")
     config = Config(base._cfg_dict.to_dict())
     model = Config.fromfile(find_config(SYSTEMS[system])).model.to_dict()
-    config.model = model if system in MAIN_SYSTEMS else _shrink(model, config.model)
+    config.model = model if system in MAIN_SYSTEMS else shrink_model(model, config.model)
     _set_classes(config.model['bbox_head'], base.model.bbox_head.num_classes)
     config.load_from, config.resume = None, False
     config.model.backbone.init_cfg = backbone and dict(type='Pretrained', checkpoint=backbone, prefix='backbone.')
@@ -82,8 +82,8 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
     return config
 
 
-def _shrink(model: dict, small: Mapping[str, Any]) -> dict:
-    """A COCO model with the small one's sizes, backbone and neck."""
+def shrink_model(model: dict, small: Mapping[str, Any]) -> dict:
+    """A COCO model of any system with the sizes, classes, backbone and neck of a small Conditional DETR."""
     layer = small['decoder']['layer']
     sizes = {name: layer[name] for name in ('embed_dims', 'num_heads', 'feedforward_channels', 'dropout')}
     sizes['num_queries'] = small['num_queries']
@@ -101,6 +101,7 @@ def _shrink(model: dict, small: Mapping[str, Any]) -> dict:
     model['positional_encoding']['num_feats'] = small['positional_encoding']['num_feats']
     for name in ('backbone', 'neck', 'data_preprocessor', 'test_cfg'):
         model[name] = small[name]
+    _set_classes(model['bbox_head'], small['bbox_head']['num_classes'])
     return model
 
 

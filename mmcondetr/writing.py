@@ -1,0 +1,68 @@
+"""Files and folders that are there as a whole or not at all, whenever the process is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Lend a temporary name beside ``path``; what was written there takes its place at the end, or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes files that only their owner can read
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # a folder cannot be opened everywhere; the rename itself is done
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> list[str]:
+    """Remove temporary files that a killed process left in ``folder``; returns their names."""
+    leftovers = sorted(path for path in Path(folder).glob('.*.tmp') if re.search(r'\.\d+\.tmp$', path.name))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return [path.name for path in leftovers]
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Lend an empty folder beside ``path``; it takes the place of what is there at the end, or not at all."""
+    path = Path(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as scratch:
+        new, old = Path(scratch) / 'new', Path(scratch) / 'old'
+        new.mkdir()
+        yield new
+        if os.path.lexists(path):
+            os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except OSError:
+            if os.path.lexists(old) and not os.path.lexists(path):
+                os.rename(old, path)
+            raise
