@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os.path
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmcondetr.datasets.random_state import get_random_state, set_random_state
 from mmcondetr.engine.resuming import advance, drawing_sampler
+from mmcondetr.engine.written_files import WrittenFiles
 from mmcondetr.errors import NonFiniteLossError
 from mmcondetr.registry import HOOKS
 from mmcondetr.writing import remove_leftovers, replacing
@@ -57,6 +59,7 @@ class CheckpointHook(MMEngineCheckpointHook):
       training step. They are put back before the next step, when training goes on as when it is resumed, so that
       validation and the making of data loaders in between leave no trace in training.
     * Resuming an IterBasedTrainLoop does not load again the batches that were trained on.
+    * Only checkpoints that this run wrote into its own folder are removed, whatever the resumed one says of older ones.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -64,13 +67,21 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._pending: dict | None = None  # random state to put back before the next training step
         self._saving: dict | None = None  # what goes into the checkpoint that is being written
         self._loaded: dict | None = None  # what the checkpoint that was read holds
+        self._written = WrittenFiles(None, None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._loaded = checkpoint.get('random_state')
 
     def before_train(self, runner: Runner) -> None:
+        said = runner.message_hub.runtime_info  # mmengine takes paths to remove from it, and removes some at once
+        older = {key: said.pop(key) for key in list(said) if key.startswith(('keep_ckpt_ids', 'best_ckpt'))}
         super().before_train(runner)
-        if type(self.file_backend) is LocalBackend:
+        local = type(self.file_backend) is LocalBackend
+        if is_main_process():
+            self._written = WrittenFiles(self.out_dir if local else None, said.get('run') if runner.iter > 0 else None)
+            runner.message_hub.update_info('run', self._written.run)
+        self._take_over(runner, older)
+        if local:
             self.backend_args = dict(backend='mmcondetr_atomic')
             self.file_backend = get_file_backend(self.out_dir, backend_args=self.backend_args)
             if is_main_process():
@@ -80,6 +91,27 @@ class CheckpointHook(MMEngineCheckpointHook):
         if runner.iter > 0:
             self._resume(runner)
         self._keep_state()
+
+    def _take_over(self, runner: Runner, older: dict[str, Any]) -> None:
+        """Go on with the older checkpoints that the resumed one names and this run wrote."""
+        for key, path in older.items():
+            name = os.path.basename(path) if isinstance(path, str) else ''
+            if not key.startswith('best_ckpt') or name not in self._written:
+                continue
+            path = self.file_backend.join_path(self.out_dir, name)
+            runner.message_hub.update_info(key, path)
+            if key == 'best_ckpt' and hasattr(self, 'best_ckpt_path'):
+                self.best_ckpt_path = path
+            elif key != 'best_ckpt' and hasattr(self, 'best_ckpt_path_dict'):
+                self.best_ckpt_path_dict[key[len('best_ckpt_') :]] = path
+        if self.max_keep_ckpts > 0:
+            steps = older.get('keep_ckpt_ids')
+            steps = [step for step in steps if type(step) is int] if isinstance(steps, list) else []
+            steps = [step for step in steps if self.filename_tmpl.format(step) in self._written]
+            self.keep_ckpt_ids = deque(steps[-self.max_keep_ckpts :], self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            for step in steps[: -self.max_keep_ckpts]:
+                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
 
     def _resume(self, runner: Runner) -> None:
         if self._loaded is None or len(self._loaded['ranks']) != get_world_size():
@@ -117,6 +149,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self._saving is not None:
             checkpoint['random_state'] = self._saving
+        for path in (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()):
+            if path:
+                self._written.add(os.path.basename(path))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Write the checkpoint of ``step``, then the name of the latest, then remove what is too old.
@@ -131,6 +166,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         state = self._pending or get_random_state()
         seed = getattr(drawing_sampler(runner.train_dataloader), 'seed', None)
+        self._written.add(name)
         self._saving = dict(ranks=all_gather_object(state), sampler_seed=seed)
         runner.save_checkpoint(
             self.out_dir,
@@ -181,7 +217,12 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._remove(path)
 
     def _remove(self, path: str) -> None:
+        """Remove a checkpoint of ``out_dir``, if it is there and this run wrote it."""
+        folder, name = os.path.split(path)
+        if not is_main_process() or folder != str(self.out_dir).rstrip('/') or name not in self._written:
+            return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # some strategies write folders
             self.file_backend.rmtree(path)
+        self._written.discard(name)

@@ -170,3 +170,66 @@ def test_number_of_classes(tmp_path, outputs):
     with pytest.raises(UserError, match=message):
         runner.train()
     assert not runner.model.drawn, 'before anything is trained'
+
+
+def change_runtime_info(path: Path, **values) -> None:
+    checkpoint = load_file(path)
+    checkpoint['message_hub']['runtime_info'].update(values)
+    checkpoint['message_hub']['resumed_keys'].update(dict.fromkeys(values, True))
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize('kind', ['file', 'folder', 'neighbour'])
+def test_a_checkpoint_cannot_have_anything_removed(tmp_path, kind):
+    """mmengine removes what ``best_ckpt`` in the resumed checkpoint names."""
+    make_runner(tmp_path / 'run', epochs=1, measures=(0.1,), save_best='AP', rule='greater').train()
+    victim = tmp_path / 'run/notes.txt' if kind == 'neighbour' else tmp_path / 'victim'
+    if kind == 'folder':
+        victim.mkdir()
+        (victim / 'thesis.tex').write_text('years of work')
+    else:
+        victim.write_text('years of work')
+    change_runtime_info(tmp_path / 'run/epoch_1.pth', best_ckpt=str(victim), best_score=0.0)
+    runner = make_runner(tmp_path / 'run', epochs=3, measures=(0.3, 0.5), save_best='AP', rule='greater', resume=True)
+    runner.train()
+    assert victim.exists() and (kind != 'folder' or (victim / 'thesis.tex').exists())
+    assert 'best_AP_epoch_3.pth' in best(tmp_path / 'run')
+
+
+def test_resuming_into_another_folder_leaves_both_alone(tmp_path):
+    arguments = dict(save_best='AP', rule='greater', max_keep_ckpts=1)
+    make_runner(tmp_path / 'a', epochs=2, measures=(0.1, 0.2), **arguments).train()
+    make_runner(tmp_path / 'b', epochs=2, measures=(0.1, 0.2), save_best='AP', rule='greater').train()
+    before = names(tmp_path / 'a'), names(tmp_path / 'b')
+    change_runtime_info(tmp_path / 'a/epoch_2.pth', keep_ckpt_ids=[1, 2])
+    runner = make_runner(tmp_path / 'b', epochs=4, measures=(0.3, 0.4), resume=True, **arguments)
+    runner._load_from = str(tmp_path / 'a/epoch_2.pth')
+    runner.train()
+    assert names(tmp_path / 'a') == before[0]
+    assert set(before[1]) <= set(names(tmp_path / 'b')), 'of another run in the same folder'
+    assert 'epoch_3.pth' not in names(tmp_path / 'b') and 'epoch_4.pth' in names(tmp_path / 'b')
+    assert [name for name in best(tmp_path / 'b') if 'epoch_2' not in name] == ['best_AP_epoch_4.pth']
+
+
+def test_resuming_in_place_goes_on_removing_what_the_run_wrote(tmp_path):
+    arguments = dict(save_best='AP', rule='greater')
+    make_runner(tmp_path, epochs=3, measures=(0.1, 0.3, 0.2), max_keep_ckpts=3, **arguments).train()
+    make_runner(tmp_path, epochs=4, measures=(0.4,), max_keep_ckpts=2, resume=True, **arguments).train()
+    kept = [name for name in names(tmp_path) if name.endswith('.pth')]
+    assert kept == ['best_AP_epoch_4.pth', 'epoch_3.pth', 'epoch_4.pth']
+
+
+def test_a_fresh_run_in_a_used_folder_removes_nothing_of_the_former(tmp_path):
+    make_runner(tmp_path, epochs=4, max_keep_ckpts=4).train()
+    make_runner(tmp_path, epochs=2, max_keep_ckpts=1).train()
+    kept = [name for name in names(tmp_path) if name.endswith('.pth')]
+    assert kept == ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
+
+
+@pytest.mark.parametrize('values', [dict(keep_ckpt_ids='12'), dict(keep_ckpt_ids=['../x', None]), dict(best_ckpt=3)])
+def test_what_a_checkpoint_says_of_older_ones_may_be_of_any_type(tmp_path, values):
+    make_runner(tmp_path, epochs=1, max_keep_ckpts=1).train()
+    change_runtime_info(tmp_path / 'epoch_1.pth', **values)
+    arguments = dict(max_keep_ckpts=1, save_best='AP', rule='greater')
+    make_runner(tmp_path, epochs=2, measures=(0.2,), resume=True, **arguments).train()
+    assert 'epoch_2.pth' in names(tmp_path)

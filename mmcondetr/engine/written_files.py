@@ -1,0 +1,62 @@
+"""Which checkpoints a run has written: what it did not write, it does not remove."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+from mmcondetr.checkpoints.files import replacing
+
+_NAME = '.checkpoints.json'
+
+
+class WrittenFiles:
+    """The names of what a run has written into its folder, kept in a file there from one start to the next.
+
+    A checkpoint carries the number of its run. What it says about older files counts only where the folder is that
+    run's: ``--resume A/epoch_2.pth --work-dir B`` begins with an empty list, and so does a checkpoint of somebody else,
+    which could name any path.
+
+    Args:
+        folder: where the run writes; None where that is no local folder, and the list ends with the process.
+        run: the number in the checkpoint that is resumed, None at a fresh start.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None, run: str | None) -> None:
+        self._file = None if folder is None else Path(folder) / _NAME
+        self._names: set[str] = set()
+        known = self._read()
+        if run is not None and known.get('run') == run:
+            self.run = run
+            self._names.update(str(name) for name in known.get('names', ()))
+        else:
+            self.run = uuid.uuid4().hex
+
+    def _read(self) -> dict:
+        try:
+            known = json.loads(self._file.read_text()) if self._file else {}
+        except (OSError, ValueError):
+            known = {}
+        return known if isinstance(known, dict) else {}
+
+    def add(self, name: str) -> None:
+        """Note a name, before the file of that name is written."""
+        if name not in self._names:
+            self._names.add(name)
+            self._save()
+
+    def discard(self, name: str) -> None:
+        """Forget a name, after the file of that name was removed."""
+        if name in self._names:
+            self._names.remove(name)
+            self._save()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def _save(self) -> None:
+        if self._file is not None:
+            with replacing(self._file) as temporary:
+                temporary.write_text(json.dumps(dict(run=self.run, names=sorted(self._names))))
