@@ -16,6 +16,7 @@ from types import ModuleType
 #: Command -> the line that ``mmcondetr --help`` shows. Its module is imported when the command is given.
 COMMANDS = {
     'init': 'look at a data set (COCO, YOLO, Pascal VOC) and write a config for it',
+    'check': 'look at environment, config, annotations and images before training',
     'train': 'train a detector',
     'test': 'evaluate a checkpoint',
     'predict': 'find objects in images, folders and videos: pictures and a COCO JSON',

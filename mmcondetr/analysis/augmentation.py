@@ -1,0 +1,51 @@
+"""Training samples as they are in their files and as augmentation hands them to the model."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmcondetr.datasets.read_image import read_image
+from mmcondetr.inference.detections import name_of
+from mmcondetr.inference.drawing import colour_of, draw_boxes
+
+
+def draw_samples(dataset: Any, count: int = 6, times: int = 2, seed: int = 0) -> list[tuple[Image.Image, str]]:
+    """Some images with their boxes, each followed by what augmentation makes of it.
+
+    Args:
+        dataset: the training data, whose pipeline ends with PackDetInputs.
+        count: of images, spread over the data set.
+        times: each is augmented.
+        seed: of augmentation.
+    """
+    from mmengine.runner import set_random_seed
+
+    set_random_seed(seed)
+    names = dataset.metainfo.get('classes', ())
+    shown = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)):
+        info = dataset.get_data_info(int(index))
+        boxes = np.array([entry['bbox'] for entry in info['instances']]).reshape(-1, 4)
+        labels = [entry['bbox_label'] for entry in info['instances']]
+        name = os.path.basename(info['img_path'])
+        pixels = read_image(info['img_path'])
+        size = f'{pixels.shape[1]} x {pixels.shape[0]}'
+        shown.append((_draw(pixels, boxes, labels, names), f'{name} ({size})'))
+        for number in range(times):
+            packed = dataset[int(index)]
+            pixels = packed['inputs'].permute(1, 2, 0).numpy()
+            truth = packed['data_samples'].gt_instances
+            boxes = getattr(truth.bboxes, 'tensor', truth.bboxes).numpy()
+            size = f'{pixels.shape[1]} x {pixels.shape[0]}'
+            caption = f'{name}, augmented ({number + 1}), {size}'
+            shown.append((_draw(pixels, boxes, truth.labels.tolist(), names), caption))
+    return shown
+
+
+def _draw(pixels: np.ndarray, boxes: np.ndarray, labels: list[int], names: tuple[str, ...]) -> Image.Image:
+    colours = [colour_of(label) for label in labels]
+    return draw_boxes(np.ascontiguousarray(pixels), boxes, colours, [name_of(names, label) for label in labels])

@@ -1,0 +1,145 @@
+"""Every annotation and every image of a data set, looked at before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmcondetr.datasets.annotation_file import read_annotations
+from mmcondetr.datasets.annotations import examine
+from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.errors import UserError
+
+SHOWN = 5  # examples named in a line
+THREADS = min(16, 2 * (os.cpu_count() or 1))  # decoding releases the GIL
+
+
+@dataclass
+class Part:
+    """What is known of the training, validation or test data.
+
+    Attributes:
+        name: 'train', 'val' or 'test'.
+        ann_file: its annotations.
+        errors: one line each: training or evaluating would fail or go wrong.
+        warnings: one line each.
+        statistics: see :func:`mmcondetr.datasets.annotations.examine`.
+        digests: SHA-256 by image path.
+        looks: a hash of what is seen (64 bits), by image path.
+    """
+
+    name: str
+    ann_file: str
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    statistics: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, int] = field(default_factory=dict)
+
+
+def look_at_annotations(name: str, ann_file: str, classes: Sequence[str]) -> Part:
+    """The annotation file of a part."""
+    part = Part(name, ann_file)
+    report = examine(ann_file, tuple(classes), training=name == 'train')
+    part.errors = [f"{name}, '{ann_file}': {finding}" for finding in report.errors]
+    part.warnings = [f"{name}, '{ann_file}': {finding}" for finding in report.warnings]
+    part.statistics = report.statistics
+    return part
+
+
+def image_entries(ann_file: str, folder: str) -> list[dict[str, Any]]:
+    """Path, width and height of every image that an annotation file lists."""
+    return [
+        dict(
+            img_path=os.path.join(folder, image.file_name),
+            width=int(image.width),
+            height=int(image.height),
+            ann_file=ann_file,
+        )
+        for image in read_annotations(ann_file).images
+    ]
+
+
+def look_at_images(part: Part, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Decode every image on several threads, filling in the part; yields each path when it has been looked at."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for entry, (error, digest, look) in zip(entries, pool.map(_look_at, entries)):
+            path = entry['img_path']
+            if error:
+                part.errors.append(f'{part.name}: {error}')
+            else:
+                part.digests[path], part.looks[path] = digest, look
+            yield path
+
+
+def _look_at(entry: dict[str, Any]) -> tuple[str, str, int]:
+    """(error or '', SHA-256 of the file, hash of what is seen)."""
+    try:
+        pixels = LoadImage().transform(dict(entry))['img']
+        with open(entry['img_path'], 'rb') as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+    except (UserError, OSError) as error:
+        return str(error), '', 0
+    grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), (17, 16), interpolation=cv2.INTER_AREA).astype(int)
+    steps = grey[:, 1:] - grey[:, :-1]
+    if np.abs(steps).max() < 3:  # an empty picture looks like every other
+        return '', digest, 0
+    return '', digest, int(''.join('1' if step > 0 else '0' for step in steps.ravel()), 2)
+
+
+def find_copies(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
+    """Images that are there twice.
+
+    Returns:
+        - errors: the same file in training and in validation or test, which makes the measured AP a fiction;
+        - warnings: the same file twice in a part, and images of different parts that look alike.
+    """
+    errors, warnings = [], []
+    for part in parts:
+        groups = _groups(part.digests)
+        copies = [paths for paths in groups.values() if len(paths) > 1]
+        if copies:
+            count = sum(len(paths) - 1 for paths in copies)
+            are = '1 image is a copy of another' if count == 1 else f'{count} images are copies of others'
+            warnings.append(f'{part.name}: {are}, such as {_names(copies[0])}')
+    by_name = {part.name: part for part in parts}
+    train = by_name.get('train')
+    for name in ('val', 'test'):
+        other = by_name.get(name)
+        if train is None or other is None or other.ann_file == train.ann_file:
+            continue
+        same = _pairs(train.digests, other.digests)
+        if same:
+            errors.append(f'{_are(len(same))} in train and in {name}, which must not share any: {_names(same[0])}')
+        known = {path for pair in same for path in pair}
+        alike = [pair for pair in _pairs(train.looks, other.looks) if not known & set(pair)]
+        if alike:
+            warnings.append(f'{len(alike)} images of {name} look like one of train, such as {_names(alike[0])}')
+    return errors, warnings
+
+
+def _are(count: int) -> str:
+    return f'{count} image is' if count == 1 else f'{count} images are'
+
+
+def _groups(values: dict[str, Any]) -> dict[Any, list[str]]:
+    groups: dict[Any, list[str]] = {}
+    for path, value in values.items():
+        groups.setdefault(value, []).append(path)
+    return groups
+
+
+def _pairs(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str]]:
+    first = {value: paths[0] for value, paths in _groups(one).items() if value}
+    return [(first[value], path) for path, value in other.items() if value in first]
+
+
+def _names(paths: Sequence[str]) -> str:
+    return ' and '.join(f"'{path}'" for path in paths[:SHOWN])

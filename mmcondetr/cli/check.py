@@ -1,0 +1,179 @@
+"""Look at everything before training: environment, config, every annotation and every image.
+
+    mmcondetr check my_config.py
+    mmcondetr check my_config.py --out checked --samples 12
+
+Prints a line for each error and warning and a table of counts and sizes, finds images that are there twice or in
+training and validation, and writes OUT/data.html with samples before and after augmentation. Exit code 1 if there is an
+error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from rich.progress import track
+
+from mmcondetr.analysis.augmentation import draw_samples
+from mmcondetr.analysis.data_check import Part, find_copies, image_entries, look_at_annotations, look_at_images
+from mmcondetr.analysis.environment_check import look_at_environment
+from mmcondetr.analysis.html_page import listing, pictures, table, write_page
+from mmcondetr.engine.config import load_config
+from mmcondetr.errors import UserError
+
+USER_ERROR = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('--out', default='data_check', help='the folder to write data.html to (default: data_check)')
+    parser.add_argument('--samples', type=int, default=6, help='training images to show (default: 6, 0 for none)')
+    parser.add_argument('--no-images', action='store_true', help='look at annotations only, at no image file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as of mmcondetr train')
+
+
+def run(args: argparse.Namespace) -> None:
+    rows, errors, warned = look_at_environment()
+    for name, version in rows:
+        print(f'{name}: {version}')
+    args.launcher, args.work_dir = 'none', None
+    config = load_config(args)
+    errors += _look_at_model(config)
+    datasets = _build_lazily(config, errors)
+    parts = [_look_at(name, dataset, args.no_images) for name, dataset in datasets.items()]
+    for part in parts:
+        errors += part.errors
+        warned += part.warnings
+    copies, maybe = find_copies(parts)
+    errors, warned = errors + copies, warned + maybe
+    head, lines = _statistics_table(parts)
+    print(
+        '\n'.join('  '.join(f'{str(cell):>{18 if i else 24}}' for i, cell in enumerate(row)) for row in [head, *lines])
+    )
+    shown: list = []
+    broken = any(part.errors for part in parts if part.name == 'train')
+    if args.samples and not broken and 'train' in datasets:
+        try:
+            shown = draw_samples(_build(config.train_dataloader.dataset), args.samples)
+        except UserError as error:
+            errors.append(f'train: {error}')
+    page = Path(args.out) / 'data.html'
+    write_page(page, f'Data of {args.config}', _sections(errors, warned, (head, lines), parts, shown))
+    print(f'wrote {page}')
+    for line in warned:
+        print(f'warning: {line}')
+    for line in errors:
+        print(f'error: {line}', file=sys.stderr)
+    if errors:
+        raise UserError(
+            f'{len(errors)} error{"s" * (len(errors) > 1)}, above, in the config {args.config} or its data.'
+        )
+    print('no errors')
+
+
+def _look_at_model(config: Config) -> list[str]:
+    """Build the model, without fetching weights, and look for the checkpoint that training starts from."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    if 'model' not in config:
+        return ['the config has no model']
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    settings, errors = deepcopy(config.model), []
+    if 'backbone' in settings:
+        settings.backbone.init_cfg = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            model = MODELS.build(settings)
+        outputs = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+        for name, dataset in _build_lazily(config, []).items():
+            classes = dataset.metainfo.get('classes', ())
+            if outputs is not None and len(classes) != outputs:
+                errors.append(f'model.bbox_head.num_classes={outputs}, but {name} has {len(classes)} classes')
+    except Exception as error:  # whatever a wrong setting makes a module raise is an error of the config
+        errors.append(f'the model cannot be built: {type(error).__name__}: {" ".join(str(error).split())}')
+    start = config.get('load_from')
+    if start and '://' not in start and not os.path.exists(start):
+        errors.append(f"load_from: checkpoint '{start}' does not exist")
+    return errors
+
+
+def _build(settings: Any, **more: Any) -> Any:
+    from mmdet.registry import DATASETS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return DATASETS.build(dict(settings, **more))
+
+
+def _build_lazily(config: Config, errors: list[str]) -> dict[str, Any]:
+    """The data sets, without reading their annotations, but for those that are generated; 'test' unless it is 'val'."""
+    found: dict[str, Any] = {}
+    for name in ('train', 'val', 'test'):
+        settings = (config.get(f'{name}_dataloader') or {}).get('dataset')
+        if settings is None:
+            continue
+        try:
+            dataset = _build(settings, lazy_init=settings.get('type') != 'mmcondetr.ShapesDataset')
+        except Exception as error:
+            errors.append(f'{name}_dataloader.dataset cannot be built: {" ".join(str(error).split())}')
+            continue
+        if not hasattr(dataset, 'ann_file'):
+            errors.append(f'{name}_dataloader.dataset: this command cannot look into a {type(dataset).__name__}')
+        elif name != 'test' or 'val' not in found or dataset.ann_file != found['val'].ann_file:
+            found[name] = dataset
+    return found
+
+
+def _look_at(name: str, dataset: Any, no_images: bool) -> Part:
+    part = look_at_annotations(name, dataset.ann_file, dataset.metainfo.get('classes', ()))
+    if no_images or not part.statistics:
+        return part
+    entries = image_entries(dataset.ann_file, dataset.data_prefix.get('img', ''))
+    for _ in track(look_at_images(part, entries), f'{name}: images', total=len(entries), transient=True):
+        pass
+    return part
+
+
+def _statistics_table(parts: Sequence[Part]) -> tuple[list[str], list[list[Any]]]:
+    """Counts and sizes, a column a part; then boxes by class."""
+    head = ['', *(part.name for part in parts)]
+    rows: list[list[Any]] = []
+    known = [part.statistics for part in parts]
+
+    def add(label: str, value) -> None:
+        rows.append([label, *(value(one) if one else '-' for one in known)])
+
+    add('images', lambda s: s['images'])
+    add('without boxes', lambda s: s['images_without_boxes'])
+    add('width (pixels)', lambda s: '{min:.0f} to {max:.0f}'.format(**s['image_width']))
+    add('height (pixels)', lambda s: '{min:.0f} to {max:.0f}'.format(**s['image_height']))
+    add('boxes', lambda s: s['annotations'])
+    add('boxes an image', lambda s: '{mean:.1f}, most {max}'.format(**s['boxes_per_image']))
+    add('small (< 32 x 32)', lambda s: s['boxes_by_area']['small'])
+    add('medium', lambda s: s['boxes_by_area']['medium'])
+    add('large (>= 96 x 96)', lambda s: s['boxes_by_area']['large'])
+    for name in dict.fromkeys(name for one in known if one for name in one['boxes_per_class']):
+        add(f'boxes of {name}', lambda s, name=name: s['boxes_per_class'].get(name, 0))
+    return head, rows
+
+
+def _sections(errors: list[str], warned: list[str], counts: tuple, parts: Sequence[Part], shown: list) -> list:
+    sections = [
+        (f'{len(errors)} errors', listing(errors, 'error') if errors else '<p>None.</p>'),
+        (f'{len(warned)} warnings', listing(warned) if warned else '<p>None.</p>'),
+        ('Counts and sizes', table(*counts)),
+        ('Files', listing([f'{part.name}: {part.ann_file}' for part in parts])),
+    ]
+    if shown:
+        sections.append(('Training samples, as they are and as the model gets them', pictures(shown)))
+    return sections

@@ -1,0 +1,67 @@
+"""mmcondetr check: what is wrong with data is one line each, and the exit code says so."""
+
+import json
+import shutil
+
+import pytest
+from own_data_files import make_shapes, write_yolo
+
+from mmcondetr.cli import main
+
+
+@pytest.fixture
+def config(tmp_path, capsys):
+    folder = write_yolo(make_shapes(tmp_path / 'shapes'), tmp_path / 'yolo')
+    assert main(['init', str(folder), '--out', str(tmp_path / 'my.py'), '--start', 'small']) == 0
+    capsys.readouterr()
+    return tmp_path / 'my.py'
+
+
+def check(config, *more) -> int:
+    return main(['check', str(config), '--out', str(config.parent / 'out'), *map(str, more)])
+
+
+def change(path, spoil):
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+
+
+def test_good_data(config, capsys):
+    assert check(config, '--samples', 2) == 0
+    said = capsys.readouterr().out
+    assert 'no errors' in said and 'torch: ' in said
+    boxes = len(json.loads((config.parent / 'yolo' / 'coco_train.json').read_text())['annotations'])
+    assert any(line.split()[:2] == ['boxes', str(boxes)] for line in said.splitlines())
+    page = (config.parent / 'out' / 'data.html').read_text()
+    assert page.count('data:image/jpeg') == 6 and 'augmented (2)' in page
+
+
+def test_what_is_wrong_is_a_line_each(config, capsys):
+    yolo = config.parent / 'yolo'
+    images = sorted((yolo / 'images' / 'train').glob('*.png'))
+    images[0].write_bytes(images[0].read_bytes()[:200])
+    images[1].unlink()
+    held_out = sorted((yolo / 'images' / 'val').glob('*.png'))
+    shutil.copy(images[2], held_out[0])
+    change(yolo / 'coco_val.json', lambda content: content['annotations'][0].update(category_id=77))
+    assert check(config) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 5 and errors[-1].startswith('error: 4 errors')
+    for part in (images[0].name, images[1].name, '77', '1 image is in train and in val'):
+        assert sum(part in line for line in errors[:-1]) >= 1, part
+    assert '4 errors' in (config.parent / 'out' / 'data.html').read_text()
+
+
+def test_a_config_that_does_not_fit_its_data(config, capsys):
+    config.write_text(config.read_text().replace('num_classes=6', 'num_classes=5') + "load_from = 'gone.pth'\n")
+    assert check(config, '--no-images', '--samples', 0) == 1
+    said = capsys.readouterr().err
+    assert 'num_classes=5, but train has 6 classes' in said and "checkpoint 'gone.pth' does not exist" in said
+
+
+def test_copies_within_a_part_are_a_warning(config, capsys):
+    images = sorted((config.parent / 'yolo' / 'images' / 'train').glob('*.png'))
+    shutil.copy(images[0], images[1])
+    assert check(config, '--samples', 0) == 0
+    assert 'warning: train: 1 image is a copy of another' in capsys.readouterr().out
