@@ -60,7 +60,8 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
         where: the URL, if the file came from one.
 
     Raises:
-        UserError: a state dict holds something else than tensors, or the SHA-256 in the record is not the tensors'.
+        UserError: a state dict holds something else than tensors or numbers that are not finite, or the SHA-256 in the
+            record is not the tensors'.
     """
     where = where or path
     found = find_tensors(checkpoint)
@@ -68,6 +69,7 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
         return None
     tensors = _strip_wrapper(found)
     family = recognise(tensors)
+    _check_finite(tensors, path, infinite=family is not None)  # others may mask with -inf
     if family is None:
         return Source(tensors, None, None, None, {}, where)
     meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}
@@ -100,6 +102,22 @@ def _check_tensors(tensors: Mapping[str, Any], path: str) -> None:
     if wrong:
         raise UserError(
             f"Checkpoint '{path}' holds values that are no tensors in its state dict: {', '.join(wrong[:12])}."
+        )
+
+
+def _check_finite(tensors: Mapping[str, Any], path: str, infinite: bool) -> None:
+    """Weights that are NaN give a plausible AP: pycocotools takes an IoU that is NaN for a match."""
+    floating = {
+        name: value
+        for name, value in tensors.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.element_size() > 1
+    }
+    wrong = [name for name, value in floating.items() if not (value.isfinite() if infinite else ~value.isnan()).all()]
+    if wrong:
+        shown = ', '.join(wrong[:5]) + (', ...' if len(wrong) > 5 else '')
+        raise UserError(
+            f"Checkpoint '{path}' holds NaN or infinite numbers in {len(wrong)} of {len(tensors)} tensors ({shown}): "
+            'its training diverged, or the file was changed. Use an earlier checkpoint.'
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 
+import torch
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.fileio import get_local_path
@@ -75,6 +77,23 @@ class CocoMetric(MMDetCocoMetric):
         if 'segm' in self.metrics:
             check_segmentations(file, name_file(ann_file, _SOURCE))
         self._coco_api = to_pycocotools(file, name_file(ann_file, _SOURCE), 'segm' in self.metrics)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Note the predictions of a batch.
+
+        Raises:
+            UserError: A box or a score is NaN or infinite; pycocotools would take a NaN for a match, and AP would look
+                plausible.
+        """
+        for sample in data_samples:
+            for field in ('bboxes', 'scores'):
+                if not torch.isfinite(torch.as_tensor(sample['pred_instances'][field])).all():
+                    raise UserError(
+                        f"The predictions for '{sample.get('img_path', sample.get('img_id'))}' have {field} that are "
+                        'NaN or infinite, so nothing is evaluated: the weights are not finite, or the precision '
+                        '(--optimize fp16, --amp) is too low for them.'
+                    )
+        super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """COCO's measures, 0 to 1, of what was tested since the last call."""

@@ -91,3 +91,17 @@ def test_annotation_file_that_is_not_there(tmp_path):
 def test_annotation_file_not_given(ann_file):
     with pytest.raises(UserError, match='ann_file is not set'):
         METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=ann_file))
+
+
+@pytest.mark.parametrize('field, position', [('bboxes', (0, 2)), ('scores', 0)])
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_predictions_that_are_not_finite_are_not_evaluated(ann_file, field, position, value):
+    """With pycocotools a box that is NaN is a match."""
+    metric = METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=ann_file, metric='bbox'))
+    found = dict(bboxes=torch.tensor([[5.0, 5.0, 25.0, 25.0]]), scores=torch.ones(1), labels=torch.zeros(1).long())
+    good = dict(img_id=0, img_path='data/0.png', ori_shape=(40, 40), pred_instances=dict(found))
+    found[field] = found[field].clone()
+    found[field][position] = float(value)
+    bad = dict(img_id=1, img_path='data/1.png', ori_shape=(40, 40), pred_instances=found)
+    with pytest.raises(UserError, match=rf"predictions for 'data/1.png' have {field} that are NaN or infinite"):
+        metric.process({}, [good, bad])

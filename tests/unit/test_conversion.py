@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_model import build, tiny_config
@@ -242,3 +243,17 @@ def test_a_last_stage_that_the_neck_wants_is_missing(tmp_path, tensors):
     torch.save(dict(state_dict=rest), tmp_path / 'cut.pth')
     with pytest.raises(UserError, match='backbone.layer4.0.conv1.weight'):
         convert(tmp_path / 'cut.pth', tmp_path / 'cut.safetensors', 'mmcondetr')
+
+
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_weights_that_are_not_finite_are_neither_loaded_nor_converted(tmp_path, source, value):
+    checkpoint = torch.load(source, weights_only=True)
+    name = next(name for name in checkpoint['model'] if name.endswith('decoder.norm.bias'))
+    checkpoint['model'][name][3] = float(value)
+    torch.save(checkpoint, source)
+    message = rf'ConditionalDETR_r50_epoch50.pth. holds NaN or infinite numbers in 1 of \d+ tensors \({name}\)'
+    with pytest.raises(UserError, match=message):
+        convert(source, tmp_path / 'converted.pth', 'mmcondetr')
+    assert not (tmp_path / 'converted.pth').exists()
+    with pytest.raises(UserError, match=message):
+        CheckpointLoader.load_checkpoint(str(source), 'cpu')
