@@ -21,10 +21,14 @@ COMMANDS = {
     'test': 'evaluate a checkpoint',
     'predict': 'find objects in images, folders and videos: pictures and a COCO JSON',
     'analyze': 'compare predictions with the truth: AP by class, confusions, kinds of errors, the worst images',
+    'explain': 'write a page that shows where a detector looks in an image',
     'visualize-attention': 'draw where a detector looks',
     'attention-extremities': 'measure whether heads attend to the extremities of boxes',
     'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",
     'plot-convergence': 'plot AP and losses of several runs',
+    'list': "list the configs, the papers' AP and published weights",
+    'config': 'print a config as it is after all that it is based on',
+    'download': 'download published weights, verified',
     'generate-shapes': 'draw the shapes data set',
 }
 
@@ -36,7 +40,7 @@ def load_command(name: str) -> ModuleType:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]  # list() is the command of that name here
     parser = argparse.ArgumentParser(prog='mmcondetr', description='Conditional DETR for MMDetection 3.x')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     chosen = next((word for word in arguments if not word.startswith('-')), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mmcondetr.checkpoints.published import fetch
 from mmcondetr.datasets.read_image import array_pipeline, read_image
 from mmcondetr.errors import UserError
 from mmcondetr.inference.detections import Detections
@@ -36,7 +37,8 @@ class Detector:
 
     Args:
         config: a config's path, or the name of one of ours.
-        weights: path or URL of a checkpoint that fits it, of any family that ``mmcondetr test`` reads.
+        weights: path or URL of a checkpoint that fits it, of any family that ``mmcondetr test`` reads; None for those
+            that were published for one of our configs, which are downloaded once.
         device: such as 'cpu' or 'cuda:0'; the first GPU where there is one, if None.
         optimize: 'fp32', 'bf16' or 'fp16' for :func:`~mmcondetr.inference.optimize_for_inference`; None leaves the
             model as it is.
@@ -49,7 +51,7 @@ class Detector:
     def __init__(
         self,
         config: str | os.PathLike,
-        weights: str | os.PathLike,
+        weights: str | os.PathLike | None = None,
         device: str | None = None,
         optimize: str | None = None,
         cfg_options: dict[str, Any] | None = None,
@@ -57,6 +59,8 @@ class Detector:
         if optimize not in (None, *PRECISIONS):
             raise UserError(f"Detector: optimize must be one of {', '.join(PRECISIONS)} or None, got '{optimize}'.")
         device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+        if weights is None:
+            weights = fetch(os.fspath(config)).path
         self.model = load_detector(os.fspath(config), os.fspath(weights), device, cfg_options)
         if hasattr(self.model, 'check_trained'):
             self.model.check_trained()

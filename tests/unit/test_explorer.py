@@ -5,11 +5,13 @@ import gzip
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 from tiny_files import tiny_detr_config, write_model
 from tiny_model import tiny_config
 
+from mmcondetr.cli import main
 from mmcondetr.errors import UserError
 from mmcondetr.inference import load_detector
 from mmcondetr.visualization import attend, write_explorer
@@ -92,3 +94,12 @@ def test_nothing_found(model, pixels, tmp_path):
     with pytest.raises(UserError, match='No detection reaches'):
         write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=2)
     assert not list(tmp_path.glob('*.html'))
+
+
+def test_the_explain_command_writes_the_page(tmp_path, capsys):
+    files = write_model(tmp_path, tiny_config())
+    cv2.imwrite(str(tmp_path / 'photo.png'), np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8))
+    out = tmp_path / 'page.html'
+    command = ['explain', *files, str(tmp_path / 'photo.png'), '--out', str(out), '--score-threshold', '0']
+    assert main([*command, '--count', '3']) == 0
+    assert capsys.readouterr().out.count('query ') == 3 and '<script' in out.read_text()

@@ -1,0 +1,39 @@
+"""Print a config as it is after all that it is based on, and with --cfg-options.
+
+mmcondetr config conditional-detr_r50_8xb2-50e_coco
+mmcondetr config my_config.py --key model.bbox_head
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from mmcondetr.engine.config import load_config
+from mmcondetr.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('--key', help='print this part only, such as train_dataloader.dataset')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as of mmcondetr train')
+
+
+def run(args: argparse.Namespace) -> None:
+    args.launcher, args.work_dir = 'none', None
+    config = load_config(args)
+    if args.key is None:
+        print(config.pretty_text)
+        return
+    part: Any = config
+    for number, word in enumerate(args.key.split('.')):
+        index = int(word) if word.isdigit() and isinstance(part, (list, tuple)) else word
+        try:
+            part = part[index]
+        except (KeyError, IndexError, TypeError):
+            above = '.'.join(args.key.split('.')[:number]) or 'the config'
+            known = ', '.join(map(str, part)) if isinstance(part, (dict, Config)) else f'a {type(part).__name__}'
+            raise UserError(f"--key {args.key}: {above} has no '{word}'; it has: {known}.") from None
+    print(Config(dict(value=part)).pretty_text.removeprefix('value = '))

@@ -1,0 +1,37 @@
+"""Write a page that shows where a detector looks in an image: every detection, layer and head, to click through.
+
+    mmcondetr explain my_config.py work_dirs/my_config/best.pth photo.jpg --out photo.html
+
+The page needs no server and no network. As a picture, and compared with other models: mmcondetr visualize-attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmcondetr.inference import load_detector
+from mmcondetr.visualization import write_explorer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that mmcondetr test reads')
+    parser.add_argument('image', help='an image file')
+    parser.add_argument('--out', help='the page to write (default: explain_<image name>.html)')
+    parser.add_argument('--query', type=int, help='show this object query (default: the best detections)')
+    parser.add_argument('--count', type=int, default=20, help='the most detections to show (default: 20)')
+    parser.add_argument('--score-threshold', type=float, default=0.3, help='of the detections (default: 0.3)')
+    parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
+
+
+def run(args: argparse.Namespace) -> None:
+    out = args.out or f'explain_{os.path.splitext(os.path.basename(args.image))[0]}.html'
+    model = load_detector(args.config, args.checkpoint, args.device)
+    found = write_explorer(
+        model, args.image, out, count=args.count, score_threshold=args.score_threshold, query=args.query
+    )
+    for detection in found:
+        box = ', '.join(f'{side:.0f}' for side in detection.box)
+        print(f'query {detection.query}: {detection.name} {detection.score:.3f} at ({box})')
+    print(f'wrote {out}')

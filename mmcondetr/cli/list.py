@@ -1,0 +1,40 @@
+"""List the configs, with the paper's AP and the weights that others published for them.
+
+    mmcondetr list
+    mmcondetr list dab --weights
+
+AP is that of the papers' own runs on COCO val2017, and after 'weights' what their publisher reports; none is this
+project's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import PurePosixPath
+
+from mmcondetr.checkpoints.published import list_configs, list_models
+from mmcondetr.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('word', nargs='?', default='', help='only what has this in its name')
+    parser.add_argument('--weights', action='store_true', help='only what has published weights')
+
+
+def run(args: argparse.Namespace) -> None:
+    listed = {model.config for model in list_models()}
+    rows = [
+        (model.name, f'paper AP {model.paper_ap:.1f}' if model.paper_ap else '',
+         f'weights AP {model.weights_ap:.1f}' if model.weights else '')
+        for model in list_models()
+        if args.word in model.name and (model.weights or not args.weights)
+    ]  # fmt: skip
+    if not args.weights:
+        rows += [
+            (PurePosixPath(name).stem, '', '') for name in list_configs() if name not in listed and args.word in name
+        ]
+    if not rows:
+        raise UserError(f"No config has '{args.word}' in its name" + (' and published weights.' * args.weights or '.'))
+    width = max(len(name) for name, *_ in rows)
+    for name, paper, weights in rows:
+        print(f'{name:{width}}  {paper:13}  {weights}'.rstrip())
