@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmcondetr.errors import UserError
 from mmcondetr.inference.coco_json import CocoWriter
 from mmcondetr.inference.detections import Detections
+from mmcondetr.inference.optimize import keep_freed_memory
 from mmcondetr.inference.predictor import Detector
 from mmcondetr.inference.sources import Video, find_sources, is_video
 
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
     sources = find_sources(args.sources)
     images, videos = [path for path in sources if not is_video(path)], [path for path in sources if is_video(path)]
     detector = Detector(args.config, args.checkpoint, args.device, args.optimize)
+    if args.optimize and next(detector.model.parameters()).device.type == 'cpu':
+        keep_freed_memory()  # the process does nothing else
     options = dict(
         score_threshold=args.score_threshold, batch_size=args.batch_size, tile=args.tile, tile_overlap=args.overlap
     )

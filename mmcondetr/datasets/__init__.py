@@ -4,17 +4,15 @@ from mmcondetr.datasets.coco import CocoDataset
 from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, LoadPanoptic
 from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.datasets.read_image import read_image
-from mmcondetr.datasets.samplers import AspectRatioBatchSampler, EpochSampler, InfiniteEpochSampler
+from mmcondetr.datasets.samplers import EpochSampler
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, generate_shapes
 from mmcondetr.datasets.shapes_dataset import ShapesDataset
 
 __all__ = [
     'SHAPES_CLASSES',
-    'AspectRatioBatchSampler',
     'CocoDataset',
     'CocoPanopticDataset',
     'EpochSampler',
-    'InfiniteEpochSampler',
     'LoadImage',
     'LoadPanoptic',
     'ShapesDataset',

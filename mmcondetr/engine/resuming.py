@@ -16,14 +16,11 @@ def drawing_sampler(loader: DataLoader) -> Sampler:
 
 
 def skip_batches(loader: DataLoader, batches: int) -> bool:
-    """Let the next pass over ``loader`` begin after so many batches; returns whether its samplers can do that."""
+    """Let the next pass over ``loader`` begin after so many batches; returns whether its sampler can do that."""
     sampler = drawing_sampler(loader)
-    if hasattr(loader.batch_sampler, 'skip'):
-        loader.batch_sampler.skip = batches
-    elif type(loader.batch_sampler) is BatchSampler and hasattr(sampler, 'skip'):
-        sampler.skip = batches * loader.batch_sampler.batch_size
-    else:
+    if type(loader.batch_sampler) is not BatchSampler or not hasattr(sampler, 'skip'):
         return False
+    sampler.skip = batches * loader.batch_sampler.batch_size
     return True
 
 

@@ -36,6 +36,7 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
         raise UserError('--compile: works with --optimize, say in which precision.')
     if args.optimize:
         hook = dict(type='mmcondetr.OptimizeForInferenceHook', precision=args.optimize, compile=args.compile)
+        hook['keep_memory'] = True  # the process does nothing else
         config.custom_hooks = [*config.get('custom_hooks', []), hook]
     if args.tta:
         _augment_tests(config)

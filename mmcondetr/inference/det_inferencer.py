@@ -20,22 +20,31 @@ class DetInferencer(MMDetInferencer):
         args: as mmdet's: weights, device, ...
         optimize: 'fp32', 'bf16' or 'fp16', None leaves the model as it is.
         compile: let torch.compile make kernels, too; needs ``optimize``.
+        keep_memory: change the process's allocator for speed, too; needs ``optimize``; see
+            :func:`~mmcondetr.inference.optimize.optimize_for_inference`.
         kwargs: as mmdet's.
 
     Raises:
-        UserError: for another precision, or ``compile`` without ``optimize``.
+        UserError: for another precision, or ``compile`` or ``keep_memory`` without ``optimize``.
     """
 
     def __init__(
-        self, model: Any = None, *args: Any, optimize: str | None = None, compile: bool = False, **kwargs: Any
+        self,
+        model: Any = None,
+        *args: Any,
+        optimize: str | None = None,
+        compile: bool = False,
+        keep_memory: bool = False,
+        **kwargs: Any,
     ) -> None:
         if optimize not in (None, *PRECISIONS):
             raise UserError(f"DetInferencer: optimize must be one of {', '.join(PRECISIONS)} or None, got '{optimize}'")
-        if compile and not optimize:
-            raise UserError("DetInferencer: compile needs optimize, such as optimize='fp32'")
+        for name, given in (('compile', compile), ('keep_memory', keep_memory)):
+            if given and not optimize:
+                raise UserError(f"DetInferencer: {name} needs optimize, such as optimize='fp32'")
         if isinstance(model, str):
             with suppress(UserError):  # it is mmdet's, or mmdet says that it is not
                 model = find_config(model)
         super().__init__(model, *args, **kwargs)
         if optimize:
-            optimize_for_inference(self.model, PRECISIONS[optimize], compile)
+            optimize_for_inference(self.model, PRECISIONS[optimize], compile, keep_memory)

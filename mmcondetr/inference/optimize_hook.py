@@ -17,24 +17,25 @@ class OptimizeForInferenceHook(Hook):
     Args:
         precision: 'fp32', 'bf16' or 'fp16'.
         compile: use torch.compile.
+        keep_memory: see :func:`~mmcondetr.inference.optimize.optimize_for_inference`.
 
     Raises:
         UserError: for another precision.
     """
 
-    def __init__(self, precision: str = 'fp32', compile: bool = False) -> None:
+    def __init__(self, precision: str = 'fp32', compile: bool = False, keep_memory: bool = False) -> None:
         if precision not in PRECISIONS:
             raise UserError(
                 f"OptimizeForInferenceHook: precision must be one of {', '.join(PRECISIONS)}, got '{precision}'"
             )
-        self.precision, self.compile = precision, compile
+        self.precision, self.compile, self.keep_memory = precision, compile, keep_memory
 
     def before_test(self, runner: Runner) -> None:
         """Optimise the detector, inside whatever wraps it (several processes, test-time augmentation)."""
         model = runner.model
         while hasattr(model, 'module'):
             model = model.module
-        optimize_for_inference(model, PRECISIONS[self.precision], self.compile)
+        optimize_for_inference(model, PRECISIONS[self.precision], self.compile, self.keep_memory)
         runner.logger.info(
             f'model optimised for inference: {self.precision}, {"compiled" if self.compile else "not compiled"}'
         )

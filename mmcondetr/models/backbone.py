@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,17 +73,14 @@ class ResNet(MMDetResNet):
         depth: 18, 34, 50, 101 or 152.
         num_stages: how many stages, 1 to 4.
         out_indices: stages whose feature maps are returned.
-        frozen_stages: stem and stages up to this one are frozen; -1 trains all.
-        norm_cfg: config of the normalisation.
-        norm_eval: keep the running statistics of BatchNorm.
-        style: 'pytorch': the stride is in the 3x3 convolution; 'caffe': in the first 1x1.
-        with_cp: recompute the blocks' activations in the backward pass to save memory.
-        base_channels: of the first stage.
-        stem_channels: of the stem; as ``base_channels`` where None.
-        strides: of the stages.
-        dilations: of the stages.
-        init_cfg: where the weights come from.
+        options: mmdet's other arguments by its names and with its defaults (frozen_stages, norm_cfg, norm_eval, style,
+            with_cp, base_channels, stem_channels, strides, dilations, init_cfg ...), but for those of UNSUPPORTED.
+
+    Raises:
+        ValueError: for an argument of UNSUPPORTED that is set.
     """
+
+    UNSUPPORTED = ('deep_stem', 'avg_down', 'dcn', 'stage_with_dcn', 'plugins')  # blocks here compute without them
 
     arch_settings = {
         18: (FoldingBasicBlock, (2, 2, 2, 2)),
@@ -92,37 +90,13 @@ class ResNet(MMDetResNet):
         152: (FoldingBottleneck, (3, 8, 36, 3)),
     }
 
-    def __init__(
-        self,
-        depth: int,
-        num_stages: int = 4,
-        out_indices: Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_cfg: dict | None = None,
-        norm_eval: bool = True,
-        style: str = 'pytorch',
-        with_cp: bool = False,
-        base_channels: int = 64,
-        stem_channels: int | None = None,
-        strides: Sequence[int] = (1, 2, 2, 2),
-        dilations: Sequence[int] = (1, 1, 1, 1),
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(
-            depth,
-            stem_channels=stem_channels,
-            base_channels=base_channels,
-            num_stages=num_stages,
-            strides=strides[:num_stages],
-            dilations=dilations[:num_stages],
-            out_indices=out_indices,
-            style=style,
-            frozen_stages=frozen_stages,
-            norm_cfg=norm_cfg or dict(type='BN', requires_grad=True),
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
-        )
+    def __init__(self, depth: int, num_stages: int = 4, out_indices: Sequence[int] = (3,), **options: Any) -> None:
+        unsupported = [name for name in self.UNSUPPORTED if options.get(name)]
+        if unsupported:
+            raise ValueError(f"{type(self).__name__}: {', '.join(unsupported)} is for mmdet's own ResNet only")
+        options.setdefault('strides', (1, 2, 2, 2)[:num_stages])
+        options.setdefault('dilations', (1, 1, 1, 1)[:num_stages])
+        super().__init__(depth, num_stages=num_stages, out_indices=out_indices, **options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, height, width) -> the feature maps of ``out_indices``."""
@@ -153,45 +127,17 @@ class ResNetDC5(ResNet):
     Args:
         depth: 50, 101 or 152.
         num_stages: 4; the dilated stage is the fourth.
-        out_indices: stages whose feature maps are returned.
-        frozen_stages: stem and stages up to this one are frozen; -1 trains all.
-        norm_cfg: config of the normalisation.
-        norm_eval: keep the running statistics of BatchNorm.
-        style: 'pytorch': the stride is in the 3x3 convolution.
-        with_cp: recompute the blocks' activations in the backward pass to save memory.
-        init_cfg: where the weights come from.
+        options: of :class:`ResNet`, without strides and dilations.
 
     Raises:
         ValueError: for a depth whose blocks cannot be dilated, or other than four stages.
     """
 
-    def __init__(
-        self,
-        depth: int,
-        num_stages: int = 4,
-        out_indices: Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        norm_cfg: dict | None = None,
-        norm_eval: bool = True,
-        style: str = 'pytorch',
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-    ) -> None:
+    def __init__(self, depth: int, num_stages: int = 4, **options: Any) -> None:
         if depth not in (50, 101, 152):
             raise ValueError(f'ResNetDC5: depth must be 50, 101 or 152 (bottleneck blocks), got {depth}')
         if num_stages != 4:
             raise ValueError(f'ResNetDC5: num_stages must be 4, the dilated stage is the fourth; got {num_stages}')
-        super().__init__(
-            depth,
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            norm_cfg=norm_cfg,
-            norm_eval=norm_eval,
-            style=style,
-            with_cp=with_cp,
-            strides=(1, 2, 2, 1),
-            dilations=(1, 1, 1, 2),
-            init_cfg=init_cfg,
-        )
+        super().__init__(depth, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), **options)
         first = self.layer4[0].conv2
         first.dilation, first.padding = (1, 1), (1, 1)

@@ -25,11 +25,9 @@ test_dataloader = dict(num_workers={workers}, persistent_workers={persistent})
 BY_ITERATION = """
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=30, val_interval=7)
 param_scheduler = [dict(type='MultiStepLR', begin=0, end=30, by_epoch=False, milestones=[20], gamma=0.1)]
-train_dataloader = dict(sampler=dict(type='mmcondetr.InfiniteEpochSampler'))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=10))
 log_processor = dict(by_epoch=False)
 """
-BY_ITERATION_IN_PASSES = BY_ITERATION.replace('InfiniteEpochSampler', 'EpochSampler')
 WITHOUT_SEED = """
 randomness = dict(seed=None, _delete_=True)
 """
@@ -119,7 +117,7 @@ def test_workers_do_not_change_training(uninterrupted):
     'changes, middle, last',
     [
         ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
-        ([loader(0), BY_ITERATION_IN_PASSES], 'iter_20.pth', 'iter_30.pth'),
+        ([loader(0), BY_ITERATION], 'iter_20.pth', 'iter_30.pth'),
     ],
     ids=['without-a-seed', 'iterations-in-passes'],
 )

@@ -100,3 +100,21 @@ def test_dc5_keeps_stride_16_and_the_dilation_of_the_stage_before_in_its_first_b
 def test_dc5_refuses_what_it_cannot_dilate(options, word):
     with pytest.raises(ValueError, match=word):
         ResNetDC5(**options)
+
+
+@pytest.mark.parametrize('kind', [ResNet, ResNetDC5])
+@pytest.mark.parametrize('option', [dict(deep_stem=True), dict(plugins=[dict(cfg={})]), dict(avg_down=True)])
+def test_what_our_blocks_do_not_compute_is_refused(kind, option):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {next(iter(option))} is for mmdet's own ResNet"):
+        kind(50, **option)
+
+
+def test_an_unknown_argument_is_named():
+    with pytest.raises(TypeError, match='frozen_stagse'):
+        ResNet(18, frozen_stagse=1)
+
+
+def test_fewer_stages():
+    model = ResNet(18, num_stages=3, out_indices=(1, 2), **SMALL).eval()
+    with torch.no_grad():
+        assert [tuple(x.shape) for x in model(torch.randn(1, 3, 64, 64))] == [(1, 16, 8, 8), (1, 32, 4, 4)]

@@ -4,6 +4,7 @@ import copy
 import platform
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from mmengine.runner import Runner
 from tiny_model import batch, build, needs_fp16_on_a_cpu, tiny_config
 from torch import nn
 
+from mmcondetr.engine.testing import apply_testing_options
 from mmcondetr.errors import UserError
+from mmcondetr.inference.det_inferencer import DetInferencer
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.inference.optimize_hook import OptimizeForInferenceHook
 
@@ -137,6 +140,29 @@ def test_lower_precision_of_another_packages_detector_is_refused_before_it_is_to
     with pytest.raises(UserError, match='bfloat16 is for this .*, and DETR is not'):
         optimize_for_inference(model, torch.bfloat16)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize('options, calls', [({}, 0), (dict(keep_memory=True), 1)])
+def test_the_processs_allocator_is_left_alone_unless_asked(monkeypatch, options, calls):
+    called = []
+    monkeypatch.setattr('mmcondetr.inference.optimize.keep_freed_memory', lambda: called.append(True))
+    optimize_for_inference(trained(), **options)
+    assert len(called) == calls
+
+
+def test_the_testing_tool_keeps_memory():
+    config = Config(dict(custom_hooks=[]))
+    given = dict(out=None, checkpoint='a.pth', show=False, show_dir=None, tta=False, optimize='fp32', compile=False)
+    apply_testing_options(config, Namespace(**given))
+    assert config.custom_hooks[-1] == dict(
+        type='mmcondetr.OptimizeForInferenceHook', precision='fp32', compile=False, keep_memory=True
+    )
+
+
+@pytest.mark.parametrize('option', ['compile', 'keep_memory'])
+def test_the_inferencer_refuses_what_needs_optimize(option):
+    with pytest.raises(UserError, match=f'{option} needs optimize'):
+        DetInferencer('x.py', **{option: True})
 
 
 PAGES = """

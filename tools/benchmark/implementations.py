@@ -92,7 +92,8 @@ def _detector(workload: Workload) -> Contestant:
     if workload.implementation in ('mmcondetr-optimized', 'mmcondetr-compiled'):
         from mmcondetr.inference.optimize import PRECISIONS, optimize_for_inference
 
-        optimize_for_inference(model, PRECISIONS[workload.precision], workload.implementation.endswith('compiled'))
+        compile = workload.implementation.endswith('compiled')
+        optimize_for_inference(model, PRECISIONS[workload.precision], compile, keep_memory=True)
     images, boxes, labels = _inputs(workload)
     size = (workload.height, workload.width)
     samples = []
