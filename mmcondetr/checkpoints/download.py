@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
 import re
+import shutil
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import torch
+from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mmcondetr.errors import UserError
@@ -21,7 +28,51 @@ from mmcondetr.errors import UserError
 _CHUNK = 1 << 20
 _TRIES = 4
 _LARGE = 8 << 20  # files from this size on get a progress bar
-_TIMEOUT = 30  # seconds without a byte
+_LARGEST = 8 << 30  # bytes; no checkpoint of a detector is as large
+_TIMEOUT = 30  # seconds without a byte, and for the head of an answer
+_WINDOW, _SLOWEST = 30, 1 << 10  # seconds, bytes a second: less than that over so long is a broken connection
+_WAIT = 2 * 3600  # seconds that a process waits for another one to fetch the same file
+
+
+class _Impatient:
+    """A connection whose server must send the head of its answer in time; each byte of it restarts the timeout."""
+
+    hung_up = False
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        timer = threading.Timer(_TIMEOUT, self._hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()
+        finally:
+            timer.cancel()
+        if self.hung_up:  # half a head is read as a whole one
+            raise TimeoutError(f'no answer within {_TIMEOUT} s')
+        return response
+
+    def _hang_up(self) -> None:
+        self.hung_up = True
+        if self.sock is not None:
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _HTTPConnection(_Impatient, http.client.HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Impatient, http.client.HTTPSConnection):
+    pass
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPConnection, request)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPSConnection, request, context=self._context)
 
 
 def hash_prefix(name: str) -> str | None:
@@ -40,20 +91,37 @@ def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
     return folder / name if hash_prefix(name) else folder / hashlib.sha256(url.encode()).hexdigest()[:12] / name
 
 
-def download(url: str, folder: str | os.PathLike | None = None) -> str:
+def download(url: str, folder: str | os.PathLike | None = None, check: Callable[[str], Any] = lambda path: None) -> str:
     """Fetch a URL unless it is there already; returns the path of the whole, verified file.
 
-    What was received so far lies beside it under the name ``<name>.part``, from which the next call goes on.
+    What was received so far lies beside it under the name ``part-<name>``, from which the next call goes on. One
+    process at a time fetches a file; the others wait and find it.
+
+    Args:
+        folder: where files are kept, PyTorch's folder of checkpoints unless given.
+        check: opens the file before it gets its name; raises UserError where it is no checkpoint.
 
     Raises:
-        UserError: the server does not answer or has no such file, the connection breaks again and again, what came is
-            an HTML page, or its SHA-256 is not the one that the name states.
+        UserError: the server does not answer in time or has no such file, the connection breaks again and again, the
+            disk is full, or what came is too large, no checkpoint, or not what its name's SHA-256 says.
     """
     path = final_path(url, folder)
     if path.is_file() and _is_intact(path):
         return str(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f'.{path.name}.lock'), timeout=_WAIT):
+            if not (path.is_file() and _is_intact(path)):
+                _fetch(url, path, check)
+    except Timeout as error:
+        raise UserError(f'{url}: another process has been fetching it for {_WAIT // 60} minutes ({path}).') from error
+    except OSError as error:
+        raise UserError(f'{url}: it cannot be written to {path.parent}: {error.strerror or error}.') from error
+    return str(path)
+
+
+def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
+    part = path.with_name(f'part-{path.name}')  # the ending says how it is read
     for attempt in range(_TRIES):
         try:
             _receive(url, part)
@@ -61,16 +129,17 @@ def download(url: str, folder: str | os.PathLike | None = None) -> str:
         except urllib.error.HTTPError as error:
             raise UserError(f'{url}: the server answers {error.code} ({error.reason}).') from error
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+            if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
             if attempt == _TRIES - 1:
                 size = part.stat().st_size if part.exists() else 0
                 raise UserError(
                     f'{url}: the connection failed {_TRIES} times, last with "{error}"; {size} bytes are '
                     f'kept in {part}, and the next try goes on from there.'
                 ) from error
-    _verify(url, part, path)
+    _verify(url, part, path, check)
     os.replace(part, path)
     _tag_file(part).unlink(missing_ok=True)
-    return str(path)
 
 
 def _tag_file(part: Path) -> Path:
@@ -82,7 +151,8 @@ def _receive(url: str, part: Path) -> None:
     """Append to the part what is missing.
 
     Raises:
-        OSError: fewer bytes came than the server announced.
+        OSError: fewer bytes came than the server announced, or too slowly.
+        UserError: more comes than the disk has room for, or than a checkpoint can have.
     """
     have = part.stat().st_size if part.exists() else 0
     tag = _tag_file(part).read_text() if have and _tag_file(part).exists() else None
@@ -92,7 +162,8 @@ def _receive(url: str, part: Path) -> None:
         if tag:
             headers['If-Range'] = tag  # the whole file comes if it is another one by now
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+        opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
+        response = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing lies beyond what is here: it is whole, or of another file
             total = (error.headers.get('Content-Range') or '').rpartition('/')[2]
@@ -103,17 +174,31 @@ def _receive(url: str, part: Path) -> None:
         raise
     with response:
         resumed = response.status == 206 and (response.headers.get('Content-Range') or '').startswith(f'bytes {have}-')
-        length = response.headers.get('Content-Length')
         start = have if resumed else 0
-        total = start + int(length) if length else None
+        total = start + response.length if response.length is not None else None
+        room = shutil.disk_usage(part.parent).free + have
+        most = min(_LARGEST, room if total else room // 2)  # of a body that has no end half the disk is enough
+        if (total or 0) > most:
+            _drop(part)
+            raise UserError(f'{url}: the server announces {total} bytes, and {most} are the most that can be taken.')
         etag = response.headers.get('ETag')
         if etag and not etag.startswith('W/'):
             _tag_file(part).write_text(etag)
         with open(part, 'ab' if resumed else 'wb') as file, _progress(part.stem, start, total) as advance:
-            while chunk := response.read(_CHUNK):
+            received, since, before = start, time.monotonic(), start
+            while chunk := response.read1(_CHUNK):
                 file.write(chunk)
                 advance(len(chunk))
-            received = file.tell()
+                received += len(chunk)
+                if received > most:
+                    _drop(part)
+                    raise UserError(
+                        f'{url}: more than {most} bytes came, and there was no end to it. Nothing was kept.'
+                    )
+                if (elapsed := time.monotonic() - since) > _WINDOW:
+                    if received - before < elapsed * _SLOWEST:
+                        raise OSError(f'less than {_SLOWEST} bytes a second over {elapsed:.0f} s')
+                    since, before = time.monotonic(), received
     if total is not None and received < total:
         raise OSError(f'it ended after {received} of {total} bytes')
 
@@ -157,19 +242,27 @@ def _is_intact(path: Path) -> bool:
     return prefix is None or _sha256(path).startswith(prefix)
 
 
-def _verify(url: str, part: Path, path: Path) -> None:
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _tag_file(part).unlink(missing_ok=True)
+
+
+def _verify(url: str, part: Path, path: Path, check: Callable[[str], Any]) -> None:
     """Raise, and remove the part, if it cannot be the file."""
     with open(part, 'rb') as file:
         start = file.read(64)
     prefix, actual = hash_prefix(path.name), None
-    if start.lstrip()[:1] == b'<':
+    if start.lstrip(b'\xef\xbb\xbf \t\r\n')[:1] == b'<':
         reason = 'what came is an HTML or XML page and not a checkpoint'
     elif not start:
         reason = 'what came is empty'
     elif prefix is not None and not (actual := _sha256(part)).startswith(prefix):
         reason = f'its SHA-256 begins with {actual[: len(prefix)]}, and its name says {prefix}'
     else:
-        return
-    part.unlink()
-    _tag_file(part).unlink(missing_ok=True)
+        try:
+            check(str(part))
+            return
+        except UserError as error:
+            reason = str(error).replace(f"Checkpoint '{part}'", 'what came').rstrip('.')
+    _drop(part)
     raise UserError(f'{url}: {reason}. Nothing was kept; check the address or download it again.')

@@ -85,17 +85,18 @@ def load_from_file(filename: str, map_location: Any = None, source: str | None =
 
 
 def load_from_url(filename: str, map_location: Any = None, model_dir: str | None = None) -> dict:
-    """mmengine's loader for a URL: rank 0 downloads, the others wait for it."""
+    """mmengine's loader for a URL: rank 0 downloads, the others wait for it; on other machines one process of each."""
     outcome: list[Any] = [None]
     if get_rank() == 0:
         try:
-            outcome[0] = download(filename, model_dir)
+            outcome[0] = download(filename, model_dir, read)
         except UserError as error:
             outcome[0] = error
     broadcast_object_list(outcome)
     if isinstance(outcome[0], UserError):
         raise outcome[0]
-    return load_from_file(outcome[0], map_location, filename)
+    path = outcome[0] if os.path.isfile(outcome[0]) else download(filename, model_dir, read)
+    return load_from_file(path, map_location, filename)
 
 
 def register_loaders(checkpoint_loader: type) -> None:

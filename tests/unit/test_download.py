@@ -14,6 +14,11 @@ CONTENT = bytes(range(256)) * 2000
 NAME = f'model_20230101-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth'
 
 
+def names(folder):
+    """Without the lock, which must stay where it is while others may wait for it."""
+    return sorted(file.name for file in folder.iterdir() if not file.name.endswith('.lock'))
+
+
 class Server:
     """What it serves, how often it breaks off and what it was asked for."""
 
@@ -84,7 +89,7 @@ def test_a_file_is_fetched_once(server, tmp_path):
     assert open(path, 'rb').read() == CONTENT and path == str(tmp_path / NAME)
     assert download(f'{server.url}/{NAME}', tmp_path) == path
     assert server.requests == [None]
-    assert [file.name for file in tmp_path.iterdir()] == [NAME]
+    assert names(tmp_path) == [NAME]
 
 
 def test_a_damaged_copy_is_fetched_again(server, tmp_path):
@@ -102,10 +107,10 @@ def test_a_connection_that_always_breaks_leaves_no_file_and_the_next_call_goes_o
     server.break_after = [1000] * 4
     with pytest.raises(UserError, match=r'failed 4 times.*4000 bytes are kept'):
         download(f'{server.url}/{NAME}', tmp_path)
-    assert not (tmp_path / NAME).exists() and (tmp_path / f'{NAME}.part').stat().st_size == 4000
+    assert not (tmp_path / NAME).exists() and (tmp_path / f'part-{NAME}').stat().st_size == 4000
     assert open(download(f'{server.url}/{NAME}', tmp_path), 'rb').read() == CONTENT
     assert server.requests[-1] == 'bytes=4000-'
-    assert [file.name for file in tmp_path.iterdir()] == [NAME]
+    assert names(tmp_path) == [NAME]
 
 
 def test_a_server_without_ranges_starts_again(server, tmp_path):
@@ -123,12 +128,12 @@ def test_another_file_at_the_address_is_not_mixed_with_the_part(server, tmp_path
 
 
 def test_a_part_that_is_whole_is_taken(server, tmp_path):
-    (tmp_path / f'{NAME}.part').write_bytes(CONTENT)
+    (tmp_path / f'part-{NAME}').write_bytes(CONTENT)
     assert open(download(f'{server.url}/{NAME}', tmp_path), 'rb').read() == CONTENT
 
 
 def test_a_part_that_is_too_long_is_dropped(server, tmp_path):
-    (tmp_path / f'{NAME}.part').write_bytes(CONTENT + b'more')
+    (tmp_path / f'part-{NAME}').write_bytes(CONTENT + b'more')
     assert open(download(f'{server.url}/{NAME}', tmp_path), 'rb').read() == CONTENT
 
 
@@ -144,7 +149,7 @@ def test_what_cannot_be_the_file_is_not_kept(server, tmp_path, content, said):
     server.files[f'/{NAME}'] = content
     with pytest.raises(UserError, match=said):
         download(f'{server.url}/{NAME}', tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_a_missing_file_and_a_dead_server_are_one_line(server, tmp_path):
@@ -152,7 +157,7 @@ def test_a_missing_file_and_a_dead_server_are_one_line(server, tmp_path):
         download(f'{server.url}/other-01234567.pth', tmp_path)
     with pytest.raises(UserError, match='the connection failed'):
         download('http://127.0.0.1:9/model-01234567.pth', tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_mmengine_loads_a_url_through_it(server, tmp_path, monkeypatch):

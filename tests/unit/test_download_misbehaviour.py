@@ -1,0 +1,152 @@
+"""Servers that answer 200 with something else, without end or a byte at a time, and several processes at once."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+import torch
+
+from mmcondetr.checkpoints import download as module
+from mmcondetr.checkpoints.download import download
+from mmcondetr.checkpoints.reading import load_from_url
+from mmcondetr.errors import UserError
+
+HEAD = b'HTTP/1.1 200 OK\r\nConnection: close\r\n'
+
+
+def checkpoint() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({'layer.weight': torch.arange(1000.0)}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Answer every request with what a function sends into the socket; returns the URL and the list of requests."""
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+    listener = socket.create_server(('127.0.0.1', 0))
+    requests = []
+
+    def start(send):
+        def answer(connection):
+            with connection, suppress(OSError):
+                requests.append(connection.recv(65536))
+                send(connection)
+
+        def loop():
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=loop, daemon=True).start()
+        return f'http://127.0.0.1:{listener.getsockname()[1]}/model.pth', requests
+
+    yield start
+    listener.close()
+
+
+def kept(folder):
+    return [path.name for path in folder.rglob('*') if path.is_file() and path.suffix != '.lock']
+
+
+@pytest.mark.parametrize(
+    'body',
+    [
+        b'{"error": "not found"}',
+        b'Too many requests, come back later',
+        b'\xef\xbb\xbf<!DOCTYPE html><html>Sign in</html>',
+        gzip.compress(checkpoint()),
+        checkpoint()[:-300],
+    ],
+    ids=['json', 'text', 'html-with-bom', 'gzip', 'cut'],
+)
+@pytest.mark.parametrize('length', [True, False], ids=['length', 'no-length'])
+def test_a_body_that_is_no_checkpoint_is_not_kept(tmp_path, serve, body, length):
+    head = HEAD + (f'Content-Length: {len(body)}\r\n'.encode() if length else b'')
+    url, _ = serve(lambda connection: connection.sendall(head + b'\r\n' + body))
+    with pytest.raises(UserError, match=r'model.pth: what came .* Nothing was kept'):
+        load_from_url(url, 'cpu', str(tmp_path))
+    assert kept(tmp_path) == []
+
+
+def test_a_whole_one_without_a_length_is_taken(tmp_path, serve):
+    url, _ = serve(lambda connection: connection.sendall(HEAD + b'\r\n' + checkpoint()))
+    assert torch.equal(load_from_url(url, 'cpu', str(tmp_path))['layer.weight'], torch.arange(1000.0))
+    assert kept(tmp_path) == ['model.pth']
+
+
+def test_a_body_without_end(tmp_path, serve, monkeypatch):
+    monkeypatch.setattr(module, '_LARGEST', 1 << 20)
+
+    def send(connection):
+        connection.sendall(HEAD + b'\r\n')
+        while True:
+            connection.sendall(bytes(1 << 16))
+
+    url, _ = serve(send)
+    with pytest.raises(UserError, match='more than 1048576 bytes came, and there was no end'):
+        download(url, tmp_path)
+    assert kept(tmp_path) == []
+
+
+def test_a_body_that_is_announced_as_too_large(tmp_path, serve):
+    url, _ = serve(lambda connection: connection.sendall(HEAD + b'Content-Length: 99999999999999\r\n\r\nPK'))
+    with pytest.raises(UserError, match='announces 99999999999999 bytes'):
+        download(url, tmp_path)
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize('start', [HEAD + b'Content-Length: 4000000\r\n\r\n', b'HTTP/1.1 200 '], ids=['body', 'head'])
+def test_a_byte_at_a_time_ends(tmp_path, serve, monkeypatch, start):
+    for name, value in (('_WINDOW', 0.5), ('_TIMEOUT', 1), ('_TRIES', 2)):
+        monkeypatch.setattr(module, name, value)
+
+    def send(connection):
+        connection.sendall(start)
+        while True:
+            connection.sendall(b'O')
+            time.sleep(0.1)
+
+    url, requests = serve(send)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match='the connection failed 2 times'):
+        download(url, tmp_path)
+    assert time.monotonic() - begun < 10 and len(requests) == 2
+
+
+FETCH = 'import sys; from mmcondetr.checkpoints.reading import load_from_url; load_from_url(*sys.argv[1:])'
+
+
+def test_three_processes_at_once_fetch_it_once(tmp_path, serve, source_environment):
+    """They used to share one part, and left a corrupt file under the final name."""
+    body = checkpoint()
+
+    def send(connection):
+        connection.sendall(HEAD + b'\r\n')
+        for start in range(0, len(body), 500):
+            connection.sendall(body[start : start + 500])
+            time.sleep(0.1)  # long enough for the other two to come
+
+    url, requests = serve(send)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-c', FETCH, url, 'cpu', str(tmp_path)],
+            env=source_environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-2000:]
+    assert len(requests) == 1 and kept(tmp_path) == ['model.pth']
