@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.launching import prepare_processes, stop
 from mmcondetr.errors import UserError
 
@@ -43,9 +44,15 @@ def build_runner(config: Config) -> Runner:
     """The runner that ``config`` describes, with the process group started where mmengine cannot start it."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+    check_config(config)
     setup_cache_size_limit_of_dynamo()
     prepare_processes(config)
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    try:
+        return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    except TypeError as error:  # what a class of others does not take, where check_config could not know
+        if 'unexpected keyword argument' in str(error) or 'required positional argument' in str(error):
+            raise UserError(f"Config '{config.filename}': {error}") from error
+        raise
 
 
 def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int = USER_ERROR) -> int:

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mmcondetr.compat.config_scope import config_root
+from mmcondetr.engine.config_options import apply_options
 from mmcondetr.errors import UserError
 
 
@@ -39,7 +40,8 @@ def load_config(args: Namespace) -> Config:
     """Read ``args.config`` and apply ``launcher``, ``cfg_options`` and ``work_dir`` (default: work_dirs/<config name>).
 
     Raises:
-        UserError: The config, or a config that it is based on, is not there or cannot be read.
+        UserError: The config, or a config that it is based on, is not there or cannot be read; an option that nothing
+            reads.
     """
     path = find_config(args.config)
     try:
@@ -50,7 +52,7 @@ def load_config(args: Namespace) -> Config:
         raise UserError(f"Config '{path}' is not valid Python: {error}") from error
     config.launcher = args.launcher
     if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+        apply_options(config, args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:

@@ -1,0 +1,185 @@
+"""A look at a config before anything is built from it: unknown names and impossible values, each with its path."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from mmdet import registry as mmdet_registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+from torch.utils.data import DataLoader
+
+from mmcondetr import registry as our_registry
+from mmcondetr.engine.config_options import close_to
+from mmcondetr.errors import UserError
+
+#: What mmengine's Runner takes from a loader's dict besides torch's own arguments.
+_LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'worker_init_fn', 'collate_fn', 'num_batch_per_epoch')
+_COUNTS = ('batch_size', 'num_queries', 'num_classes', 'num_heads', 'embed_dims', 'feedforward_channels')
+_SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop')
+#: Dicts whose type a function of mmcv or mmengine looks up, which takes more than the type does.
+_OTHERS = ('norm_cfg', 'act_cfg', 'conv_cfg', 'upsample_cfg', 'init_cfg', 'dcn', 'plugins')
+#: Taken out of a dict by whoever builds from it.
+_TAKEN_OUT = ('type', '_scope_', 'constructor', 'paramwise_cfg', 'bg_cls_weight')
+#: Top-level keys whose typed dicts are built by the registry of that name.
+_REGISTRIES = dict(
+    model='MODELS',
+    data_preprocessor='MODELS',
+    optim_wrapper='OPTIM_WRAPPERS',
+    param_scheduler='PARAM_SCHEDULERS',
+    train_dataloader='DATASETS',
+    val_dataloader='DATASETS',
+    test_dataloader='DATASETS',
+    val_evaluator='METRICS',
+    test_evaluator='METRICS',
+    default_hooks='HOOKS',
+    custom_hooks='HOOKS',
+)
+_BELOW = dict(  # a key further down -> the registry of what is below it
+    pipeline='TRANSFORMS',
+    transforms='TRANSFORMS',
+    sampler='DATA_SAMPLERS',
+    batch_sampler='DATA_SAMPLERS',
+    optimizer='OPTIMIZERS',
+    train_cfg='TASK_UTILS',
+    assigner='TASK_UTILS',
+)
+
+
+def check_config(config: Config) -> None:
+    """Compare every dict with a ``type`` with what its class takes, and counts with what they must be.
+
+    Of classes that are not ours, or pass arguments on, only names that look misspelt are refused.
+
+    Raises:
+        UserError: one line that names the config's path.
+    """
+    for top, registry in _REGISTRIES.items():
+        for path, value, kind in _dicts(config.get(top), top, registry):
+            _check_values(path, value)
+            cls = _class_of(value, kind)
+            if cls is not None:
+                _check_names(path, value, cls)
+                _check_types(path, value, cls)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = config.get(name)
+        if isinstance(loader, dict):
+            known = {*inspect.signature(DataLoader.__init__).parameters, *_LOADER_KEYS}
+            _refuse_unknown(name, [key for key in loader if key not in known], known, 'a data loader')
+            _check_loader(name, loader)
+    loop = config.get('train_cfg')
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        if isinstance(loop, dict) and key in loop:
+            _check_count(f'train_cfg.{key}', loop[key])
+
+
+def _dicts(value: Any, path: str, registry: str) -> Iterator[tuple[str, dict, str]]:
+    """Every dict below a value, with its path and the registry that would build it."""
+    if isinstance(value, dict):
+        yield path, value, registry
+        for key, inner in value.items():
+            if key in _OTHERS:
+                continue
+            yield from _dicts(inner, f'{path}.{key}', _BELOW.get(key, registry))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _dicts(inner, f'{path}.{index}', registry)
+
+
+def _class_of(value: dict, kind: str) -> type | None:
+    name = value.get('type')
+    if inspect.isclass(name):
+        return name
+    if not isinstance(name, str):
+        return None
+    registry: Registry = getattr(our_registry, kind, None) or getattr(mmdet_registry, kind)
+    try:
+        found = registry.get(name)
+    except Exception:  # an import that fails is reported by whoever builds it
+        return None
+    return found if inspect.isclass(found) else None
+
+
+def _parameters(cls: type) -> tuple[set[str], bool]:
+    """What a class takes, through the constructors that it passes ``**kwargs`` on to, and whether that is all."""
+    found: set[str] = set()
+    for ancestor in cls.__mro__:
+        if '__init__' not in vars(ancestor):
+            continue
+        try:
+            parameters = inspect.signature(ancestor.__init__).parameters
+        except (TypeError, ValueError):
+            return found, False
+        rest = False
+        for name, parameter in parameters.items():
+            rest = rest or parameter.kind is parameter.VAR_KEYWORD
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name != 'self':
+                found.add(name)
+        if not rest:
+            return found, True
+    return found, False
+
+
+def _check_names(path: str, value: dict, cls: type) -> None:
+    known, complete = _parameters(cls)
+    unknown = [key for key in value if key not in known and key not in _TAKEN_OUT]
+    if not (complete and cls.__module__.startswith('mmcondetr.')):
+        # Whoever builds it may take out more, or it may pass it on: only what looks misspelt.
+        unknown = [key for key in unknown if difflib.get_close_matches(key, known, cutoff=0.75)]
+    _refuse_unknown(path, unknown, known, value['type'] if isinstance(value['type'], str) else cls.__name__)
+
+
+def _refuse_unknown(path: str, unknown: list[str], known: set[str], what: str) -> None:
+    if unknown:
+        raise UserError(f"{path}.{unknown[0]}: {what} has no '{unknown[0]}'.{close_to(unknown[0], known - {'self'})}")
+
+
+def _check_types(path: str, value: dict, cls: type) -> None:
+    """Of our own classes, whose annotations are known to be true."""
+    if not cls.__module__.startswith('mmcondetr.'):
+        return
+    try:
+        hints = typing.get_type_hints(cls.__init__)
+    except Exception:  # a name that is imported for type checkers only
+        return
+    for key, given in value.items():
+        wanted = hints.get(key)
+        several = typing.get_origin(wanted) in (typing.Union, types.UnionType)
+        allowed = set(typing.get_args(wanted)) if several else {wanted}
+        if not allowed <= {int, float, bool, str, type(None)} or type(given) in allowed:
+            continue
+        if float in allowed and type(given) is int:
+            continue
+        names = ' or '.join(sorted('None' if kind is type(None) else kind.__name__ for kind in allowed))
+        raise UserError(f'{path}.{key}: must be {names}, not {given!r}.')
+
+
+def _check_values(path: str, value: dict) -> None:
+    for key in _COUNTS:
+        if key in value and value[key] is not None and not path.endswith('auto_scale_lr'):
+            _check_count(f'{path}.{key}', value[key])
+    for key in _SHARES:
+        share = value.get(key, 0)
+        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
+            raise UserError(f'{path}.{key}: must be a number from 0 to 1, not {share!r}.')
+    width, heads = value.get('embed_dims'), value.get('num_heads')
+    if isinstance(width, int) and isinstance(heads, int) and width % heads:
+        raise UserError(f'{path}: embed_dims={width} cannot be divided among num_heads={heads} heads.')
+
+
+def _check_count(path: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f'{path}: must be a whole number, 1 or more, not {value!r}.')
+
+
+def _check_loader(name: str, loader: dict) -> None:
+    workers = loader.get('num_workers', 0)
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise UserError(f'{name}.num_workers: must be a whole number, 0 or more, not {workers!r}.')
+    if not workers and loader.get('persistent_workers'):
+        raise UserError(f'{name}.persistent_workers: must be False where {name}.num_workers is 0.')

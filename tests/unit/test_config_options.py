@@ -1,0 +1,148 @@
+"""--cfg-options: what nothing reads stops, max_epochs=N changes the run's length; wrong values name their path."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from mmcondetr.compat.config_scope import config_root
+from mmcondetr.engine.check_config import check_config
+from mmcondetr.engine.config_options import apply_options
+from mmcondetr.errors import UserError
+
+ROOT = config_root()
+SHAPES = ROOT / 'shapes' / 'conditional-detr_r18_small_1xb16-24e_shapes.py'
+COCO = ROOT / 'conditional_detr' / 'conditional-detr_r50_8xb2-50e_coco.py'
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config.fromfile(SHAPES)
+
+
+@pytest.mark.parametrize(
+    'key, message',
+    [
+        (
+            'train_dataloder.batch_size',
+            "no 'train_dataloder', .* would read it. Close to it: train_dataloader",
+        ),
+        ('train_dataloader.batchsize', r"train_dataloader has no 'batchsize'. Close to it: batch_size"),
+        ('batch_size', 'There is .*train_dataloader.batch_size'),
+        (
+            'data_root',
+            "'data_root' is a variable .* stands at .*train_dataloader.dataset.data_root",
+        ),
+        ('model.decoder.layers', "model.decoder has no 'layers'. Close to it: layer"),
+        ('train_dataloader.batch_size.x', "train_dataloader.batch_size is 16, which has nothing named 'x'"),
+        ('train_dataloader.dataset.pipeline.9.type', "is a list of 4 entries; '9' must be an index"),
+    ],
+)
+def test_a_key_that_nothing_reads_stops(config, key, message):
+    with pytest.raises(UserError, match=rf'--cfg-options {key}: .*{message}'):
+        apply_options(config, {key: 4})
+
+
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        ('train_dataloader.batch_size', 'four', "must be a number .the config has 16., not 'four'"),
+        ('model.backbone', 'swin', "must be a dict .the config has a dict., not 'swin'"),
+        ('train_dataloader.sampler.shuffle', 'yes', "must be true or false .the config has True., not 'yes'"),
+        ('train_dataloader.dataset.ann_file', 3, 'must be a text'),
+    ],
+)
+def test_a_value_of_another_kind_names_its_path(config, key, value, message):
+    with pytest.raises(UserError, match=f'--cfg-options {key}: {message}'):
+        apply_options(config, {key: value})
+
+
+def test_options_that_mean_something_are_taken(config):
+    apply_options(
+        config,
+        {
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.dataset.pipeline.2.prob': 0.0,
+            'model.backbone.init_cfg': None,
+            'train_dataloader.dataset.metainfo.classes': ('a', 'b'),
+            'default_hooks.ema': dict(type='EMAHook'),
+            'work_dir': 'elsewhere',
+            'load_from': 'some.pth',
+            'optim_wrapper.optimizer.lr': 1,
+        },
+    )
+    assert config.train_dataloader.batch_size == 4 and config.train_dataloader.dataset.pipeline[2].prob == 0
+    assert config.load_from == 'some.pth' and config.train_dataloader.dataset.metainfo.classes == ('a', 'b')
+
+
+def test_max_epochs_changes_the_loop_and_stretches_the_schedule():
+    config = Config.fromfile(COCO)
+    assert (config.train_cfg.max_epochs, config.param_scheduler[0].milestones) == (50, [40])
+    apply_options(config, dict(max_epochs=10))
+    assert config.train_cfg.max_epochs == 10
+    assert (config.param_scheduler[0].milestones, config.param_scheduler[0].end) == ([8], 10)
+
+
+def test_a_warm_up_by_iterations_keeps_its_length():
+    warm_up = dict(type='LinearLR', begin=0, end=500, by_epoch=False)
+    cosine = dict(type='CosineAnnealingLR', begin=1, end=20, T_max=19, by_epoch=True)
+    config = Config(dict(train_cfg=dict(max_epochs=20, val_interval=5), param_scheduler=[warm_up, cosine]))
+    apply_options(config, dict(max_epochs=40))
+    first, second = config.param_scheduler
+    assert (first.end, second.begin, second.end, second.T_max) == (500, 2, 40, 38)
+    apply_options(config, dict(max_epochs=2))
+    assert config.train_cfg.val_interval == 2, 'else the run would never be validated'
+
+
+@pytest.mark.parametrize('length', [0, -1, 2.5, 'many', True])
+def test_a_length_must_be_a_positive_whole_number(config, length):
+    with pytest.raises(UserError, match='max_epochs: must be a whole number, 1 or more'):
+        apply_options(config, dict(max_epochs=length))
+
+
+def test_max_iters_of_a_run_that_counts_epochs(config):
+    with pytest.raises(UserError, match='no train_cfg.max_iters. This config counts in max_epochs='):
+        apply_options(config, dict(max_iters=100))
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.rglob('*.py')), ids=lambda path: path.stem)
+def test_our_configs_pass(path):
+    if '_base_' not in path.parts:
+        check_config(Config.fromfile(path))
+
+
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        ('model.num_queries', 0, 'model.num_queries: must be a whole number, 1 or more, not 0'),
+        ('model.num_queries', 'many', 'model.num_queries: must be'),
+        ('model.bbox_head.num_classes', -1, 'model.bbox_head.num_classes: must be'),
+        ('model.decoder.layer.num_heads', 7, 'model.decoder.layer: embed_dims=128 cannot be divided among num_heads=7'),
+        ('model.decoder.layer.dropout', 1.5, 'model.decoder.layer.dropout: must be a number from 0 to 1'),
+        (
+            'model.decoder.num_layer',
+            2,
+            "mmcondetr.ConditionalDecoder has no 'num_layer'. Close to it: num_layers",
+        ),
+        ('train_dataloader.batch_size', 0, 'train_dataloader.batch_size: must be'),
+        ('train_dataloader.num_workers', -1, 'train_dataloader.num_workers: must be a whole number, 0 or more'),
+        ('train_dataloader.num_workers', 0, 'train_dataloader.persistent_workers: must be False where'),
+        (
+            'train_dataloader.suffle',
+            True,
+            "a data loader has no 'suffle'. Close to it: shuffle",
+        ),
+        ('train_dataloader.sampler.suffle', True, r'train_dataloader.sampler.suffle: .*Close to it: shuffle'),
+        ('train_dataloader.dataset.annfile', 'x', r'train_dataloader.dataset.annfile: .*Close to it: ann_file'),
+        ('train_dataloader.dataset.pipeline.2.prop', 1, r'pipeline.2.prop: mmdet.RandomFlip has no'),
+        ('val_evaluator.metrics', 'bbox', r'val_evaluator.metrics: .*Close to it: metric'),
+        ('default_hooks.checkpoint.intervall', 1, r'default_hooks.checkpoint.intervall: .*Close to it: interval'),
+        ('train_cfg.max_epochs', 0, 'train_cfg.max_epochs: must be'),
+        ('train_cfg.val_interval', 0.5, 'train_cfg.val_interval: must be'),
+    ],
+)
+def test_a_wrong_setting_names_the_config_s_path(config, key, value, message):
+    """As it stands in a config: --cfg-options has checks of its own before this one."""
+    config.merge_from_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        check_config(config)

@@ -1,0 +1,87 @@
+"""Mending an annotation file: what examine() names is gone afterwards, and the rest is as it was."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from annotation_data import CLASSES, from_xywh, make
+
+from mmcondetr.cli import main
+from mmcondetr.datasets.annotations import examine
+from mmcondetr.datasets.box_formats import FORMATS
+
+
+@pytest.fixture
+def spoiled(tmp_path):
+    def write(data: dict) -> str:
+        path = tmp_path / 'train.json'
+        path.write_text(json.dumps(dict(data, info=dict(year=2026))))
+        return str(path)
+
+    return write
+
+
+def suggested(path: str) -> list[str]:
+    """The arguments of the command that the error names."""
+    (error,) = examine(path, CLASSES).errors
+    return error.message.split("'mmcondetr ")[1].split("'")[0].split()
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_the_command_of_the_message_mends_the_boxes(spoiled, tmp_path, capsys, form):
+    data = make()
+    boxes = np.array([entry['bbox'] for entry in data['annotations']])
+    for entry, box in zip(
+        data['annotations'], from_xywh(boxes, np.full((len(boxes), 2), (640.0, 480.0)), form).tolist()
+    ):
+        entry['bbox'] = box
+        entry['area'] = 1.0
+    data['annotations'][0]['segmentation'] = [[1, 1, 2, 2, 3, 1]]
+    path = spoiled(data)
+    assert main(suggested(path)) == 0
+    assert '60 boxes converted' in capsys.readouterr().out
+    mended = json.loads((tmp_path / 'train_mended.json').read_text())
+    assert examine(str(tmp_path / 'train_mended.json'), CLASSES).findings == []
+    np.testing.assert_allclose([entry['bbox'] for entry in mended['annotations']], boxes, rtol=0, atol=1e-3)
+    areas = [entry['area'] for entry in mended['annotations']]
+    assert areas[0] == 1.0, "a segmentation's area is not the box's"
+    np.testing.assert_allclose(areas[1:], boxes[1:, 2] * boxes[1:, 3], rtol=1e-3)
+    assert mended['info'] == dict(year=2026) and mended['images'] == data['images']
+
+
+def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
+    data = make()
+    for entry in data['annotations']:
+        entry['image_id'] = str(entry['image_id'])
+    assert main(suggested(spoiled(data))) == 0
+    assert json.loads((tmp_path / 'train_mended.json').read_text())['annotations'] == make()['annotations']
+    data = make()
+    for entry in data['annotations']:
+        entry['category_id'] -= 1
+    assert main([*suggested(spoiled(data)), '--force']) == 0
+    assert json.loads((tmp_path / 'train_mended.json').read_text())['annotations'] == make()['annotations']
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['{0}', '{0}', '--boxes', 'xyxy', '--force'], 'is there already'),
+        (['{0}', '{1}'], 'Nothing to convert'),
+        (['{1}', '{0}x', '--integer-ids'], 'does not exist'),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(spoiled, tmp_path, capsys, arguments, message):
+    path = spoiled(make())
+    assert main(['convert-annotations', *[word.format(path, tmp_path / 'absent.json') for word in arguments]]) == 1
+    assert message in capsys.readouterr().err
+    assert json.loads((tmp_path / 'train.json').read_text())['annotations'] == make()['annotations']
+
+
+def test_a_box_of_no_image_cannot_be_scaled(spoiled, tmp_path, capsys):
+    data = make()
+    data['annotations'][7]['image_id'] = 999
+    assert main(['convert-annotations', spoiled(data), str(tmp_path / 'out.json'), '--boxes', 'xywh01']) == 1
+    assert '$.annotations[7].image_id 999 is in none of the images' in capsys.readouterr().err
+    assert not (tmp_path / 'out.json').exists()
