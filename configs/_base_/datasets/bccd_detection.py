@@ -1,7 +1,8 @@
 # BCCD: photos of blood cells, 640 x 480, three classes (train 205, val 87, test 72 images). Another place:
 # BCCD_ROOT=/path/to/bccd/  Without ImageNet weights an AP on it is one 'from scratch'.
+_base_ = './own_detection.py'
+
 data_root = '{{$BCCD_ROOT:data/bccd/}}'
-dataset_type = 'mmcondetr.CocoDataset'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (90, 60, 200), (250, 170, 30)])
 scale = (320, 240)  # half of the photos' size, for a CPU
 
@@ -20,37 +21,25 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='mmcondetr.EpochSampler', shuffle=True),
-    batch_sampler=None,
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='annotations/train.json',
         data_prefix=dict(img='images/'),
         metainfo=metainfo,
         pipeline=train_pipeline,
-    ),
+    )
 )
 val_dataloader = dict(
     batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='annotations/val.json',
         data_prefix=dict(img='images/'),
         metainfo=metainfo,
-        test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], ann_file='annotations/test.json'))
 
-val_evaluator = dict(type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
-test_evaluator = dict(type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox')
+val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
+test_evaluator = dict(ann_file=data_root + 'annotations/test.json')

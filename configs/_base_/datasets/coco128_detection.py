@@ -2,8 +2,9 @@
 # It is trained and tested on the same images: a check that a model can learn them, no measure of anything else. Without
 # ImageNet weights an AP on it is one 'from scratch'. The first 16 images alone:
 # --cfg-options train_dataloader.dataset.indices=16 val_dataloader.dataset.indices=16 test_dataloader.dataset.indices=16
+_base_ = './own_detection.py'
+
 data_root = '{{$COCO128_ROOT:data/coco128/}}'
-dataset_type = 'mmcondetr.CocoDataset'
 scale = (320, 320)  # the longer side, for a CPU; COCO's own is (1333, 800)
 
 train_pipeline = [
@@ -22,12 +23,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='mmcondetr.EpochSampler', shuffle=True),
-    batch_sampler=None,
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
@@ -35,23 +31,14 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
-        test_mode=True,
         pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/instances_train2017.json', metric='bbox'
-)
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_train2017.json')
 test_evaluator = val_evaluator

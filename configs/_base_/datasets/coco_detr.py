@@ -1,4 +1,4 @@
-# COCO as Conditional DETR's authors train on it, said as the difference from mmdet's DETR config. What stays mmdet's:
+# COCO as Conditional DETR's authors train on it: overrides of mmdet's DETR config. What stays mmdet's:
 # AdamW (1e-4, backbone 1e-5, weight decay 1e-4), gradient clip 0.1, two images a GPU, the test size, the runtime.
 _base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
 # What ../default_runtime.py adds to mmdet's runtime: mmengine refuses two bases that both have default_hooks.

@@ -1,4 +1,5 @@
-# One's own data, as `mmcondetr init` writes configs for it: they say where it lies, its classes and its pipelines.
+# Any data set in COCO's format, at a size for one machine. What builds on it says where the data lies, its classes and
+# its pipelines: the data sets beside this file, and the configs that `mmcondetr init` writes.
 dataset_type = 'mmcondetr.CocoDataset'
 
 train_dataloader = dict(

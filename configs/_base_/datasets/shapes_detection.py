@@ -1,4 +1,6 @@
 # The generated data set: 128 x 128 pixels, six classes. Drawn to SHAPES_ROOT on first use, nothing is downloaded.
+_base_ = './own_detection.py'
+
 dataset_type = 'mmcondetr.ShapesDataset'
 data_root = '{{$SHAPES_ROOT:data/shapes/}}'
 backend_args = None
@@ -17,10 +19,6 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='mmcondetr.EpochSampler', shuffle=True),
-    batch_sampler=None,
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -32,23 +30,16 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
         ann_file='annotations/val.json',
         data_prefix=dict(img='val/'),
-        test_mode=True,
         pipeline=test_pipeline,
         backend_args=backend_args,
     ),
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type='mmcondetr.CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox', backend_args=backend_args
-)
+val_evaluator = dict(ann_file=data_root + 'annotations/val.json', backend_args=backend_args)
 test_evaluator = val_evaluator

@@ -1,4 +1,4 @@
-# Conditional DETR-R50, said as the difference from the model in mmdet::detr/detr_r50_8xb2-150e_coco.py.
+# Conditional DETR-R50: overrides of the model in mmdet::detr/detr_r50_8xb2-150e_coco.py.
 _base_ = '../datasets/coco_detr.py'
 
 model = dict(

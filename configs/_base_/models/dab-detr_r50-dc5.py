@@ -1,4 +1,4 @@
-# DC5: the same differences as between the two Conditional DETRs.
+# DC5, as in conditional-detr_r50-dc5.py.
 _base_ = './dab-detr_r50.py'
 
 model = dict(backbone=dict(type='mmcondetr.ResNetDC5'))

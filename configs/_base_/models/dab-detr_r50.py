@@ -1,4 +1,4 @@
-# DAB-DETR-R50, said as the difference from Conditional DETR-R50: as its authors train it (their main.py's defaults).
+# DAB-DETR-R50 as its authors train it (their main.py's defaults): overrides of Conditional DETR-R50.
 _base_ = './conditional-detr_r50.py'
 
 prelu = dict(type='mmengine.PReLU')

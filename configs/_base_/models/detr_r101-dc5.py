@@ -1,7 +1,5 @@
-_base_ = './detr_r101.py'
+_base_ = './detr_r50-dc5.py'
 
-model = dict(backbone=dict(type='mmcondetr.ResNetDC5'))
-train_dataloader = dict(batch_size=1)
-val_dataloader = dict(batch_size=1)
-test_dataloader = dict(batch_size=1)
-auto_scale_lr = dict(base_batch_size=8)
+model = dict(
+    backbone=dict(depth=101, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'))
+)

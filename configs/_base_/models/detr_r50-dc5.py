@@ -1,3 +1,4 @@
+# DC5, as in conditional-detr_r50-dc5.py.
 _base_ = './detr_r50.py'
 
 model = dict(backbone=dict(type='mmcondetr.ResNetDC5'))
