@@ -27,7 +27,7 @@ class SoftmaxDETRHead(ConditionalDETRHead):
     def classification_loss(self, logits: Tensor, matches: Matches, classes: Tensor, num_boxes: Tensor) -> Tensor:
         """Weighted cross-entropy over all queries, divided by the sum of their weights.
 
-        Arguments and result as :meth:`ConditionalDETRHead.classification_loss`; the number of boxes is not looked at.
+        Arguments and result as :meth:`ConditionalDETRHead.classification_loss`; the number of boxes is unused.
         """
         target = torch.full(logits.shape[:-1], self.num_classes, device=logits.device)  # (L, B, N)
         target[matches.predictions] = classes
@@ -44,7 +44,7 @@ class SoftmaxDETRHead(ConditionalDETRHead):
 class SoftmaxHungarianMatcher(HungarianMatcher):
     """Hungarian matching whose class cost is minus the probability of the class (DETR's, with class_cost=1).
 
-    Arguments as :class:`HungarianMatcher`; alpha and gamma are not looked at.
+    Arguments as :class:`HungarianMatcher`; alpha and gamma are unused.
     """
 
     def classification_cost(self, logits: Tensor, wanted: Tensor) -> Tensor:
