@@ -31,7 +31,7 @@ def test_parts_come_from_the_modules_they_should(built):
     assert list(places) == list(places.values())
     for layer in model.encoder.layers:
         assert module_of(layer) == 'mmcondetr.models.encoder'
-        assert module_of(layer.self_attn) == 'mmcondetr.models.attention'
+        assert module_of(layer.self_attn) == 'mmcondetr.models.encoder'
     for layer in model.decoder.layers:
         assert module_of(layer) == 'mmcondetr.models.decoder'
         assert {module_of(layer.self_attn), module_of(layer.cross_attn)} == {'mmcondetr.models.attention'}
