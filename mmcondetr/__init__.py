@@ -55,12 +55,14 @@ def _prepare_configs(_: ModuleType) -> None:
 @when_imported('mmengine.runner')
 def _prepare_checkpoints(module: ModuleType) -> None:
     from mmcondetr.checkpoints.reading import register_loaders
+    from mmcondetr.compat.resume_errors import patch_runner
     from mmcondetr.compat.safe_loading import register_safe_globals
     from mmcondetr.compat.stored_configs import patch_checkpoint_loader
 
     register_safe_globals()
     register_loaders(module.CheckpointLoader)
     patch_checkpoint_loader(module.CheckpointLoader)
+    patch_runner(module.Runner)
 
 
 @when_imported('mmengine.infer.infer')

@@ -62,7 +62,14 @@ def collate(items: list) -> dict:
 
 
 def make_runner(
-    work_dir: Path, epochs: int = 4, model: Toy | None = None, measures=(), resume: bool = False, hooks=(), **arguments
+    work_dir: Path,
+    epochs: int = 4,
+    model: Toy | None = None,
+    measures=(),
+    resume: bool = False,
+    hooks=(),
+    param_scheduler=None,
+    **arguments,
 ) -> Runner:
     """A runner for the toy; ``measures`` asks for validation after each epoch, ``arguments`` are CheckpointHook's."""
 
@@ -77,6 +84,7 @@ def make_runner(
         train_dataloader=loader(),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        param_scheduler=param_scheduler,
         resume=resume,
         randomness=dict(seed=1),
         default_hooks=dict(checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, **arguments)),

@@ -5,6 +5,7 @@ mmcv_ops.py        the compiled ops that a DETR needs on a GPU, in PyTorch
 config_scope.py    ``_base_ = 'mmcondetr::...'``
 safe_loading.py    checkpoints that are read without running code
 plain_values.py    what a checkpoint may hold
+resume_errors.py   what is wrong with a file that is resumed
 stored_configs.py  configs inside checkpoints are never run
 compiling.py       ``is_compiling``, wherever torch has it
 

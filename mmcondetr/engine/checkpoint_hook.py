@@ -19,7 +19,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmcondetr.datasets.random_state import get_random_state, set_random_state
 from mmcondetr.engine.resuming import advance, drawing_sampler
 from mmcondetr.engine.written_files import WrittenFiles
-from mmcondetr.errors import NonFiniteLossError
+from mmcondetr.errors import NonFiniteLossError, UserError
 from mmcondetr.registry import HOOKS
 from mmcondetr.writing import remove_leftovers, replacing
 
@@ -114,18 +114,28 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
 
     def _resume(self, runner: Runner) -> None:
-        if self._loaded is None or len(self._loaded['ranks']) != get_world_size():
+        loaded = self._loaded
+        try:
+            fitting = loaded is not None and len(loaded['ranks']) == get_world_size()
+            if fitting:
+                self._pending, now = loaded['ranks'][get_rank()], get_random_state()
+                set_random_state(self._pending)  # now, where it can be said what is wrong
+                set_random_state(now)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(
+                f'--resume: random_state in the checkpoint is damaged ({type(error).__name__}: {error}). To begin with '
+                'its weights alone, give it as load_from, without --resume.'
+            ) from error
+        if not fitting:
             print_log(
                 'The checkpoint holds no random states for this number of processes: training goes on, but not '
                 'bit for bit as without the interruption.',
                 'current',
                 logging.WARNING,
             )
-        else:
-            self._pending = self._loaded['ranks'][get_rank()]
-            sampler = drawing_sampler(runner.train_dataloader)
-            if hasattr(sampler, 'seed'):  # where the config has no seed, the sampler has drawn a new one
-                sampler.seed = self._loaded['sampler_seed']
+        sampler = drawing_sampler(runner.train_dataloader)
+        if fitting and hasattr(sampler, 'seed') and type(loaded.get('sampler_seed')) is int:
+            sampler.seed = loaded['sampler_seed']  # where the config has no seed, the sampler has drawn a new one
         self._loaded = None
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             advance(runner.train_loop)

@@ -1,0 +1,102 @@
+"""``--resume`` with a file that is no training state, or a damaged one: one line, where mmengine fails anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcondetr.errors import UserError
+
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
+
+
+def patch_runner(runner: type) -> None:
+    """Let mmengine's ``Runner.resume`` say what is wrong with a file before, or in the place of, a traceback."""
+    original = runner.resume
+    if getattr(original, 'says_what_is_wrong', False):
+        return
+
+    def resume(self: Any, filename: str, *args: Any, **kwargs: Any) -> None:
+        def load_checked(*args: Any, **kwargs: Any) -> Any:
+            checkpoint = runner.load_checkpoint(self, *args, **kwargs)
+            _check_training_state(checkpoint, filename)
+            return checkpoint
+
+        fresh = _settings(self)
+        self.load_checkpoint = load_checked
+        try:
+            original(self, filename, *args, **kwargs)
+            _check_resumed(self, fresh)
+        except _FAILURES as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            reason = (str(error).strip().splitlines() or [''])[0][:200]
+            raise UserError(
+                f"--resume: '{filename}' cannot be resumed: its training state is damaged, or that of another model, "
+                f'optimizer or schedule ({type(error).__name__}: {reason}). To begin with its weights alone, give it '
+                'as load_from, without --resume.'
+            ) from error
+        finally:
+            del self.load_checkpoint
+
+    resume.says_what_is_wrong = True
+    runner.resume = resume
+
+
+def _check_training_state(checkpoint: Any, filename: str) -> None:
+    """Raise UserError for released weights and the like, and ValueError for a state of the wrong types."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
+    if not isinstance(meta, Mapping) or not {'epoch', 'iter'} & set(meta) or 'message_hub' not in checkpoint:
+        raise UserError(
+            f"--resume: '{filename}' holds weights, and not the state of a training run. To begin with these weights "
+            'give it as load_from (in the config, or --cfg-options load_from=...), without --resume.'
+        )
+    for name in ('epoch', 'iter'):
+        if type(meta.get(name)) is not int or meta[name] < 0:
+            raise ValueError(f'meta.{name} is {meta.get(name)!r:.40}')
+    hub = checkpoint['message_hub']
+    if not isinstance(hub, Mapping) or not all(isinstance(hub.get(name), Mapping) for name in _HUB):
+        raise ValueError(f'message_hub lacks one of {", ".join(_HUB)}')
+    for name, value in hub['runtime_info'].items():
+        if str(name).startswith('best_score') and not isinstance(value, Number):
+            raise ValueError(f'message_hub.runtime_info.{name} is {value!r:.40}')
+
+
+def _settings(runner: Any) -> list[dict]:
+    """The settings of the optimizer's groups, before the file's take their place."""
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    return [dict(group) for group in getattr(optimizer, 'param_groups', ())]
+
+
+def _check_resumed(runner: Any, fresh: list[dict]) -> None:
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    for group, before in zip(getattr(optimizer, 'param_groups', ()), fresh):
+        for name, value in before.items():
+            if name != 'params' and not _alike(group.get(name), value):
+                raise ValueError(f'optimizer.param_groups has {name}={group.get(name)!r:.40}')
+    for parameter, state in getattr(optimizer, 'state', {}).items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f'optimizer.state has {name} of shape {tuple(value.shape)}')
+    schedulers = runner.param_schedulers
+    for scheduler in schedulers if isinstance(schedulers, list) else []:
+        for name in ('last_step', '_global_step', 'begin', 'end'):
+            if not isinstance(getattr(scheduler, name, 0), Number):
+                raise ValueError(f'param_schedulers has {name}={getattr(scheduler, name)!r:.40}')
+
+
+def _alike(value: Any, before: Any) -> bool:
+    if isinstance(before, (tuple, list)):
+        same = isinstance(value, (tuple, list)) and len(value) == len(before)
+        return same and all(_alike(one, other) for one, other in zip(value, before))
+    number = isinstance(before, (Number, Tensor)) and not isinstance(before, bool)
+    return (
+        isinstance(value, (Number, Tensor))
+        if number
+        else before is None or value is None or type(value) is type(before)
+    )

@@ -1,0 +1,97 @@
+"""Resuming from what is no training state, or a damaged one: one line, and what to do instead."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy_runner import make_runner
+
+from mmcondetr.checkpoints.files import load_file
+from mmcondetr.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('trained')
+    make_runner(folder, epochs=1).train()
+    return folder
+
+
+@pytest.mark.parametrize('kind', ['weights', 'with-meta', 'no-hub'])
+def test_released_weights_are_for_load_from(tmp_path, trained, kind):
+    checkpoint = load_file(trained / 'epoch_1.pth')
+    parts = {'weights': ('state_dict',), 'with-meta': ('state_dict', 'message_hub'), 'no-hub': ('state_dict', 'meta')}
+    released = {part: checkpoint[part] for part in parts[kind]}
+    if kind == 'with-meta':
+        released['meta'] = dict(dataset_meta=dict(classes=('a',)))
+    torch.save(released, tmp_path / 'released.pth')
+    runner = make_runner(tmp_path / 'run', epochs=2, resume=True)
+    runner._load_from = str(tmp_path / 'released.pth')
+    with pytest.raises(UserError, match=r'released.pth. holds weights, .* give it as load_from .*without --resume'):
+        runner.train()
+
+
+def change(checkpoint: dict, path: str, value) -> None:
+    *parts, last = path.split('.')
+    for part in parts:
+        checkpoint = checkpoint[int(part) if part.isdigit() else part]
+    if value is KeyError:
+        del checkpoint[last]
+    else:
+        checkpoint[int(last) if last.isdigit() else last] = value
+
+
+DAMAGE = [
+    ('meta.epoch', '1'),
+    ('meta.iter', -3),
+    ('meta.iter', KeyError),
+    ('message_hub', [1]),
+    ('message_hub.runtime_info', KeyError),
+    ('message_hub.runtime_info', 5),
+    ('optimizer', [1]),
+    ('optimizer.param_groups', {}),
+    ('optimizer.param_groups', KeyError),
+    ('optimizer.param_groups.0.params', [0]),
+    ('optimizer.param_groups.0.lr', 'fast'),
+    ('optimizer.param_groups.0.momentum', [0.9]),
+    ('optimizer.state', {0: dict(momentum_buffer=torch.zeros(7))}),
+    ('random_state', 'x'),
+    ('random_state.ranks', [None]),
+    ('random_state.ranks.0', dict(torch=torch.zeros(3))),
+    ('message_hub.runtime_info.best_score', 'high'),
+]
+
+
+@pytest.mark.parametrize('path, value', DAMAGE, ids=[f'{path}={value!r:.20}' for path, value in DAMAGE])
+def test_a_damaged_training_state_is_one_line(tmp_path, trained, path, value):
+    checkpoint = load_file(trained / 'epoch_1.pth')
+    change(checkpoint, path, value)
+    torch.save(checkpoint, tmp_path / 'damaged.pth')
+    runner = make_runner(tmp_path / 'run', epochs=2, resume=True)
+    runner._load_from = str(tmp_path / 'damaged.pth')
+    with pytest.raises(UserError, match='^--resume: .*damaged.* load_from, without --resume'):
+        runner.train()
+
+
+def test_an_error_of_training_itself_stays_what_it_is(tmp_path, trained):
+    runner = make_runner(tmp_path / 'run', epochs=2, resume=True)
+    runner._load_from = str(trained / 'epoch_1.pth')
+
+    def fails(*_, **__):
+        raise ZeroDivisionError('in the model')
+
+    runner.model.train_step = fails
+    with pytest.raises(ZeroDivisionError, match='in the model'):
+        runner.train()
+
+
+def test_a_schedule_of_the_wrong_types(tmp_path):
+    schedule = [dict(type='MultiStepLR', milestones=[1])]
+    make_runner(tmp_path / 'a', epochs=1, param_scheduler=schedule).train()
+    checkpoint = load_file(tmp_path / 'a/epoch_1.pth')
+    checkpoint['param_schedulers'][0]['last_step'] = 'last'
+    torch.save(checkpoint, tmp_path / 'damaged.pth')
+    runner = make_runner(tmp_path / 'run', epochs=2, resume=True, param_scheduler=schedule)
+    runner._load_from = str(tmp_path / 'damaged.pth')
+    with pytest.raises(UserError, match='^--resume: .*damaged.*last_step'):
+        runner.train()
