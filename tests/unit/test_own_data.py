@@ -143,7 +143,8 @@ def test_the_config_is_short_and_says_what_was_chosen(shapes, tmp_path, capsys):
     said = capsys.readouterr().out
     assert '3000 iterations' in said and 'wrote' in said and '6 images' in said
     lines = out.read_text().splitlines()
-    assert len(lines) <= 40 and max(map(len, lines)) < 160
+    # Absolute paths are as long as the user's folders: they do not count.
+    assert len(lines) <= 40 and max(len(line.replace(str(tmp_path), '')) for line in lines) < 120
     config = Config.fromfile(str(out))
     assert config.model.bbox_head.num_classes == len(class_names(shapes)) == 6
     assert config.train_dataloader.batch_size == 6 and config.train_cfg.max_epochs == 3000

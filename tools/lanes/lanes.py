@@ -58,7 +58,7 @@ LANES = {
                 (
                     *('mmdet==3.3.0', 'mmengine==0.10.4', 'mmcv-lite==2.0.0', 'numpy==1.22.4', 'scipy==1.8.1'),
                     *('opencv-python==4.6.0.66', 'matplotlib==3.6.3', 'pillow==9.5.0', 'pycocotools==2.0.7'),
-                    *('safetensors==0.4.0', 'wrapt==1.15.0', 'rich==13.0.0', 'msgspec==0.18.0'),
+                    *('safetensors==0.4.0', 'wrapt==1.15.0', 'rich==13.0.0', 'msgspec==0.18.0', 'filelock==3.12.0'),
                 ),
                 ('numpy==1.22.4', '--no-build-isolation', '--editable', '.[lite]', *TEST_TOOLS),
             ),
