@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import logging
+
 import cv2
 import mmcv
 import mmengine.fileio
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
+from mmengine.logging import print_log
+from PIL import ExifTags, Image
 
 from mmcondetr.errors import UserError
 from mmcondetr.registry import TRANSFORMS
@@ -21,12 +26,25 @@ def _is_truncated(data: bytes) -> bool:
     return False
 
 
+def _orientation(data: bytes) -> int:
+    """What a JPEG's EXIF says about how to turn it, 1 to 8; 1, upright, where it says nothing that can be read."""
+    if data[:2] != b'\xff\xd8' or b'Exif' not in data[:4096]:
+        return 1
+    try:
+        return int(Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, SyntaxError, TypeError, ValueError):
+        return 1
+
+
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
     """mmcv's LoadImageFromFile that names a missing, unreadable or truncated file and the annotations that list it.
 
-    It also compares the image's size with the annotation's, since boxes of another size would train on silently.
+    It also compares the image's size with the annotation's, since boxes of another size would train on silently, and
+    warns, once a process, where an annotated image is turned because its EXIF says so: its boxes are not turned.
     """
+
+    _warned = False  # of the whole process, not of one pipeline
 
     def transform(self, results: dict) -> dict:
         """Adds ``img`` (height, width, 3), ``img_shape``, ``ori_shape`` and ``scale_factor``.
@@ -61,7 +79,23 @@ class LoadImage(LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         results['scale_factor'] = (1.0, 1.0)  # mmdet's heads ask for it also where nothing resizes
         self._check_size(results, path, listed_in)
+        if 'height' in results and not LoadImage._warned:
+            self._check_orientation(data, path, listed_in)
         return results
+
+    def _check_orientation(self, data: bytes, path: str, listed_in: str) -> None:
+        orientation = 1 if 'ignore_orientation' in self.color_type else _orientation(data)
+        if orientation == 1:
+            return
+        LoadImage._warned = True
+        print_log(
+            f"Image file '{path}'{listed_in} carries EXIF orientation {orientation} and is turned accordingly when it "
+            'is read; boxes are not. They must have been drawn on the turned image: look at some. If they were drawn '
+            "on the pixels as stored, set color_type='color_ignore_orientation' in LoadImage. There may be more such "
+            'files; this is said once.',
+            'current',
+            logging.WARNING,
+        )
 
     @staticmethod
     def _check_size(results: dict, path: str, listed_in: str) -> None:

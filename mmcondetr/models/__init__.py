@@ -46,6 +46,20 @@ from mmcondetr.models.head import ConditionalDETRHead
 from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
+from mmcondetr.models.neck import InputProjection
+from mmcondetr.models.reference import LearnedReferencePoint, ReferencePoint, ZeroReferencePoint
+from mmcondetr.models.spatial_query import (
+    BlockTransform,
+    ConditionalSpatialQueryHead,
+    ContentSpatialQuery,
+    DiagonalTransform,
+    FullTransform,
+    IdentityTransform,
+    PositionSpatialQuery,
+    SelfAttentionSpatialQueryHead,
+    SingleTransform,
+    TransformSpatialQuery,
+)
 
 __all__ = [
     'AdditiveCrossAttention',
@@ -68,6 +82,7 @@ __all__ = [
     'FullTransform',
     'HungarianMatcher',
     'IdentityTransform',
+    'InputProjection',
     'LearnedReferencePoint',
     'PatternAnchorBoxes',
     'PositionSpatialQuery',

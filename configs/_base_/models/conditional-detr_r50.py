@@ -11,7 +11,7 @@ model = dict(
         type='mmcondetr.ResNet',
         init_cfg=dict(type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
     ),
-    neck=dict(type='mmdet.ChannelMapper'),
+    neck=dict(type='mmcondetr.InputProjection'),
     positional_encoding=dict(type='mmdet.SinePositionalEncoding'),
     encoder=dict(
         _delete_=True,

@@ -9,7 +9,7 @@ model = dict(
     backbone=dict(
         depth=50, base_channels=64, num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(3,)
     ),
-    neck=dict(in_channels=[2048], out_channels=embed_dims),
+    neck=dict(type='mmcondetr.InputProjection', in_channels=[2048], out_channels=embed_dims),
     positional_encoding=dict(num_feats=embed_dims // 2),
     encoder=dict(num_layers=6, layer=layer),
     decoder=dict(
