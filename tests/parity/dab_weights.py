@@ -42,13 +42,18 @@ def shapes(num_patterns: int, num_classes: int = 91, num_queries: int = 300) -> 
     return result
 
 
+def denoising_shapes(num_queries: int, num_classes: int = 91) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of every tensor of a DN-DAB-DETR-R50: an embedding of every class and of 'unknown' on top."""
+    return {**shapes(0, num_classes, num_queries), 'label_enc.weight': (num_classes + 1, DIMS - 1)}
+
+
 def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The value of one tensor."""
     if name.endswith('activation.weight'):  # PReLU, far from the identity
         return weights.uniform(name, shape, 0.1, 0.4)
     if name == 'refpoint_embed.weight':
         return weights.uniform(name, shape, -1.7, 1.7)
-    if name == 'transformer.patterns.weight':
+    if name in ('transformer.patterns.weight', 'label_enc.weight'):
         return weights.uniform(name, shape, -1.0, 1.0)
     # The decoder refines anchors by the head's box MLP: its second copy is the first one.
     name = name.replace('transformer.decoder.bbox_embed', 'bbox_embed')
@@ -56,6 +61,17 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return weights.tensor(name, shape) * np.float32(factor)
 
 
-def state_dict(num_patterns: int) -> dict[str, np.ndarray]:
-    """A full checkpoint's tensors in the authors' format (91 classes), as numpy arrays."""
-    return {name: tensor(name, shape) for name, shape in shapes(num_patterns).items()}
+def state_dict(num_patterns: int, saturated: bool = False) -> dict[str, np.ndarray]:
+    """A full checkpoint's tensors in the authors' format (91 classes), as numpy arrays.
+
+    Args:
+        num_patterns: 0 for none.
+        saturated: anchors' centres lie at the border of the image, their sizes are up to all of it: logits to +-9,
+            where inverse_sigmoid gives at most 6.9.
+    """
+    state = {name: tensor(name, shape) for name, shape in shapes(num_patterns).items()}
+    if saturated:
+        anchors = state['refpoint_embed.weight']
+        anchors[:, :2] *= np.float32(9 / 1.7)
+        anchors[:, 2:] = anchors[:, 2:] * np.float32(3) + np.float32(3.9)
+    return state

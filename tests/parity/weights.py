@@ -224,3 +224,10 @@ def predictions(case: str, layers: int, num_queries: int, num_classes: int, imag
     size = uniform(f'predictions.{case}.size', (layers, images, num_queries, 2), 0.05, 0.7)
     centre = uniform(f'predictions.{case}.centre', (layers, images, num_queries, 2), 0.1, 0.9)
     return {'logits': logits, 'boxes': np.concatenate([centre, size], axis=-1).astype(np.float32)}
+
+
+def digest(name: str, values: np.ndarray, parts: int = 2) -> np.ndarray:
+    """The norm of a tensor and its inner products with a few directions that the name decides, as float64."""
+    flat = values.astype(np.float64).ravel()
+    directions = [uniform(f'{name}.direction{part}', flat.shape, -1, 1).astype(np.float64) for part in range(parts)]
+    return np.array([np.linalg.norm(flat), *(flat @ direction for direction in directions)])

@@ -11,6 +11,7 @@ import argparse
 import sys
 import types
 from argparse import Namespace
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,13 +21,13 @@ sys.path.insert(0, str(HERE.parent))
 import dab_weights  # noqa: E402
 import weights  # noqa: E402
 
-CASES = {'r50': (False, 0), 'r50_3-patterns': (False, 3), 'r50-dc5': (True, 0)}  # dilation, patterns
+# dilation, patterns
+CASES = {'r50': (False, 0), 'r50_3-patterns': (False, 3), 'r50-dc5': (True, 0), 'r50_saturated': (False, 0)}
 
 
-def build(dilation: bool, num_patterns: int):
-    """The authors' model with their command line's defaults."""
+def build(dilation: bool, num_patterns: int, build_authors: Callable, **others):
+    """The authors' model and criterion with their command line's defaults, but for ``others``."""
     import torchvision
-    from models.DAB_DETR import build_DABDETR
 
     plain = torchvision.models.resnet50
     torchvision.models.resnet50 = lambda pretrained=False, **kwargs: plain(weights=None, **kwargs)
@@ -62,15 +63,17 @@ def build(dilation: bool, num_patterns: int):
         set_cost_giou=2,
         num_select=300,
     )
-    model, _, _ = build_DABDETR(args)
+    vars(args).update(others)
+    model, criterion, _ = build_authors(args)
     torchvision.models.resnet50 = plain
-    return model.eval()
+    return model.eval(), criterion
 
 
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('authors', help="a clone of the authors' repository")
+    parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
     args = parser.parse_args()
     sys.path.insert(0, args.authors)
     torch.nn.modules.linear._LinearWithBias = torch.nn.Linear  # a name of torch 1.7
@@ -79,14 +82,15 @@ def main() -> None:
     layers = sys.modules['timm.models.layers'] = types.ModuleType('not installed, not called')
     layers.DropPath = layers.to_2tuple = layers.trunc_normal_ = None
     declare_torchvision_ops()
+    from models.DAB_DETR import build_DABDETR
     from util.misc import NestedTensor
 
     pixels, mask = (torch.from_numpy(item) for item in weights.batch())
-    for name, (dilation, num_patterns) in CASES.items():
-        model = build(dilation, num_patterns)
-        model.load_state_dict(
-            {key: torch.from_numpy(value) for key, value in dab_weights.state_dict(num_patterns).items()}
-        )
+    for name in args.cases:
+        dilation, num_patterns = CASES[name]
+        model, _ = build(dilation, num_patterns, build_DABDETR)
+        state = dab_weights.state_dict(num_patterns, saturated='saturated' in name)
+        model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
         outputs = model(NestedTensor(pixels, mask))
         every = [*outputs['aux_outputs'], outputs]
         logits = torch.stack([item['pred_logits'] for item in every])

@@ -34,8 +34,8 @@ def declare_torchvision_ops() -> None:
         declare_torchvision_ops.library.define(f'{name}(Tensor a) -> Tensor')
 
 
-def build(backbone: str, dilation: bool):
-    """The authors' model and criterion with their command line's defaults."""
+def build(backbone: str, dilation: bool, **others):
+    """The authors' model and criterion with their command line's defaults, but for ``others``."""
     import torchvision
     from models.conditional_detr import build as build_authors
 
@@ -67,6 +67,7 @@ def build(backbone: str, dilation: bool):
         set_cost_bbox=5,
         set_cost_giou=2,
     )
+    vars(args).update(others)
     model, criterion, _ = build_authors(args)
     setattr(torchvision.models, backbone, plain)
     return model.eval(), criterion
