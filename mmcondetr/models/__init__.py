@@ -44,22 +44,9 @@ from mmcondetr.models.detector import ConditionalDETR
 from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmcondetr.models.head import ConditionalDETRHead
 from mmcondetr.models.matching import HungarianMatcher
+from mmcondetr.models.neck import InputProjection
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
-from mmcondetr.models.neck import InputProjection
-from mmcondetr.models.reference import LearnedReferencePoint, ReferencePoint, ZeroReferencePoint
-from mmcondetr.models.spatial_query import (
-    BlockTransform,
-    ConditionalSpatialQueryHead,
-    ContentSpatialQuery,
-    DiagonalTransform,
-    FullTransform,
-    IdentityTransform,
-    PositionSpatialQuery,
-    SelfAttentionSpatialQueryHead,
-    SingleTransform,
-    TransformSpatialQuery,
-)
 
 __all__ = [
     'AdditiveCrossAttention',
