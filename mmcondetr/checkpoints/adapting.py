@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmcondetr.checkpoints import classes
+from mmcondetr.checkpoints import classes, query_groups
 from mmcondetr.checkpoints.renaming import list_names, recognise, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.checkpoints.source import RECORD
@@ -39,9 +39,13 @@ def _before_load(
     known = local_metadata.get(RECORD, {})
     family = recognise(given)
     own = family is None or family.name == 'mmcondetr'
-    if not known and own and any(name in given for name in _wanted(detector)):
-        return  # a state dict in memory under our own names: PyTorch's business
-    fitted = fit(detector, given, known)
+    wanted = _wanted(detector)
+    if not known and own and any(name in given for name in wanted):
+        fitted, _ = query_groups.fit_groups(
+            given, wanted, None
+        )  # the rest of a state dict in memory is PyTorch's business
+    else:
+        fitted = fit(detector, given, known)
     for name in given:
         del state_dict[prefix + name]
     state_dict.update({prefix + name: value for name, value in fitted.items()})
@@ -83,7 +87,9 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     for name in wanted:
         if name.endswith(_COUNTER):
             tensors.setdefault(name, wanted[name])
+    tensors, grouped = query_groups.fit_groups(tensors, wanted, known.get('groups'))
     tensors, said, detector.untrained_classes = _fit_classes(tensors, wanted, known, where)
+    said += grouped
     _check(tensors, wanted, where, 'mmcondetr' if own else family.title)
     _check_dilation(detector, known, where)
     title = 'mmcondetr' if own else family.title

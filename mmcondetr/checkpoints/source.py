@@ -35,6 +35,8 @@ class Source(NamedTuple):
         dc5: whether the backbone is dilated; None where nothing says.
         record: what :mod:`mmcondetr.checkpoints.conversion` wrote into the file; else empty.
         where: the file or URL, for messages.
+        groups: how many groups of object queries the tensor of object queries holds, where the authors' command line
+            says so; else None.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,6 +45,7 @@ class Source(NamedTuple):
     dc5: bool | None
     record: dict[str, Any]
     where: str
+    groups: int | None = None
 
 
 def find_tensors(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
@@ -88,7 +91,14 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
         _dc5(checkpoint, record, config, where),
         record,
         where,
+        _groups(checkpoint),
     )
+
+
+def _groups(checkpoint: Mapping[str, Any]) -> int | None:
+    """The number of groups of Group DETR's authors' command line."""
+    groups = getattr(checkpoint.get('args'), 'group_detr', None)
+    return groups if isinstance(groups, int) and not isinstance(groups, bool) and groups > 0 else None
 
 
 def _strip_wrapper(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +237,7 @@ def with_record(source: Source, checkpoint: Mapping[str, Any]) -> dict[str, Any]
         return dict(checkpoint)  # of some other program
     tensors = OrderedDict(source.tensors)
     metadata = OrderedDict(getattr(find_tensors(checkpoint), '_metadata', {}))
-    known = dict(names=source.names, dc5=source.dc5, where=source.where)
+    known = dict(names=source.names, dc5=source.dc5, where=source.where, groups=source.groups)
     metadata[''] = {**metadata.get('', {}), RECORD: known}
     tensors._metadata = metadata
     if source.family is None and find_tensors(checkpoint) is checkpoint:

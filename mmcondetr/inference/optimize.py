@@ -78,6 +78,7 @@ def _lay_out_channels_last(model: nn.Module) -> None:
 def _drop_training_parts(model: nn.Module) -> None:
     for name in ('loss_cls', 'loss_bbox', 'loss_iou', 'matcher'):
         delattr(model.bbox_head, name)
+    del model.training_queries
 
 
 def _refuse_training(*args: object, **kwargs: object) -> None:

@@ -27,6 +27,7 @@ from mmcondetr.models.ablations.additive import (
     ContentCrossAttention,
     FirstPositionDecoderLayer,
 )
+from mmcondetr.models.ablations.group_controls import MixedQueryGroups, OneToMany
 from mmcondetr.models.ablations.reference_points import LearnedReferencePoint, ZeroReferencePoint
 from mmcondetr.models.ablations.softmax_head import SoftmaxDETRHead, SoftmaxHungarianMatcher
 from mmcondetr.models.ablations.spatial_queries import (
@@ -47,6 +48,8 @@ from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.neck import InputProjection
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
+from mmcondetr.models.training.groups import QueryGroups
+from mmcondetr.models.training.queries import ObjectQueries
 
 __all__ = [
     'AdditiveCrossAttention',
@@ -71,8 +74,12 @@ __all__ = [
     'IdentityTransform',
     'InputProjection',
     'LearnedReferencePoint',
+    'MixedQueryGroups',
+    'ObjectQueries',
+    'OneToMany',
     'PatternAnchorBoxes',
     'PositionSpatialQuery',
+    'QueryGroups',
     'ReferencePoint',
     'ResNet',
     'ResNetDC5',

@@ -11,7 +11,7 @@ the parts puts a forward pre-hook on it (see mmcondetr/visualization).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,10 @@ class DotProductAttention(nn.Module):
         return joined.transpose(1, 2)
 
 
+#: attention, q, k, v (each (B, N, D)) -> (B, N, D): self-attention among sets of queries.
+Among = Callable[[DotProductAttention, Tensor, Tensor, Tensor], Tensor]
+
+
 def check_heads(embed_dims: int, num_heads: int) -> None:
     """Raise ValueError unless the channels can be divided among the heads."""
     if num_heads < 1 or embed_dims % num_heads:
@@ -124,11 +128,21 @@ class SelfAttention(nn.Module):
         self.attention = DotProductAttention(num_heads, dropout)
         self.out_proj = output_projection(embed_dims)
 
-    def forward(self, f: Tensor, object_query: Tensor) -> Tensor:
-        """Attend from every query to every query: f (B, N, D), object_query (B or 1, N, D) -> (B, N, D)."""
+    def forward(self, f: Tensor, object_query: Tensor, among: Among | None = None) -> Tensor:
+        """Attend from every query to every query, or as ``among`` says.
+
+        Args:
+            f: (B, N, D).
+            object_query: (B or 1, N, D).
+            among: which queries see which, where not all see all (models/training).
+
+        Returns:
+            (B, N, D).
+        """
         q = self.query_content_proj(f) + self.query_position_proj(object_query)
         k = self.key_content_proj(f) + self.key_position_proj(object_query)
-        return self.out_proj(self.attention((q,), (k,), self.value_proj(f)))
+        v = self.value_proj(f)
+        return self.out_proj(self.attention((q,), (k,), v) if among is None else among(self.attention, q, k, v))
 
 
 @MODELS.register_module()

@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
@@ -21,15 +22,22 @@ from mmcondetr.models.encoder import TransformerEncoder
 from mmcondetr.models.positional import sine_embed
 from mmcondetr.registry import MODELS
 
-#: Boxes are refined from coordinates in [0.001, 0.999], beyond which the logit would grow without bound.
-LOGIT_LIMIT = math.log(0.999 / 0.001)
+_LEAST = math.log(1e-3)  # of log x and log (1 - x)
+
+
+def limit(logits: Tensor) -> Tensor:
+    """The logits, none beyond +-log(1000): the authors' ``inverse_sigmoid(sigmoid(logits), eps=1e-3)``.
+
+    They take it wherever a box is moved or predicted from, so that a logit cannot grow without bound.
+    """
+    return F.logsigmoid(logits).clamp(min=_LEAST) - F.logsigmoid(-logits).clamp(min=_LEAST)
 
 
 class AnchorPosition(NamedTuple):
     """:class:`~mmcondetr.models.reference.Position` of anchor boxes.
 
     Attributes:
-        reference: (B or 1, N, 4), logits (cx, cy, w, h); boxes are predicted from it.
+        reference: (B or 1, N, 4), limited logits (cx, cy, w, h); boxes are predicted from it.
         p_s: (B or 1, N, D), the embedding of the centre, modulated by the size.
         object_query: (B or 1, N, D), made of the whole box.
         origin: the values of ``reference``; what the next layer's is computed from, without the gradient of the
@@ -83,10 +91,13 @@ class AnchorBoxes(nn.Module):
             anchors = torch.cat((anchors[..., :2].detach(), anchors[..., 2:]), dim=-1)
         return anchors
 
-    def start(self, anchors: Tensor, memory: Tensor) -> tuple[Tensor, AnchorPosition]:
-        """Before the first layer: anchors (1, N, 4), memory (B, S, D) -> f (B, N, D) and the position."""
+    def start(self, anchors: Tensor, memory: Tensor, content: Tensor | None = None) -> tuple[Tensor, AnchorPosition]:
+        """Before the first layer: anchors (B or 1, N, 4), memory (B, S, D) -> f (B, N, D) and the position.
+
+        f is :meth:`content`, unless the queries come with a ``content`` (B, N, D) of their own.
+        """
         boxes = self(anchors)
-        f = self.content(anchors.shape[1], memory).expand(memory.shape[0], -1, -1)
+        f = self.content(anchors.shape[1], memory).expand(memory.shape[0], -1, -1) if content is None else content
         return f, self._position(boxes, boxes, f)
 
     def content(self, num_anchors: int, memory: Tensor) -> Tensor:
@@ -97,7 +108,7 @@ class AnchorBoxes(nn.Module):
         """Refine the boxes by what the last layer found, f (B, N, D), with the head's box MLP."""
         with full_precision(f):
             moves = self.box_embed(f.to(self.size_predictor.layers[0].weight.dtype)).float()
-        boxes = moves + position.origin.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)  # (B, N, 4)
+        boxes = moves + position.origin  # (B, N, 4)
         return self._position(boxes, boxes.detach(), f)
 
     def _position(self, reference: Tensor, origin: Tensor, f: Tensor) -> AnchorPosition:
@@ -106,7 +117,7 @@ class AnchorBoxes(nn.Module):
         scale = self.size_predictor(f).float().sigmoid() / boxes[..., 2:]  # (B, N, 2): w_ref / w, h_ref / h
         p_s = embedding[..., : self.embed_dims].unflatten(-1, (2, -1)) * scale.flip(-1).unsqueeze(-1)
         object_query = self.query_predictor(embedding.to(f.dtype))
-        return AnchorPosition(reference, p_s.flatten(-2).to(f.dtype), object_query, origin)
+        return AnchorPosition(limit(reference), p_s.flatten(-2).to(f.dtype), object_query, limit(origin))
 
 
 @MODELS.register_module()

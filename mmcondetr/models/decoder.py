@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from mmcondetr.layers import checkpointing
 from mmcondetr.layers.dropout import Dropout
 from mmcondetr.layers.feed_forward import FeedForward, xavier_linear
-from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, Memory, SelfAttention
+from mmcondetr.models.attention import (
+    Among,
+    ConditionalCrossAttention,
+    FirstConditionalCrossAttention,
+    Memory,
+    SelfAttention,
+)
 from mmcondetr.registry import MODELS
 
 
@@ -57,9 +63,9 @@ class ConditionalDecoderLayer(nn.Module):
         cross_attention = FirstConditionalCrossAttention if self.index == 0 else ConditionalCrossAttention
         return SelfAttention(embed_dims, num_heads, dropout), cross_attention(embed_dims, num_heads, dropout)
 
-    def self_attend(self, f: Tensor, object_query: Tensor) -> Tensor:
-        """First step: f (B, N, D), o_q (B or 1, N, D) -> c_q (B, N, D)."""
-        return self.norm1(f + self.dropout(self.self_attn(f, object_query)))
+    def self_attend(self, f: Tensor, object_query: Tensor, *among: Among) -> Tensor:
+        """First step: f (B, N, D), o_q (B or 1, N, D), and where not all queries see all: which do -> c_q (B, N, D)."""
+        return self.norm1(f + self.dropout(self.self_attn(f, object_query, *among)))
 
     def cross_attend(self, c_q: Tensor, p_q: Tensor, memory: Memory, *object_query: Tensor) -> Tensor:
         """Second step: c_q (B, N, D), p_q (B or 1, N, D), and in the first layer o_q -> the next f (B, N, D)."""
@@ -104,26 +110,32 @@ class ConditionalDecoder(BaseModule):
         xavier_linear(self)
         super().init_weights()
 
-    def forward(self, object_query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, object_query: Tensor, memory: Memory, among: Among | None = None, content: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Decode every object query.
 
         Args:
             object_query: (B or 1, N, D), DETR's learned query position o_q, or (B or 1, N, 4), DAB-DETR's anchor
                 boxes; 1 where all images share it.
             memory: what the queries attend to.
+            among: which queries see which in self-attention, where not all see all; in training only.
+            content: (B, N, D), what the queries hold before the first layer, where not what the reference point
+                module says; in training only.
 
         Returns:
             - hidden states (L, B, N, D), normalised;
             - references (L, B, N, 2 or 4) that every layer's boxes are predicted from, logits (x, y) or
               (cx, cy, w, h).
         """
-        f, position = self.reference_point.start(object_query, memory.content)  # f = 0; s and p_s, eq. 5
+        f, position = self.reference_point.start(object_query, memory.content, content)  # f = 0; s and p_s, eq. 5
+        sets = () if among is None else (among,)
         hidden_states, references = [], []
         for i, layer in enumerate(self.layers):
             if i > 0:
                 position = self.reference_point.move(position, f)
             reference, p_s, o_q = position[:3]
-            c_q = self._run(layer.self_attend, f, o_q)
+            c_q = self._run(layer.self_attend, f, o_q, *sets)
             if i == 0:  # §3.5: f says nothing yet, so there is no transform, and o_q is added to the content
                 f = self._run(layer.cross_attend, c_q, p_s, memory, o_q)
             else:
@@ -133,5 +145,5 @@ class ConditionalDecoder(BaseModule):
             references.append(reference.expand(*f.shape[:2], -1))
         return self.norm(torch.stack(hidden_states)), torch.stack(references)
 
-    def _run(self, step: Callable[..., Tensor], *inputs: Tensor | Memory) -> Tensor:
+    def _run(self, step: Callable[..., Tensor], *inputs: Tensor | Memory | Among) -> Tensor:
         return checkpointing.run(step, *inputs, recompute=self.with_cp)

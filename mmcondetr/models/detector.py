@@ -1,5 +1,7 @@
 """The detector: backbone -> neck -> encoder -> decoder -> head, as one module for mmdet's training and testing."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import BaseDetector
@@ -10,6 +12,7 @@ from mmcondetr.checkpoints.adapting import accept_any_checkpoint
 from mmcondetr.errors import NonFiniteLossError, UserError
 from mmcondetr.layers.precision import image_name
 from mmcondetr.models.attention import Memory
+from mmcondetr.models.training.queries import Queries
 from mmcondetr.registry import MODELS
 
 
@@ -25,6 +28,8 @@ class ConditionalDETR(BaseDetector):
         bbox_head: config of the prediction head.
         positional_encoding: config of the memory's positional encoding; D / 2 features a coordinate.
         num_queries: N.
+        training_queries: config of what more is asked of the decoder in training (models/training); None for nothing.
+            Inference is the same without it.
         train_cfg: handed to the head.
         test_cfg: handed to the head.
         data_preprocessor: config of normalisation and padding.
@@ -42,6 +47,7 @@ class ConditionalDETR(BaseDetector):
         bbox_head: dict,
         positional_encoding: dict,
         num_queries: int = 300,
+        training_queries: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -56,6 +62,8 @@ class ConditionalDETR(BaseDetector):
         self.query_embedding = self.decoder.reference_point.query_embedding(num_queries)  # o_q
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
         self.decoder.reference_point.use_head(self.bbox_head)
+        self.training_queries = MODELS.build(training_queries or dict(type='mmcondetr.ObjectQueries'))
+        self.training_queries.attach(self.decoder, num_queries)
         accept_any_checkpoint(self)
         self.untrained_classes = ''  # says which rows of the head a checkpoint with other classes has left as they were
 
@@ -73,13 +81,20 @@ class ConditionalDETR(BaseDetector):
         """
         self.untrained_classes = ''
         try:
-            return self.bbox_head.loss(*self.decode(batch_inputs, batch_data_samples), batch_data_samples)
+            return self._match_and_lose(batch_inputs, batch_data_samples)
         except NonFiniteLossError as error:
             spoilt = [index for index, image in enumerate(batch_inputs) if not image.isfinite().all()]
             if not spoilt:
                 raise
             names = ', '.join(image_name(batch_data_samples, index) for index in spoilt)
             raise NonFiniteLossError(f'{error} Pixels that are not finite reached the model from: {names}.') from None
+
+    def _match_and_lose(self, batch_inputs: Tensor, samples: SampleList) -> dict[str, Tensor]:
+        """The losses, of all training queries in training mode and of the object queries otherwise."""
+        if not self.training:
+            return self.bbox_head.loss(*self.decode(batch_inputs, samples), samples)
+        queries = self.training_queries(self.query_embedding.weight[None], samples)
+        return self.training_queries.loss(self.bbox_head, *self.decode(batch_inputs, samples, queries), samples)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Detections in a batch of images (B, 3, height, width), put into the samples' ``pred_instances``.
@@ -104,16 +119,21 @@ class ConditionalDETR(BaseDetector):
         """The feature map (B, D, h, w) of the images (B, 3, height, width)."""
         return self.neck(self.backbone(batch_inputs))[-1]
 
-    def decode(self, batch_inputs: Tensor, samples: OptSampleList) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, batch_inputs: Tensor, samples: OptSampleList, queries: Queries | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Everything but the head: images -> hidden states (L, B, N, D) and references (L, B, N, 2 or 4)."""
-        return self.forward_transformer(self.extract_feat(batch_inputs), padding_mask(batch_inputs, samples))
+        return self.forward_transformer(self.extract_feat(batch_inputs), padding_mask(batch_inputs, samples), queries)
 
-    def forward_transformer(self, features: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward_transformer(
+        self, features: Tensor, padding: Tensor | None, queries: Queries | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The transformer.
 
         Args:
             features: (B, D, h, w).
             padding: (B, height, width) of the images, True where they are padded; None where nothing is.
+            queries: what is asked in training; None for the object queries.
 
         Returns:
             - hidden states (L, B, N, D);
@@ -129,8 +149,8 @@ class ConditionalDETR(BaseDetector):
             position = self.positional_encoding(grid)
         position = position.to(features.dtype).flatten(2).transpose(1, 2)  # (B or 1, S, D)
         memory = self.encoder(features.flatten(2).transpose(1, 2), position, mask)  # (B, S, D)
-        object_query = self.query_embedding.weight[None]  # (1, N, D or 4), shared by all images
-        return self.decoder(object_query, Memory(memory, position, mask))
+        queries = queries or Queries(self.query_embedding.weight[None])  # (1, N, D or 4), shared by all images
+        return self.decoder(queries.object_query, Memory(memory, position, mask), queries.among, queries.content)
 
 
 def padding_mask(images: Tensor, samples: OptSampleList) -> Tensor | None:

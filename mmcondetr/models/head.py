@@ -88,13 +88,16 @@ class ConditionalDETRHead(BaseModule):
         origin = F.pad(references.float(), (0, 4 - references.shape[-1]))  # [s, 0, 0]
         return self.class_embed(hidden_states), (offsets + origin).sigmoid()
 
-    def loss(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> dict[str, Tensor]:
+    def loss(
+        self, hidden_states: Tensor, references: Tensor, samples: SampleList, copies: int = 1
+    ) -> dict[str, Tensor]:
         """Match and compute the losses of all layers at once.
 
         Args:
             hidden_states: (L, B, N, D).
             references: as in :meth:`forward`.
             samples: the images' sizes and ground truth (xyxy boxes in pixels of the resized image).
+            copies: how often every box is there; the losses are means over the copies.
 
         Returns:
             Scalars by mmdet's names: ``loss_cls``, ``loss_bbox``, ``loss_iou``; of earlier layers ``d0.loss_cls`` ...
@@ -103,8 +106,8 @@ class ConditionalDETRHead(BaseModule):
             NonFiniteLossError: naming image, layer and term.
         """
         logits, boxes = self(hidden_states, references)
-        num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples)])
-        num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]  # averaged over ranks, as the authors do
+        num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples) / copies])
+        num_boxes = reduce_mean(num_boxes).clamp(min=1)[0] * copies  # averaged over ranks, as the authors do
         with full_precision(logits):
             table = self.loss_table(logits.float(), boxes, samples, num_boxes)
         check_finite(table, [image_name(samples, image) for image in range(len(samples))])

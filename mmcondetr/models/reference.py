@@ -49,10 +49,13 @@ class FixedReferencePoint(nn.Module):
     def use_head(self, head: nn.Module) -> None:
         """Called once, with the head: points that do not move need nothing of it."""
 
-    def start(self, object_query: Tensor, memory: Tensor) -> tuple[Tensor, Position]:
-        """Before the first layer: o_q (B or 1, N, D), memory (B, S, D) -> f = 0 (B, N, D) and the position."""
+    def start(self, object_query: Tensor, memory: Tensor, content: Tensor | None = None) -> tuple[Tensor, Position]:
+        """Before the first layer: o_q (B or 1, N, D), memory (B, S, D) -> f (B, N, D) and the position.
+
+        f is zero unless the queries come with a ``content`` (B, N, D).
+        """
         reference = self(object_query)
-        f = memory.new_zeros(memory.shape[0], *object_query.shape[1:])
+        f = memory.new_zeros(memory.shape[0], *object_query.shape[1:]) if content is None else content
         return f, Position(reference, self.embed(reference, object_query), object_query)
 
     def embed(self, reference: Tensor, object_query: Tensor) -> Tensor:

@@ -29,6 +29,20 @@ def authors_tensors(case: str) -> dict:
     return {name: torch.from_numpy(value) for name, value in dab_weights.state_dict(CASES[case][1]).items()}
 
 
+def test_saturated_anchors_give_the_authors_outputs():
+    """Centres at the border and boxes as large as the image: the authors limit logits in the head, too."""
+    tensors = {name: torch.from_numpy(value) for name, value in dab_weights.state_dict(0, saturated=True).items()}
+    model = measure.build(config('r50', 91))
+    model.load_state_dict(tensors)
+    golden = np.load(GOLDEN / 'dab_authors_r50_saturated.npz')
+    logits, boxes = measure.outputs(model)
+    assert tensors['refpoint_embed.weight'].abs().max() > 8
+    assert measure.spread(logits[-1]) > SPREAD
+    assert measure.apart(logits[-1, :, ::3], golden['last_logits']) < TOLERANCE
+    assert measure.apart(boxes[:, :, ::10], golden['boxes']) < TOLERANCE
+    assert measure.apart(boxes[-1], golden['last_boxes']) < TOLERANCE
+
+
 def our_model(case: str, num_classes: int) -> torch.nn.Module:
     model = measure.build(config(case, num_classes))
     model.load_state_dict(authors_tensors(case))

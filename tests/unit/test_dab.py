@@ -1,12 +1,13 @@
 """What DAB-DETR adds: anchor boxes that move, size modulation, patterns, positions scaled by content."""
 
+import math
+
 import pytest
 import torch
 from tiny_model import batch, build
 from tiny_variants import ROOT, tiny_variant
 from torch import nn
 
-from mmcondetr.models.dab import LOGIT_LIMIT
 from mmcondetr.models.positional import sine_embed
 from mmcondetr.registry import MODELS
 
@@ -50,8 +51,11 @@ def test_a_still_box_keeps_its_place_but_far_logits_are_clamped():
     f, position = module.start(boxes, memory)
     module.box_embed = Zero()
     moved = module.move(position, f)
-    assert torch.equal(moved.reference[0, 0], boxes[0, 0])
-    assert torch.equal(moved.reference[0, 1], torch.tensor([LOGIT_LIMIT, -LOGIT_LIMIT, 0.0, 0.0]))
+    assert torch.allclose(moved.reference[0, 0], boxes[0, 0], rtol=0, atol=1e-6)
+    most = math.log(1000)
+    assert torch.allclose(position.reference[0, 1], torch.tensor([most, -most, 0.0, 0.0]), rtol=0, atol=1e-6)
+    # Each limit costs 0.001 of a logit, for the authors clamp x and 1 - x apart.
+    assert torch.allclose(moved.reference[0, 1], torch.tensor([most, -most, 0.0, 0.0]), rtol=0, atol=1.1e-3)
 
 
 def test_gradients_reach_the_last_move_and_no_further():
@@ -82,7 +86,7 @@ def test_patterns_multiply_the_queries_pattern_by_pattern():
     boxes = torch.randn(1, N, 4)
     f, position = module.start(boxes, torch.randn(2, 7, D))
     assert f.shape == (2, 3 * N, D) and position.reference.shape == (1, 3 * N, 4)
-    assert torch.equal(position.reference, torch.cat([boxes] * 3, dim=1))
+    assert torch.allclose(position.reference, torch.cat([boxes] * 3, dim=1), rtol=0, atol=1e-6)
     assert torch.equal(f[1].unflatten(0, (3, N))[:, 2], module.patterns.weight)
 
 
@@ -124,7 +128,7 @@ def test_boxes_move_from_layer_to_layer():
     net, (images, samples) = model(), batch()
     hidden, references = net.decode(images, samples)
     assert references.shape == (3, 2, 12, 4)
-    assert torch.equal(references[0, 0], net.query_embedding.weight)
+    assert torch.allclose(references[0, 0], net.query_embedding.weight, rtol=0, atol=1e-6)
     assert (references[1:] - references[:-1]).abs().amax(dim=(1, 2, 3)).min() > 0.01
     boxes = net.bbox_head(hidden, references)[1]
     assert torch.allclose(boxes[1], (net.bbox_head.box_embed(hidden[1]) + references[1]).sigmoid(), rtol=0, atol=1e-6)

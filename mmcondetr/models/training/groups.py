@@ -1,0 +1,85 @@
+"""Group DETR: K groups of object queries in training, one in inference (Chen et al., ICCV 2023, arXiv 2207.13085).
+
+Every group is a set of N object queries of its own that is matched one-to-one with all of the ground truth; all groups
+share everything else. The decoder so learns K times from an image that the backbone and the encoder see once. A query
+sees its own group only: otherwise groups would suppress each other's duplicates, and inference has one group alone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mmdet.structures import SampleList
+from torch import Tensor, cat, nn
+
+from mmcondetr.models.attention import DotProductAttention, SelfAttention
+from mmcondetr.models.training.queries import ObjectQueries, Queries
+from mmcondetr.registry import MODELS
+
+
+def attend_within_groups(attention: DotProductAttention, q: Tensor, k: Tensor, v: Tensor, num_groups: int) -> Tensor:
+    """Self-attention within each of K groups, which are folded into the batch: (B, K N, D) -> (B, K N, D)."""
+    q, k, v = (fold(x, num_groups, 1) for x in (q, k, v))  # (B K, N, D)
+    return attention((q,), (k,), v).unflatten(0, (-1, num_groups)).flatten(1, 2)
+
+
+def fold(x: Tensor, num_groups: int, dim: int) -> Tensor:
+    """Move groups from the queries, dimension ``dim``, into the batch: (.., B, K N, ..) -> (.., B K, N, ..)."""
+    return x.unflatten(dim, (num_groups, -1)).flatten(dim - 1, dim)
+
+
+@MODELS.register_module()
+class QueryGroups(ObjectQueries):
+    """K groups of object queries, matched apart; the loss is the mean over the groups.
+
+    Group 0 is the detector's own ``query_embedding``, the only one that inference knows. The others are this part's
+    parameters; a checkpoint without them loads (checkpoints/query_groups.py).
+
+    The loss is divided by K max(1, boxes), boxes averaged over ranks: K equal groups then lose what one does, whatever
+    the batch. (The authors divide by max(1, K boxes): the same wherever there is at least a box a rank. Without one
+    they take the sum over groups, and a batch of empty images weighs K times what it does in plain training.)
+
+    Args:
+        num_groups: K; the authors use 11. With 1 training is plain.
+
+    Raises:
+        ValueError: if there is no group, or the decoder's self-attention cannot be divided.
+
+    Paper: arXiv 2207.13085, §3.
+    """
+
+    def __init__(self, num_groups: int) -> None:
+        super().__init__()
+        if num_groups < 1:
+            raise ValueError(f'{type(self).__name__}: num_groups must be 1 or more, got {num_groups}')
+        self.num_groups = num_groups
+        self.others = nn.ModuleList()
+
+    def attach(self, decoder: nn.Module, num_queries: int) -> None:
+        """Make the other groups as the decoder's reference point module makes the first, each at random."""
+        check_divisible(decoder, type(self).__name__)
+        self.others.extend(decoder.reference_point.query_embedding(num_queries) for _ in range(self.num_groups - 1))
+
+    def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
+        """All groups, one after another: (1, N, D or 4) -> (1, K N, D or 4)."""
+        if self.num_groups == 1:
+            return Queries(object_query)
+        every = cat([object_query, *(group.weight[None] for group in self.others)], dim=1)
+        return Queries(every, partial(attend_within_groups, num_groups=self.num_groups))
+
+    def loss(
+        self, head: nn.Module, hidden_states: Tensor, references: Tensor, samples: SampleList
+    ) -> dict[str, Tensor]:
+        """The mean over groups: every group of every image is to the head an image of its own."""
+        hidden_states, references = (fold(x, self.num_groups, 2) for x in (hidden_states, references))
+        every = [sample for sample in samples for _ in range(self.num_groups)]
+        return head.loss(hidden_states, references, every, copies=self.num_groups)
+
+
+def check_divisible(decoder: nn.Module, name: str) -> None:
+    """Raise ValueError unless sets of queries can be kept apart in this decoder, naming the part that asks for it."""
+    kinds = {type(layer.self_attn).__name__ for layer in decoder.layers}
+    if kinds != {SelfAttention.__name__}:
+        raise ValueError(f'{name}: needs decoder layers with mmcondetr.SelfAttention, got {", ".join(kinds)}')
+    if hasattr(decoder.reference_point, 'patterns'):
+        raise ValueError(f'{name}: cannot be combined with PatternAnchorBoxes, whose queries go pattern by pattern')
