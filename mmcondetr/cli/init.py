@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', default='my_config.py', help='the config to write (default: my_config.py)')
     parser.add_argument('--val', help='COCO JSON for validation, where DATA is one for training')
     parser.add_argument('--images', help="folder of a COCO JSON's images (default: looked for near it)")
+    parser.add_argument('--val-images', help='the same for validation (default: looked for near its JSON)')
     parser.add_argument('--val-share', type=float, default=0.2, help='of a set that is split (default: 0.2)')
     parser.add_argument('--seed', type=int, default=0, help='of the split and of training (default: 0)')
     parser.add_argument(
@@ -48,11 +49,13 @@ def run(args: argparse.Namespace) -> None:
     if out.exists() and not args.force:
         raise UserError(f"'{out}' exists: give another name as --out, or --force to replace it.")
     name = args.start if args.start != 'auto' else 'r50' if torch.cuda.is_available() else 'small'
-    data = find_own_data(args.data, args.val, args.images, args.val_share, args.seed)
+    data = find_own_data(args.data, args.val, args.images, args.val_share, args.seed, args.val_images)
     choices = choose(data, STARTS[name], args.iterations, args.batch_size, args.flips)
     text = compose(data, STARTS[name], choices, args.seed)
     write_config(out, text, args.force)
-    print(f'{data.kind} data, images in {data.image_root}')
+    for root in dict.fromkeys(data.image_roots.values()):
+        parts = ', '.join(part for part, one in data.image_roots.items() if one == root)
+        print(f'{data.kind} data, images in {root} ({parts})')
     start = f'start: {STARTS[name].what}' + (' (there is no GPU)' if args.start == 'auto' and name == 'small' else '')
     for line in (*data.notes, *choices.reasons, start):
         print(f'- {line}')

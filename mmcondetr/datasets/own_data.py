@@ -12,9 +12,8 @@ from typing import Any
 
 from mmcondetr.datasets.from_voc import is_voc, read_voc
 from mmcondetr.datasets.from_yolo import is_yolo, read_yolo
+from mmcondetr.datasets.image_roots import PART_WORDS, count_missing, find_image_root
 from mmcondetr.errors import UserError
-
-SPLITS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 
 WRITER = 'mmcondetr init'
 
@@ -26,13 +25,13 @@ class OwnData:
     Attributes:
         kind: 'COCO', 'YOLO' or 'Pascal VOC'.
         files: COCO JSON by part, 'train', 'val' and perhaps 'test'.
-        image_root: what file names are relative to.
+        image_roots: folder that the file names of a part are relative to.
         notes: what the user should know, one line each.
     """
 
     kind: str
     files: dict[str, Path]
-    image_root: Path
+    image_roots: dict[str, Path]
     notes: list[str] = field(default_factory=list)
 
 
@@ -42,15 +41,17 @@ def find_own_data(
     images: str | os.PathLike | None = None,
     val_share: float = 0.2,
     seed: int = 0,
+    val_images: str | os.PathLike | None = None,
 ) -> OwnData:
     """Recognise a data set, convert it to COCO JSONs beside it, and split it where there is one part only.
 
     Args:
         data: a COCO JSON, or a folder: of COCO JSONs, YOLO or Pascal VOC.
         val: a COCO JSON for validation, where ``data`` is one for training.
-        images: folder that a COCO JSON's file names are relative to; looked for where None.
+        images: folder that the file names of the COCO JSON for training are relative to; looked for where None.
         val_share: of the images for validation, where there is one part only.
         seed: of that split.
+        val_images: as ``images``, for validation.
 
     Raises:
         UserError: nothing of the kind is there, or a file cannot be read; the message names it.
@@ -62,14 +63,20 @@ def find_own_data(
         raise UserError(f'The share of images for validation must lie between 0 and 1, got {val_share:g}.')
     path = path.resolve()
     if path.is_file():
-        found = _of_json(path, None if val is None else Path(val).expanduser().resolve(), images)
+        found = _of_json(path, None if val is None else Path(val).expanduser().resolve())
     elif is_voc(path):
         found = _converted('Pascal VOC', path, *read_voc(path))
     elif is_yolo(path):
         found = _converted('YOLO', path, *read_yolo(path))
     else:
-        found = _of_folder(path, images)
+        found = _of_folder(path)
+    if found.kind == 'COCO':
+        _find_images(found, dict(train=images, val=val_images))
+    elif images is not None:
+        raise UserError(f'--images is for COCO JSONs; {found.kind} says where its images are.')
     if 'val' not in found.files:
+        if val_images is not None:
+            raise UserError('--val-images needs data for validation: --val, or a folder with a JSON of that name.')
         _split(found, val_share, seed)
     return found
 
@@ -81,23 +88,33 @@ def _converted(kind: str, folder: Path, parts: dict[str, dict], notes: list[str]
         files[name] = _write(folder / f'coco_{name}.json', content)
         boxes = len(content['annotations'])
         notes.append(f'{kind} -> {files[name]}: {len(content["images"])} images, {boxes} boxes')
-    return OwnData(kind, files, folder, notes)
+    return OwnData(kind, files, dict.fromkeys(files, folder), notes)
 
 
-def _of_json(path: Path, val: Path | None, images: str | os.PathLike | None) -> OwnData:
+def _of_json(path: Path, val: Path | None) -> OwnData:
     files = {'train': path}
     if val is not None:
         if not val.is_file():
             raise UserError(f"Annotation file '{val}' does not exist (--val).")
         files['val'] = val
-    return OwnData('COCO', files, _find_image_root(path, images))
+    return OwnData('COCO', files, {})
 
 
-def _of_folder(folder: Path, images: str | os.PathLike | None) -> OwnData:
+def _find_images(data: OwnData, given: dict[str, str | os.PathLike | None]) -> None:
+    """One folder a part: training and validation images need not lie together."""
+    for part, path in data.files.items():
+        images = load_json(path)['images']
+        root = data.image_roots[part] = find_image_root(path, images, part, given.get(part))
+        missing, first = count_missing(root, images)
+        if missing:
+            data.notes.append(f"{missing} of {len(images)} images of '{path}' are not in {root}, such as {first}")
+
+
+def _of_folder(folder: Path) -> OwnData:
     """A folder with COCO JSONs whose names say which part they are, here or one level below."""
     files: dict[str, Path] = {}
     candidates = [file for file in sorted({*folder.glob('*.json'), *folder.glob('*/*.json')}) if _looks_like_coco(file)]
-    for part, words in SPLITS.items():
+    for part, words in PART_WORDS.items():
         named = [file for file in candidates if any(word in file.as_posix()[len(str(folder)) :] for word in words)]
         detection = [file for file in named if 'instances' in file.name] or named
         if len(detection) > 1:
@@ -113,7 +130,7 @@ def _of_folder(folder: Path, images: str | os.PathLike | None) -> OwnData:
             f"'{folder}' is not recognised: there is no COCO JSON in it, no YOLO labels (images/ and labels/, or "
             'data.yaml) and no Pascal VOC Annotations/*.xml.'
         )
-    return OwnData('COCO', files, _find_image_root(files['train'], images))
+    return OwnData('COCO', files, {})
 
 
 def _looks_like_coco(path: Path) -> bool:
@@ -150,22 +167,6 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _find_image_root(path: Path, given: str | os.PathLike | None) -> Path:
-    """Where the file names of a COCO JSON lead to files."""
-    name = load_json(path)['images'][0]['file_name']
-    if given is not None:
-        root = Path(given).expanduser().resolve()
-        if not (root / name).is_file():
-            raise UserError(f"'{root / name}' does not exist: '{path}' names it, and --images the folder.")
-        return root
-    near = [path.parent, path.parent.parent]
-    below = [folder for base in near for folder in sorted(base.iterdir()) if folder.is_dir()]
-    for root in (*near, *below, *(folder for base in below for folder in sorted(base.glob('*/')))):
-        if (root / name).is_file():
-            return root
-    raise UserError(f"Image '{name}' of '{path}' is not found near it: name the images' folder with --images.")
-
-
 def _split(found: OwnData, share: float, seed: int) -> None:
     """Write train and validation JSONs beside the one there is; images are drawn, their boxes go with them."""
     source = found.files['train']
@@ -184,6 +185,7 @@ def _split(found: OwnData, share: float, seed: int) -> None:
             annotations=[entry for entry in content['annotations'] if entry['image_id'] in ids],
         )
         found.files[part] = _write(source.with_name(f'coco_{stem}_{part}.json'), kept)
+        found.image_roots[part] = found.image_roots['train']
     found.notes.append(
         f'one part only, split by seed {seed}: {len(images) - count} images to train ({found.files["train"]}), {count} '
         f'to validate ({found.files["val"]}). Photos of one scene in both would flatter the validation: look.'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def choose(
     reasons = [f'{len(classes)} classes: ' + ', '.join(f'{name} ({counts[name]} boxes)' for name in classes)]
     if empty:
         reasons.append(f'left out, for no box has them: {", ".join(empty)}')
-    scale, why = _choose_scale(content, data.image_root, start)
+    scale, why = _choose_scale(content, data.image_roots['train'], start)
     batch_size = min(batch_size, len(content['images']))
     steps = max(1, -(-len(content['images']) // batch_size))
     epochs = max(1, round(iterations / steps))
@@ -125,11 +126,12 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
     total = choices.epochs * choices.steps
     drop = max(1, round(choices.epochs * 5 / 6))
     test = data.files.get('test', data.files['val'])
+    root = os.path.commonpath(data.image_roots.values())
     test_lines = (
         ('test_dataloader, test_evaluator = val_dataloader, val_evaluator\n',)
         if test == data.files['val']
         else (
-            f'test_dataloader = dict(dataset=dict(data, ann_file={str(test)!r}, pipeline=test_pipeline))\n',
+            f'test_dataloader = dict(dataset={_dataset(data, "test", root)})\n',
             f'test_evaluator = dict(ann_file={str(test)!r})\n',
         )
     )
@@ -140,7 +142,7 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
             "custom_imports = dict(imports=['mmcondetr'])\n",
             _classes_line(choices.classes),
             f'model = dict(bbox_head=dict(num_classes={len(choices.classes)}))\n',
-            f'data = dict(data_root={str(data.image_root) + "/"!r}, metainfo=dict(classes=classes))\n',
+            f'data = dict(data_root={root + "/"!r}, metainfo=dict(classes=classes))\n',
             f'scale = {choices.scale}  # images are resized to fit into these pixels\n',
             'train_pipeline = [\n',
             "    dict(type='mmcondetr.LoadImage'),\n",
@@ -158,9 +160,9 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
             ']\n',
             'train_dataloader = dict(\n',
             f'    batch_size={choices.batch_size},\n',
-            f'    dataset=dict(data, ann_file={str(data.files["train"])!r}, pipeline=train_pipeline),\n',
+            f'    dataset={_dataset(data, "train", root)},\n',
             ')\n',
-            f'val_dataloader = dict(dataset=dict(data, ann_file={str(data.files["val"])!r}, pipeline=test_pipeline))\n',
+            f'val_dataloader = dict(dataset={_dataset(data, "val", root)})\n',
             f'val_evaluator = dict(ann_file={str(data.files["val"])!r})\n',
             *test_lines,
             f'max_epochs = {choices.epochs}  # of {choices.steps} iterations: {total} in all\n',
@@ -172,6 +174,14 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
             f'randomness = dict(seed={seed})\n',
         )
     )
+
+
+def _dataset(data: OwnData, part: str, root: str) -> str:
+    """The data set of a part; its images may lie in a folder of their own."""
+    below = os.path.relpath(data.image_roots[part], root)
+    prefix = '' if below == '.' else f'data_prefix=dict(img={below + "/"!r}), '
+    pipeline = f'pipeline={"train" if part == "train" else "test"}_pipeline'
+    return f'dict(data, ann_file={str(data.files[part])!r}, {prefix}{pipeline})'
 
 
 def _classes_line(classes: Sequence[str]) -> str:

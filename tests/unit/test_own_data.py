@@ -44,7 +44,7 @@ def test_a_coco_folder_is_taken_as_it_is(shapes):
     found = find_own_data(shapes)
     assert found.kind == 'COCO' and found.files['val'].name == 'val.json' and not found.notes
     one = find_own_data(shapes / 'annotations' / 'train.json', shapes / 'annotations' / 'val.json')
-    assert one.files == found.files and one.image_root == shapes / 'train'
+    assert one.files == found.files and one.image_roots == dict(train=shapes / 'train', val=shapes / 'val')
 
 
 def test_yolo_becomes_the_same_boxes(shapes, tmp_path):
@@ -54,7 +54,7 @@ def test_yolo_becomes_the_same_boxes(shapes, tmp_path):
         assert_same_boxes(boxes_of(found.files[part]), boxes_of(shapes / 'annotations' / f'{part}.json'), 1e-9)
     content = json.loads(found.files['train'].read_text())
     assert [category['name'] for category in content['categories']] == class_names(shapes)
-    assert all((found.image_root / image['file_name']).is_file() for image in content['images'])
+    assert all((found.image_roots['train'] / image['file_name']).is_file() for image in content['images'])
     assert find_own_data(tmp_path / 'yolo').files == found.files  # a second time
 
 
@@ -161,7 +161,7 @@ def test_the_other_start_is_the_papers_model(shapes, tmp_path):
     )
     config = Config.fromfile(str(out))
     assert config.model.backbone.depth == 50 and config.load_from.endswith('ConditionalDETR_r50_epoch50.pth')
-    assert config.train_dataloader.dataset.data_prefix == dict(img='')
+    assert config.train_dataloader.dataset.data_prefix == dict(img='train/')
     assert config.train_cfg.max_epochs == 6 and config.scale == (1333, 800)  # two steps an epoch
     assert len(config.train_dataloader.dataset.pipeline[3].direction) == 3
 
