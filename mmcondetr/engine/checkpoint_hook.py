@@ -201,6 +201,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if self.max_keep_ckpts <= 0:
             return []
         kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
+        self.keep_ckpt_ids.clear()  # a step may be written twice, the second time for the best
         self.keep_ckpt_ids.extend(kept)  # holds max_keep_ckpts at most, the last ones
         runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         return [

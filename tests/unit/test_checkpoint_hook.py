@@ -98,6 +98,17 @@ def test_the_former_best_goes_only_after_the_new_one_is_there(tmp_path, monkeypa
     assert noted == str(tmp_path / 'best_AP_epoch_4.pth')
 
 
+@pytest.mark.parametrize('epochs', [2, 3])
+@pytest.mark.parametrize('measures', [(), (0.1, 0.2, 0.3)])
+def test_as_many_checkpoints_are_kept_as_asked_for(tmp_path, epochs, measures):
+    """mmengine writes the step of a new best once more, which must not count as another step."""
+    best_too = dict(save_best='AP', rule='greater') if measures else {}
+    make_runner(tmp_path, epochs=epochs, measures=measures, max_keep_ckpts=epochs, **best_too).train()
+    steps = list(range(1, epochs + 1))
+    assert [name for name in names(tmp_path) if name.startswith('epoch_')] == [f'epoch_{step}.pth' for step in steps]
+    assert load_file(tmp_path / f'epoch_{epochs}.pth')['message_hub']['runtime_info']['keep_ckpt_ids'] == steps
+
+
 def test_best_of_several_measures(tmp_path, monkeypatch):
     monkeypatch.setattr(Told, 'compute_metrics', lambda self, results: self.told.pop(0))
     measures = [dict(AP=0.2, AR=0.1), dict(AP=0.1, AR=0.3), dict(AP=0.3, AR=0.2)]
