@@ -26,9 +26,7 @@ def main() -> int:
     parser.add_argument('--work-dir', default='work_dirs/lanes', help='where environments and logs go')
     parser.add_argument('--out', default=str(ROOT / 'docs' / 'compatibility'), help='folder of the result files')
     parser.add_argument('--keep', action='store_true', help='leave the environments there (up to 8 GB each)')
-    parser.add_argument(
-        '--reuse', action='store_true', help='take environments that are there (from --keep) as they are'
-    )
+    parser.add_argument('--reuse', action='store_true', help='install into environments that are there (from --keep)')
     parser.add_argument('--limit', type=float, default=7200, help='seconds that each step may take (default: 7200)')
     parser.add_argument('--page', action='store_true', help='run nothing; write the table of docs/compatibility.md')
     args = parser.parse_args()

@@ -79,7 +79,7 @@ LANES = {
         ),
         Lane(
             'full-mmcv',
-            'the full mmcv, compiled from source; its ops compared with ours',
+            'the full mmcv, compiled from source',
             '3.11',
             (
                 ('--upgrade', 'setuptools==79.0.1', 'wheel', 'ninja', 'psutil'),

@@ -80,7 +80,7 @@ def run_lane(lane: Lane, source: Path, work: Path, keep: bool, reuse: bool, limi
     """Run ``lane`` on the committed state of ``source`` under ``work``; returns what its result file holds.
 
     ``limit`` are the seconds that each step may take. ``keep`` leaves the environment there (several GB), ``reuse``
-    takes one that is there.
+    takes one that is there and installs only what is missing in it.
 
     Raises:
         LaneError: there is no such Python on this machine.
@@ -101,7 +101,7 @@ def run_lane(lane: Lane, source: Path, work: Path, keep: bool, reuse: bool, limi
     with open(work / f'{lane.name}.log', 'w') as log:
         steps = [[python, '-m', 'venv', str(home / 'venv')]]
         steps += [[inside, '-m', 'pip', 'install', '-q', *arguments] for arguments in lane.installs]
-        for step in [] if reuse else steps:
+        for step in steps[1:] if reuse else steps:
             if _call(step, log, home / 'source', environment, limit):
                 return result | dict(outcome='not installed', step=' '.join(step[4:]))
         result['install_seconds'] = round(time.monotonic() - started)
