@@ -13,7 +13,7 @@ def _child(name: str, *locations: str) -> Registry:
     )
 
 
-MODELS = _child('MODELS', 'models')
+MODELS = _child('MODELS', 'models', 'inference')
 TASK_UTILS = _child('TASK_UTILS', 'models')
 DATASETS = _child('DATASETS', 'datasets')
 DATA_SAMPLERS = _child('DATA_SAMPLERS', 'datasets')

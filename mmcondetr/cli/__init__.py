@@ -22,6 +22,7 @@ COMMANDS = {
     'predict': 'find objects in images, folders and videos: pictures and a COCO JSON',
     'analyze': 'compare predictions with the truth: AP by class, confusions, kinds of errors, the worst images',
     'explain': 'write a page that shows where a detector looks in an image',
+    'export': 'write a detector as ONNX or OpenVINO, to run without PyTorch',
     'visualize-attention': 'draw where a detector looks',
     'attention-extremities': 'measure whether heads attend to the extremities of boxes',
     'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",

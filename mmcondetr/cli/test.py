@@ -4,12 +4,12 @@ import argparse
 
 from mmcondetr.cli.common import add_common_arguments, build_runner, use_local_rank
 from mmcondetr.engine.config import load_config
-from mmcondetr.engine.testing import apply_testing_options, dump_predictions
+from mmcondetr.engine.testing import RUNTIMES, apply_testing_options, dump_predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='the checkpoint to evaluate')
+    parser.add_argument('checkpoint', help='the checkpoint to evaluate; with --runtime, the exported file')
     parser.add_argument('--out', help='write the predictions to this pickle file (.pkl)')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under <work dir>/<time>/')
@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=('fp32', 'bf16', 'fp16'),
         help='fold BatchNorm, lay weights out for inference and compute in this precision',
     )
+    parser.add_argument(
+        '--runtime', choices=RUNTIMES, help='evaluate a file that `mmcondetr export` wrote, without PyTorch'
+    )
+    parser.add_argument('--runtime-precision', choices=('fp32', 'bf16'), default='fp32', help="OpenVINO's")
     parser.add_argument('--compile', action='store_true', help='with --optimize: use torch.compile')
 
 

@@ -6,19 +6,24 @@ from argparse import Namespace
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmcondetr.errors import UserError
 
+#: ``--runtime`` -> the runner's provider.
+RUNTIMES = dict(onnx='cpu', openvino='openvino')
 TTA_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 
 
 def apply_testing_options(config: Config, args: Namespace) -> None:
-    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does, and ``--optimize``.
+    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does, and our own flags.
+
+    These are ``--optimize``, ``--compile``, ``--runtime`` and ``--runtime-precision``.
 
     Raises:
-        UserError: ``--out`` is not a pickle file, the config has no visualization hook to show with, or --compile is
-            given alone.
+        UserError: ``--out`` is not a pickle file, the config has no visualization hook to show with, --compile is
+            given alone, or --runtime together with what changes the model.
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{args.out}': give a file that ends in .pkl or .pickle.")
@@ -40,6 +45,27 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
         config.custom_hooks = [*config.get('custom_hooks', []), hook]
     if args.tta:
         _augment_tests(config)
+    if args.runtime:
+        if args.optimize or args.tta:
+            raise UserError('--runtime: an exported file is run as it is, without --optimize and --tta.')
+        _test_exported(config, args)
+
+
+def _test_exported(config: Config, args: Namespace) -> None:
+    """Put the exported file in the model's place."""
+    from mmdet.registry import DATASETS
+
+    settings = config.test_dataloader.dataset
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        meta = DATASETS.get(settings.type).METAINFO
+    config.model = ConfigDict(
+        type='mmcondetr.ExportedDetector',
+        file=args.checkpoint,
+        provider=RUNTIMES[args.runtime],
+        precision=args.runtime_precision,
+        classes=tuple({**meta, **settings.get('metainfo', {})}['classes']),
+    )
+    config.load_from = None
 
 
 def _augment_tests(config: Config) -> None:

@@ -22,7 +22,9 @@ def arguments(**changes) -> Namespace:
 
 def testing_arguments(**changes) -> Namespace:
     given = dict(checkpoint='a.pth', out=None, show=False, show_dir=None, wait_time=2, tta=False)
-    return Namespace(**{**given, **dict(optimize=None, compile=False), **changes})
+    return Namespace(
+        **{**given, **dict(optimize=None, compile=False, runtime=None, runtime_precision='fp32'), **changes}
+    )
 
 
 @pytest.mark.parametrize('name', [NAME, f'{NAME}.py', f'conditional_detr/{NAME}.py', f'conditional_detr/{NAME}'])

@@ -1,0 +1,62 @@
+"""Export a detector to ONNX or OpenVINO; ``mmcondetr.runtime.Detector`` runs the file without PyTorch.
+
+mmcondetr export CONFIG CHECKPOINT --out model.onnx --verify IMAGES
+mmcondetr export CONFIG CHECKPOINT --out model.xml --format openvino --int8 CALIBRATION_FOLDER --verify IMAGES
+"""
+
+import argparse
+import os
+
+from mmengine.config import Config, DictAction
+
+from mmcondetr.engine.config import find_config
+from mmcondetr.errors import UserError
+from mmcondetr.export import FORMATS, export_detector
+from mmcondetr.export.describing import describe
+from mmcondetr.inference.load_detector import load_detector
+from mmcondetr.runtime.images import list_images, read_image
+
+MOST_CALIBRATION_IMAGES = 300
+
+
+def _batch(text: str) -> int | None:
+    return None if text == 'dynamic' else int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('checkpoint', help='the checkpoint, of any family')
+    parser.add_argument('--out', required=True, help='the file to write, .onnx or .xml')
+    parser.add_argument('--format', choices=FORMATS, help='default: by the ending of --out')
+    parser.add_argument(
+        '--batch', type=_batch, default=None, metavar='dynamic|N', help='images of every batch (default: dynamic)'
+    )
+    parser.add_argument(
+        '--int8', metavar='FOLDER', help='quantise the backbone, calibrated with the images of this folder (OpenVINO)'
+    )
+    parser.add_argument(
+        '--verify',
+        metavar='IMAGES',
+        help='compare with PyTorch on these images (a file or folder); keep no file that fails',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='change settings of the config, as key=value'
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    format = args.format or ('openvino' if args.out.endswith('.xml') else 'onnx')
+    if args.int8 and format != 'openvino':
+        raise UserError('--int8 works with --format openvino, whose --out ends in .xml.')
+    verify = [read_image(path) for path in list_images(args.verify)[:3]] if args.verify else []
+    calibration = []
+    if args.int8:
+        calibration = [read_image(path) for path in list_images(args.int8)[:MOST_CALIBRATION_IMAGES]]
+    path = find_config(args.config)
+    detector = load_detector(path, args.checkpoint, cfg_options=args.cfg_options)
+    config = Config.fromfile(path)
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], args.checkpoint)
+    export_detector(detector, metadata, args.out, format, args.batch, verify, calibration)
+    print(f'written: {args.out}')

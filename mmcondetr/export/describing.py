@@ -1,0 +1,115 @@
+"""The metadata of an exported file, from the detector's config and checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+from mmcondetr import __version__
+from mmcondetr.errors import UserError
+from mmcondetr.runtime.metadata import INTERPOLATIONS, Metadata, Resize
+
+#: Transforms of a test pipeline that change no pixel, by their names without a scope.
+_SILENT = ('LoadAnnotations', 'PackDetInputs')
+_LOADING = ('LoadImage', 'LoadImageFromFile')
+
+
+def describe(detector: nn.Module, config: Config, config_name: str, checkpoint: str) -> Metadata:
+    """What a file that this detector is exported to says of itself.
+
+    Args:
+        detector: as ``load_detector`` gives it.
+        config: its config, whose test pipeline says how images are resized.
+        config_name: what to call the config.
+        checkpoint: the checkpoint's path.
+
+    Raises:
+        UserError: the test pipeline does what the runner cannot, or the class names do not fit the head.
+    """
+    preprocessor = detector.data_preprocessor
+    classes = tuple(detector.dataset_meta['classes'])
+    palette = detector.dataset_meta.get('palette') or ()
+    head = detector.bbox_head
+    if len(classes) != head.num_classes:
+        raise UserError(
+            f"Config '{config_name}': model.bbox_head.num_classes is {head.num_classes}, and the checkpoint or "
+            f'the data set names {len(classes)} classes.'
+        )
+    if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) != len(classes):
+        palette = ()  # mmdet lets it be 'random' and the like
+    normalises = preprocessor._enable_normalize
+    mean = preprocessor.mean.flatten().tolist() if normalises else [0.0]
+    std = preprocessor.std.flatten().tolist() if normalises else [1.0]
+    mean, std = (values * 3 if len(values) == 1 else values for values in (mean, std))
+    if not preprocessor._channel_conversion:  # they are of blue, green, red
+        mean, std = mean[::-1], std[::-1]
+    return Metadata(
+        package=__version__,
+        config=config_name,
+        checkpoint=Path(checkpoint).name,
+        checkpoint_sha256=_sha256(checkpoint),
+        precision='float32',
+        classes=classes,
+        palette=tuple(tuple(int(value) for value in colour) for colour in palette),
+        resize=resize_rule(config.test_dataloader.dataset.pipeline, config_name),
+        pad_size_divisor=preprocessor.pad_size_divisor,
+        mean=tuple(mean),
+        std=tuple(std),
+        max_detections=head.max_per_img,
+    )
+
+
+def resize_rule(pipeline: Sequence[Mapping], config_name: str) -> Resize | None:
+    """How a test pipeline resizes an image; None where it does not.
+
+    Raises:
+        UserError: it does what the runner cannot do, pixel for pixel.
+    """
+    rule = None
+    for transform in pipeline:
+        kind = transform['type'] if isinstance(transform['type'], str) else transform['type'].__name__
+        kind = kind.rpartition('.')[2]
+        options = {key: value for key, value in transform.items() if key not in ('type', 'backend_args')}
+        where = f"Config '{config_name}': test_dataloader.dataset.pipeline: {kind}"
+        if kind in _LOADING:
+            given = dict(to_float32=False, color_type='color', imdecode_backend='cv2') | options
+            if (given['to_float32'], given['color_type'], given['imdecode_backend']) != (False, 'color', 'cv2'):
+                raise UserError(f'{where} must read 8-bit colour images with cv2 to be exported, and has {options}.')
+        elif kind == 'Resize':
+            if rule is not None:
+                raise UserError(f'{where} stands there twice; a file that is exported resizes once.')
+            rule = _resize(options, where)
+        elif kind not in _SILENT:
+            raise UserError(
+                f'{where} is none of the transforms that can be exported: {_LOADING + _SILENT + ("Resize",)}.'
+            )
+    return rule
+
+
+def _resize(options: Mapping, where: str) -> Resize:
+    scale = options.get('scale')
+    interpolation = options.get('interpolation', 'bilinear')
+    if scale is None or options.get('backend', 'cv2') != 'cv2' or interpolation not in INTERPOLATIONS:
+        raise UserError(f'{where} must give a scale and use cv2 to be exported, and has {dict(options)}.')
+    scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
+    return Resize(scale=scale, keep_ratio=options.get('keep_ratio', False), interpolation=interpolation)
+
+
+def _sha256(path: str) -> str:
+    """Of the file; '' for a checkpoint that is a URL or a folder."""
+    if not Path(path).is_file():
+        return ''
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(file)
+
+
+def _digest(file) -> str:
+    """Python 3.10 has no ``file_digest``."""
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b''):
+        digest.update(block)
+    return digest.hexdigest()

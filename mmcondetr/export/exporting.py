@@ -1,0 +1,229 @@
+"""Tracing a detector, writing it as ONNX or OpenVINO, and leaving no file that is half written or detects otherwise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmcondetr import __version__
+from mmcondetr.checkpoints.files import replacing
+from mmcondetr.errors import UserError
+from mmcondetr.export.graph import DetectionGraph
+from mmcondetr.export.verifying import LIMIT, Comparison, compare, table
+from mmcondetr.runtime.metadata import KEY, Metadata
+from mmcondetr.runtime.sessions import INPUTS, OUTPUTS, open_session
+
+FORMATS = ('onnx', 'openvino')
+OPSET = 18
+#: Images of fewer pixels a side have a feature map of one row or column, which is traced as a case of its own.
+LEAST_SIDE = 33
+_MOST_SIDE, _MOST_IMAGES = 1 << 14, 1 << 10
+
+
+def export_detector(
+    detector: nn.Module,
+    metadata: Metadata,
+    out: str | os.PathLike,
+    format: str = 'onnx',
+    batch: int | None = None,
+    verify: Sequence[np.ndarray] = (),
+    calibration: Sequence[np.ndarray] = (),
+    report: Callable[[str], None] = print,
+) -> list[Comparison]:
+    """Write a detector to a file; ``out`` is as it was where anything fails.
+
+    Args:
+        detector: on a CPU, its weights loaded.
+        metadata: see :func:`mmcondetr.export.describing.describe`.
+        out: the file, ``.onnx`` or ``.xml``; of the latter the weights go into a ``.bin`` beside it.
+        format: 'onnx' or 'openvino'.
+        batch: images of every batch; None for any number.
+        verify: images that file and model are compared on; nothing is compared where there is none.
+        calibration: images to quantise the backbone with; none leaves all in float32. OpenVINO only.
+        report: is given lines for the user.
+
+    Returns:
+        What the comparison on ``verify`` gave, of the file in float32.
+
+    Raises:
+        UserError: something is not installed, the detector cannot be exported, the file cannot be written, or it
+            detects otherwise than the model.
+    """
+    out = Path(out)
+    _check_arguments(out, format, batch, calibration)
+    with _one_line_if_full(out), tempfile.TemporaryDirectory(prefix='.export-', dir=out.parent) as folder:
+        draft = Path(folder) / 'model.onnx'
+        metadata = _write_onnx(trace(DetectionGraph(detector), batch), draft, metadata)
+        if format == 'openvino':
+            draft = _write_openvino(draft, metadata)
+        comparisons = _verify(detector, draft, verify, report)
+        if calibration:
+            from mmcondetr.export.quantizing import quantize_backbone
+
+            precise, metadata = draft, replace(metadata, precision='int8 backbone')
+            draft = quantize_backbone(precise, calibration, metadata)
+            if verify:
+                report('with an int8 backbone, which is not held to a limit:')
+                report(table(list(compare(detector, open_session(draft), verify))))
+        _move(draft, out)
+    return comparisons
+
+
+def _check_arguments(out: Path, format: str, batch: int | None, calibration: Sequence) -> None:
+    if format not in FORMATS:
+        raise UserError(f"--format must be one of {', '.join(FORMATS)}, got '{format}'.")
+    ending = dict(onnx='.onnx', openvino='.xml')[format]
+    if out.suffix != ending:
+        raise UserError(f"--out '{out}': a file of format {format} ends in {ending}.")
+    if not out.parent.is_dir():
+        raise UserError(f"--out '{out}': there is no folder '{out.parent}'.")
+    if batch is not None and batch < 1:
+        raise UserError(f"--batch must be 'dynamic' or 1 or more, got {batch}.")
+    if len(calibration) and format != 'openvino':
+        raise UserError(f'--int8 works with --format openvino, got {format}.')
+    for module, extra in (('onnx', 'export'), ('onnxscript', 'export'), ('openvino', 'openvino')):
+        if module != 'openvino' or format == 'openvino':
+            _require(module, extra)
+    if not hasattr(torch.onnx, 'ONNXProgram'):
+        raise UserError(f'Exporting needs torch 2.6 or later, and this is {torch.__version__}.')
+
+
+def _require(module: str, extra: str) -> None:
+    try:
+        __import__(module)
+    except ImportError as error:
+        raise UserError(f'{module} is not installed: pip install "mmcondetr[{extra}]".') from error
+
+
+def trace(graph: DetectionGraph, batch: int | None) -> torch.onnx.ONNXProgram:
+    """The graph in ONNX, with height, width and, where ``batch`` is None, the number of images left open.
+
+    Raises:
+        UserError: torch cannot trace the model with sizes left open.
+    """
+    images = 2 if batch is None else batch
+    inputs = (
+        torch.zeros(images, 3, 224, 288, dtype=torch.uint8),
+        torch.tensor([[224, 288]]).repeat(images, 1),
+        torch.tensor([[448, 576]]).repeat(images, 1),
+    )
+    first = {} if batch is not None else {0: torch.export.Dim('batch', min=1, max=_MOST_IMAGES)}
+    height, width = (torch.export.Dim(name, min=LEAST_SIDE, max=_MOST_SIDE) for name in ('height', 'width'))
+    shapes = ({**first, 2: height, 3: width}, first, first)
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
+            return torch.onnx.export(
+                program,
+                (),
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                dynamic_shapes=shapes,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.UserError) as error:
+            reason = next(line.strip() for line in str(error).splitlines() if line.strip())
+            raise UserError(
+                f'{type(graph.detector).__name__} cannot be exported with images of any size: {reason}'
+            ) from error
+
+
+@contextmanager
+def _quiet():
+    """torch says at length what a user can do nothing about."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _write_onnx(program: torch.onnx.ONNXProgram, path: Path, metadata: Metadata) -> Metadata:
+    """Write the file, without what torch notes on each node: its place in the source code, with paths.
+
+    Returns:
+        The metadata, with the number of detections that the graph gives: a few queries may not give that many.
+    """
+    import onnx
+
+    model = program.model_proto
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField('metadata_props')
+        part.ClearField('doc_string')
+    graph.ClearField('metadata_props')
+    graph.name = model.producer_name = 'mmcondetr'
+    model.producer_version = __version__
+    model.ClearField('metadata_props')
+    metadata = replace(metadata, max_detections=graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return metadata
+
+
+def _write_openvino(source: Path, metadata: Metadata) -> Path:
+    import openvino
+
+    model = openvino.Core().read_model(source)
+    return save_openvino(model, source.with_name('model.xml'), metadata)
+
+
+def save_openvino(model, path: Path, metadata: Metadata) -> Path:
+    """Write an OpenVINO model, ``path`` and the .bin beside it, with its metadata; returns ``path``."""
+    import openvino
+
+    model.set_rt_info(metadata.to_json(), [KEY])
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # OpenVINO's only kind of error
+        raise OSError(f'OpenVINO could not write: {str(error).strip().splitlines()[-1]}') from error
+    return path
+
+
+def _verify(
+    detector: nn.Module, draft: Path, images: Sequence[np.ndarray], report: Callable[[str], None]
+) -> list[Comparison]:
+    if not len(images):
+        return []
+    comparisons = list(compare(detector, open_session(draft), images))
+    report('largest differences from the model in PyTorch (boxes in fractions of the image):')
+    report(table(comparisons))
+    failed = [comparison for comparison in comparisons if not comparison.passed]
+    if failed:
+        raise UserError(
+            f'--verify: the exported file differs from the model by more than {LIMIT:g} on {len(failed)} of '
+            f'{len(comparisons)} batches; it was not kept.'
+        )
+    return comparisons
+
+
+def _move(draft: Path, out: Path) -> None:
+    """Put a finished file, and an .xml file's weights before it, in place."""
+    for ending in ('.bin', '.xml') if out.suffix == '.xml' else ('.onnx',):
+        with replacing(out.with_suffix(ending)) as temporary:
+            os.replace(draft.with_suffix(ending), temporary)
+
+
+@contextmanager
+def _one_line_if_full(out: Path):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out '{out}' cannot be written: {error.strerror or error}. Nothing was left.") from error

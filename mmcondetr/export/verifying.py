@@ -1,0 +1,119 @@
+"""Whether an exported file detects what the model in PyTorch detects, on images of several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from torch import nn
+
+from mmcondetr.runtime.images import resize_image, stack_images
+from mmcondetr.runtime.sessions import Session
+
+#: Largest difference that is allowed: of a score, and of a box's side as a fraction of the image.
+LIMIT = 1e-4
+#: Height and width of the images as fractions of what the resize rule gives.
+_SIZES = ((1.0, 1.0), (0.75, 0.75), (0.6, 0.9))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One batch in PyTorch and in the exported file.
+
+    Attributes:
+        sizes: (height, width) of each image, pixels; the batch is as large as the largest.
+        boxes: largest difference of a box's side, as a fraction of the image; infinite where a detection is missing.
+        scores: largest difference of a score.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    boxes: float
+    scores: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether both are within :data:`LIMIT`."""
+        return max(self.boxes, self.scores) <= LIMIT
+
+
+def compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]) -> Iterator[Comparison]:
+    """Run the model and the file on the images in three sizes, one by one and, padded, two at a time.
+
+    A file for batches of a fixed size gets batches of this size.
+
+    Args:
+        detector: the model in PyTorch, on a CPU.
+        session: the exported file.
+        images: one or more, as OpenCV reads them.
+    """
+    rule = session.metadata.resize
+    sized = []
+    for index, (rows, columns) in enumerate(_SIZES):
+        image = resize_image(images[index % len(images)], rule)
+        height, width = (max(33, round(side * share)) for side, share in zip(image.shape, (rows, columns)))
+        sized.append(cv2.resize(image, (width, height)))
+    if session.batch is None:
+        batches = [[image] for image in sized] + [[sized[2], sized[0]]]
+    else:
+        batches = [[sized[(first + step) % 3] for step in range(session.batch)] for first in range(3)]
+    for batch in batches:
+        yield _compare(detector, session, batch)
+
+
+def _compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]) -> Comparison:
+    originals = np.array([(2 * image.shape[0], 3 * image.shape[1]) for image in images])  # as if they had been larger
+    batch, sizes = stack_images(images, session.metadata.pad_size_divisor)
+    found = zip(*session.run(batch, sizes, originals))
+    wanted = _run_torch(detector, images, originals)
+    differences = [_differences(a, b, size) for a, b, size in zip(wanted, found, originals)]
+    boxes, scores = (max(each) for each in zip(*differences))
+    return Comparison(tuple((int(height), int(width)) for height, width in sizes), boxes, scores)
+
+
+@torch.no_grad()
+def _run_torch(detector: nn.Module, images: Sequence[np.ndarray], originals: np.ndarray) -> list[tuple]:
+    samples = [
+        DetDataSample(
+            metainfo=dict(
+                img_shape=image.shape[:2],
+                ori_shape=tuple(original),
+                scale_factor=(image.shape[1] / original[1], image.shape[0] / original[0]),
+            )
+        )
+        for image, original in zip(images, originals)
+    ]
+    tensors = [torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in images]
+    results = [result.pred_instances for result in detector.test_step(dict(inputs=tensors, data_samples=samples))]
+    return [(result.bboxes.numpy(), result.scores.numpy(), result.labels.numpy()) for result in results]
+
+
+def _differences(wanted: tuple, found: tuple, size: Sequence[int]) -> tuple[float, float]:
+    """Largest difference of boxes and of scores between two lists of (boxes, scores, labels), best first.
+
+    Detections whose scores are almost equal may come in another order, and which of them are the last of the list is
+    chance: each is looked for among those of its label and score, but for those that score as the last one does.
+    """
+    scale = np.array([*size[::-1], *size[::-1]], dtype=np.float32)
+    (boxes, scores, labels), (other_boxes, other_scores, other_labels) = wanted, found
+    worst = 0.0
+    for box, score, label in zip(boxes, scores, labels):
+        if score <= scores[-1] + LIMIT and len(scores) > 1:
+            break
+        alike = (other_labels == label) & (np.abs(other_scores - score) <= LIMIT)
+        distances = np.abs((other_boxes[alike] - box) / scale).max(axis=1)
+        worst = max(worst, float(distances.min(initial=np.inf)))
+    return worst, float(np.abs(scores - other_scores).max(initial=0.0))
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """A table of the comparisons, as text."""
+    lines = [f'{"images (height x width)":<32}{"boxes":>10}{"scores":>10}']
+    for comparison in comparisons:
+        sizes = ' + '.join(f'{height}x{width}' for height, width in comparison.sizes)
+        state = '' if comparison.passed else f'  more than {LIMIT:g}'
+        lines.append(f'{sizes:<32}{comparison.boxes:>10.1e}{comparison.scores:>10.1e}{state}')
+    return '\n'.join(lines)

@@ -1,0 +1,59 @@
+"""The model behind ``tools/test.py --runtime``: an exported file in the place of the detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+
+from mmcondetr.errors import UserError
+from mmcondetr.registry import MODELS
+from mmcondetr.runtime import Detector
+
+
+@MODELS.register_module()
+class ExportedDetector(BaseModel):
+    """Evaluates what a user of :class:`mmcondetr.runtime.Detector` gets: it is handed the image files themselves.
+
+    What the data set's pipeline makes of an image is not looked at: the file says how images are resized.
+
+    Args:
+        file: the exported file.
+        provider: as the runner's.
+        precision: as the runner's.
+        classes: names that the data set gives to the labels.
+
+    Raises:
+        UserError: the file cannot be run, or names other classes.
+    """
+
+    def __init__(self, file: str, provider: str, precision: str, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.runner = Detector(file, provider, precision)
+        given = self.runner.metadata.classes
+        if tuple(classes) != given:
+            place = next((i for i, (a, b) in enumerate(zip(classes, given)) if a != b), min(len(classes), len(given)))
+            raise UserError(
+                f"Model '{file}' names {len(given)} classes and the data set {len(classes)}; they differ from "
+                f'number {place} on: {given[place : place + 1]} and {tuple(classes)[place : place + 1]}.'
+            )
+
+    def test_step(self, data: dict[str, Any]) -> list[DetDataSample]:
+        """Detect in the images of a batch, which are read again from their files."""
+        samples = data['data_samples']
+        for sample, found in zip(samples, self.runner([sample.img_path for sample in samples])):
+            sample.pred_instances = InstanceData(
+                bboxes=torch.from_numpy(found.boxes),
+                scores=torch.from_numpy(found.scores),
+                labels=torch.from_numpy(found.labels),
+            )
+        return samples
+
+    val_step = test_step
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """There is nothing to train."""
+        raise UserError('An exported detector can be tested, not trained.')

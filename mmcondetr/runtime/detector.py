@@ -1,0 +1,105 @@
+"""The runner: an exported file, and images in any number and size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmcondetr.errors import UserError
+from mmcondetr.runtime.images import Image, read_image, resize_image, stack_images
+from mmcondetr.runtime.sessions import open_session
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first.
+
+    Attributes:
+        boxes: (K, 4) float32, xyxy in pixels of the image.
+        scores: (K, ) float32, in 0 ... 1.
+        labels: (K, ) int64, places in the classes.
+        names: the classes' names, one a detection.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> Detections:
+        """Those of at least this score."""
+        count = int((self.scores >= score).sum())  # best first
+        return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.names[:count])
+
+
+class Detector:
+    """Runs an exported detector.
+
+    Args:
+        path: a file that ``mmcondetr export`` wrote, ``.onnx`` or OpenVINO's ``.xml`` with its ``.bin`` beside it.
+        provider: 'cpu', 'cuda', 'tensorrt' or the name of one of ONNX Runtime's execution providers; 'openvino' for
+            OpenVINO on a CPU, which ``.xml`` files run in always.
+        precision: 'fp32', or 'bf16' in OpenVINO.
+        threads: of a CPU; None for the library's choice.
+
+    Attributes:
+        metadata: what the file says of itself: classes, palette, resize rule, origin.
+
+    Raises:
+        UserError: the file is missing, unreadable, not one of ours or does not fit its metadata; the library or the
+            provider is not installed.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, provider: str = 'cpu', precision: str = 'fp32', threads: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.session = open_session(self.path, provider, precision, threads)
+        self.metadata = self.session.metadata
+
+    def __call__(self, images: Image | Sequence[Image]) -> Detections | list[Detections]:
+        """Detect in an image or in several at once.
+
+        Args:
+            images: a path or an array (height, width, 3) uint8, blue first as OpenCV reads it; or a list of such, which
+                are padded into one batch.
+
+        Returns:
+            The detections of the image, or a list of them.
+
+        Raises:
+            UserError: an image cannot be read, or the classes' names do not fit the graph.
+        """
+        if isinstance(images, (str, os.PathLike, np.ndarray)):
+            return self._detect([images])[0]
+        images = list(images)
+        size = self.session.batch or len(images)
+        return [found for first in range(0, len(images), max(size, 1)) for found in self._detect(images[first:][:size])]
+
+    def _detect(self, images: Sequence[Image]) -> list[Detections]:
+        originals = [read_image(image) for image in images]
+        original_sizes = np.array([image.shape[:2] for image in originals], dtype=np.int64)
+        resized = [resize_image(image, self.metadata.resize) for image in originals]
+        batch, valid_sizes = stack_images(resized, self.metadata.pad_size_divisor)
+        inputs = [batch, valid_sizes, original_sizes]
+        if self.session.batch is not None:  # the last image fills what a batch of fixed size lacks
+            missing = self.session.batch - len(images)
+            inputs = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for x in inputs]
+        results = self.session.run(*inputs)
+        return [self._named(*result) for result in zip(*(result[: len(images)] for result in results))]
+
+    def _named(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Detections:
+        classes = self.metadata.classes
+        if len(labels) and labels.max() >= len(classes):
+            raise UserError(
+                f"Model '{self.path}' does not fit its metadata: it found class {labels.max()}, and metadata "
+                f'classes has {len(classes)} names.'
+            )
+        return Detections(boxes, scores, labels, tuple(classes[label] for label in labels))

@@ -1,0 +1,8 @@
+"""Export a detector: ``python tools/export.py CONFIG CHECKPOINT --out model.onnx``, as ``mmcondetr export``."""
+
+import sys
+
+from mmcondetr.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['export', *sys.argv[1:]]))
