@@ -15,15 +15,7 @@ from PIL import ExifTags, Image
 
 from mmcondetr.errors import UserError
 from mmcondetr.registry import TRANSFORMS
-
-
-def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV decodes such a file and leaves the rest of the image grey."""
-    if data[:2] == b'\xff\xd8':
-        return b'\xff\xd9' not in data[-4096:]  # some writers pad after the end-of-image marker
-    if data[:8] == b'\x89PNG\r\n\x1a\n':
-        return b'IEND' not in data[-4096:]
-    return False
+from mmcondetr.runtime.images import is_truncated
 
 
 def _orientation(data: bytes) -> int:
@@ -61,7 +53,7 @@ class LoadImage(LoadImageFromFile):
                 f"Image file '{path}'{listed_in} cannot be read: {error.strerror or error}. Check "
                 f'data_root and data_prefix in the config.'
             ) from error
-        if _is_truncated(data):
+        if is_truncated(data):
             raise UserError(
                 f"Image file '{path}'{listed_in} is truncated: it ends after {len(data)} bytes, before "
                 f'the image does. Copy it again, or remove it from the annotations.'

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmcondetr import __version__
 from mmcondetr.checkpoints.files import replacing
 from mmcondetr.errors import UserError
 from mmcondetr.export.graph import DetectionGraph
+from mmcondetr.export.quantizing import quantize_backbone
 from mmcondetr.export.verifying import LIMIT, Comparison, compare, table
-from mmcondetr.runtime.metadata import KEY, Metadata
+from mmcondetr.export.writing import convert_to_openvino, write_onnx
+from mmcondetr.runtime.metadata import Metadata
 from mmcondetr.runtime.sessions import INPUTS, OUTPUTS, open_session
 
 FORMATS = ('onnx', 'openvino')
@@ -63,13 +64,11 @@ def export_detector(
     _check_arguments(out, format, batch, calibration)
     with _one_line_if_full(out), tempfile.TemporaryDirectory(prefix='.export-', dir=out.parent) as folder:
         draft = Path(folder) / 'model.onnx'
-        metadata = _write_onnx(trace(DetectionGraph(detector), batch), draft, metadata)
+        metadata = write_onnx(trace(DetectionGraph(detector), batch), draft, metadata)
         if format == 'openvino':
-            draft = _write_openvino(draft, metadata)
+            draft = convert_to_openvino(draft, metadata)
         comparisons = _verify(detector, draft, verify, report)
         if calibration:
-            from mmcondetr.export.quantizing import quantize_backbone
-
             precise, metadata = draft, replace(metadata, precision='int8 backbone')
             draft = quantize_backbone(precise, calibration, metadata)
             if verify:
@@ -152,49 +151,6 @@ def _quiet():
             yield
     finally:
         logger.setLevel(level)
-
-
-def _write_onnx(program: torch.onnx.ONNXProgram, path: Path, metadata: Metadata) -> Metadata:
-    """Write the file, without what torch notes on each node: its place in the source code, with paths.
-
-    Returns:
-        The metadata, with the number of detections that the graph gives: a few queries may not give that many.
-    """
-    import onnx
-
-    model = program.model_proto
-    graph = model.graph
-    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField('metadata_props')
-        part.ClearField('doc_string')
-    graph.ClearField('metadata_props')
-    graph.name = model.producer_name = 'mmcondetr'
-    model.producer_version = __version__
-    model.ClearField('metadata_props')
-    metadata = replace(metadata, max_detections=graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-    return metadata
-
-
-def _write_openvino(source: Path, metadata: Metadata) -> Path:
-    import openvino
-
-    model = openvino.Core().read_model(source)
-    return save_openvino(model, source.with_name('model.xml'), metadata)
-
-
-def save_openvino(model, path: Path, metadata: Metadata) -> Path:
-    """Write an OpenVINO model, ``path`` and the .bin beside it, with its metadata; returns ``path``."""
-    import openvino
-
-    model.set_rt_info(metadata.to_json(), [KEY])
-    try:
-        openvino.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:  # OpenVINO's only kind of error
-        raise OSError(f'OpenVINO could not write: {str(error).strip().splitlines()[-1]}') from error
-    return path
 
 
 def _verify(

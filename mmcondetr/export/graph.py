@@ -121,7 +121,15 @@ class ExplicitAttention(nn.Module):
         return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     def _heads(self, parts: Sequence[Tensor], batch: int) -> Tensor:
-        heads = [part.unflatten(-1, (self.num_heads, -1)).expand(batch, -1, -1, -1) for part in parts]
+        """Split every part into heads and concatenate the parts; a single one that all images share stays one."""
+        heads = [part.unflatten(-1, (self.num_heads, -1)) for part in parts]
+        if len(heads) == 1:
+            return heads[0].transpose(1, 2)
+        # Only what has batch size 1 in the model is copied; comparing an open size would fix it in the graph.
+        heads = [
+            head.expand(batch, -1, -1, -1) if isinstance(head.shape[0], int) and head.shape[0] == 1 else head
+            for head in heads
+        ]
         return torch.cat(heads, dim=-1).transpose(1, 2)
 
 

@@ -5,6 +5,6 @@ from mmcondetr.runtime import Detector
 detections = Detector('model.onnx')('image.jpg')
 """
 
-from mmcondetr.runtime.detector import Detections, Detector
+from mmcondetr.runtime.runner import Detections, Detector
 
 __all__ = ['Detections', 'Detector']

@@ -1,0 +1,25 @@
+"""Detect in every image of a folder with an exported model, in batches: python detect_folder.py MODEL FOLDER OUT.json."""
+
+import argparse
+import json
+
+from mmcondetr.runtime import Detector
+from mmcondetr.runtime.images import list_images
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument('model', help='a .onnx or .xml file that `mmcondetr export` wrote')
+parser.add_argument('folder', help='of images')
+parser.add_argument('out', help='the JSON file to write: image -> boxes, scores, names')
+parser.add_argument('--batch', type=int, default=4, help='images at once')
+parser.add_argument('--score', type=float, default=0.3, help='the least score')
+args = parser.parse_args()
+
+detector, paths, results = Detector(args.model), list_images(args.folder), {}
+for first in range(0, len(paths), args.batch):
+    batch = paths[first : first + args.batch]
+    for path, found in zip(batch, detector(batch)):
+        found = found.above(args.score)
+        results[path.name] = dict(boxes=found.boxes.tolist(), scores=found.scores.tolist(), names=found.names)
+with open(args.out, 'w') as file:
+    json.dump(results, file)
+print(f'{len(results)} images, {sum(len(found["names"]) for found in results.values())} objects: {args.out}')

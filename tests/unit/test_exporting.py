@@ -1,0 +1,151 @@
+"""Files of every system detect what the model detects, in sizes not traced; what fails leaves nothing."""
+
+import copy
+import errno
+import sys
+
+import numpy as np
+import pytest
+import torch
+from exported import blocky_image, export, least
+from tiny_model import build, tiny_config
+from tiny_variants import VARIANTS, tiny_variant
+
+from mmcondetr.errors import UserError
+from mmcondetr.export import exporting
+from mmcondetr.export.verifying import Comparison
+from mmcondetr.runtime.sessions import open_session
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxscript')
+pytest.importorskip('nncf')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', VARIANTS, ids=lambda path: path.stem)
+def test_every_system_is_exported_and_verified(path, tmp_path):
+    comparisons = export(build(least(tiny_variant(path))), tmp_path / 'model.onnx')
+    assert len(comparisons) == 4
+    assert all(comparison.passed for comparison in comparisons)
+    assert len({comparison.sizes for comparison in comparisons}) == 4 and len(comparisons[-1].sizes) == 2
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build(least(tiny_config()))
+
+
+@pytest.fixture(scope='module')
+def traced(model):
+    return exporting.trace(exporting.DetectionGraph(model), None)
+
+
+@pytest.fixture(scope='module')
+def files(model, tmp_path_factory):
+    """A folder with the model as ONNX for any batch, and as OpenVINO for batches of three with an int8 backbone."""
+    folder = tmp_path_factory.mktemp('exported')
+    images = [blocky_image(64, 90, seed) for seed in range(4)]
+    export(model, folder / 'model.onnx')
+    export(model, folder / 'model.xml', format='openvino', batch=3)
+    export(model, folder / 'int8.xml', format='openvino', calibration=images)
+    return folder
+
+
+@pytest.mark.slow
+def test_openvino_in_batches_of_a_fixed_size(files):
+    session = open_session(files / 'model.xml')
+    assert session.batch == 3 and session.metadata.max_detections == 20
+    assert open_session(files / 'model.onnx').batch is None
+
+
+@pytest.mark.slow
+def test_openvino_reads_the_onnx_file_too(files):
+    inputs = np.zeros((1, 3, 50, 60), np.uint8), np.array([[50, 60]]), np.array([[50, 60]])
+    results = [open_session(files / 'model.onnx', provider).run(*inputs) for provider in ('cpu', 'openvino')]
+    assert open_session(files / 'model.onnx', 'openvino').metadata == open_session(files / 'model.onnx').metadata
+    np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_int8_backbone_is_int8_and_nothing_else_is(files):
+    import openvino
+
+    from mmcondetr.export.quantizing import count_int8_convolutions
+
+    session = open_session(files / 'int8.xml')
+    assert session.metadata.precision == 'int8 backbone'
+    model = openvino.Core().read_model(files / 'int8.xml')
+    convolutions = [node for node in model.get_ops() if node.get_type_name() == 'Convolution']
+    assert count_int8_convolutions(model) == len(convolutions) - 1  # all but the neck's
+    products = [node for node in model.get_ops() if node.get_type_name() == 'MatMul']
+    assert products
+    for node in products:
+        assert 'FakeQuantize' not in [value.get_node().get_type_name() for value in node.input_values()]
+    weights = {name: (files / name).stat().st_size for name in ('int8.bin', 'model.bin')}
+    assert weights['int8.bin'] < weights['model.bin']
+
+
+@pytest.mark.slow
+def test_the_file_tells_where_it_comes_from_and_nothing_of_the_machine(files):
+    model = onnx.load(files / 'model.onnx')
+    assert model.producer_name == 'mmcondetr'
+    assert [prop.key for prop in model.metadata_props] == ['mmcondetr']
+    names = [[dim.dim_param for dim in node.type.tensor_type.shape.dim] for node in model.graph.input]
+    assert names[0] == ['batch', '', 'height', 'width']
+    content = (files / 'model.onnx').read_bytes()
+    assert b'site-packages' not in content and b'/mmcondetr/' not in content
+
+
+@pytest.mark.slow
+def test_a_file_that_detects_otherwise_is_not_kept(model, traced, tmp_path, monkeypatch):
+    (tmp_path / 'model.onnx').write_bytes(b'the one before')
+    monkeypatch.setattr(exporting, 'trace', lambda graph, batch: traced)
+    other = copy.deepcopy(model)
+    torch.nn.init.constant_(other.bbox_head.class_embed.bias, 0.3)
+    with pytest.raises(UserError, match='differs from the model by more than 0.0001 on 4 of 4 batches'):
+        export(other, tmp_path / 'model.onnx')
+    assert [path.name for path in tmp_path.iterdir()] == ['model.onnx']
+    assert (tmp_path / 'model.onnx').read_bytes() == b'the one before'
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_half_written_file(model, traced, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, 'trace', lambda graph, batch: traced)
+    full = OSError(errno.ENOSPC, 'No space left on device')
+
+    def fail(*args, **kwargs):
+        raise full
+
+    monkeypatch.setattr('pathlib.Path.write_bytes', fail)
+    with pytest.raises(UserError, match=r"model\.onnx' cannot be written: No space left on device"):
+        export(model, tmp_path / 'model.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'out, options, message',
+    [
+        ('model.xml', {}, r'a file of format onnx ends in \.onnx'),
+        ('model.onnx', dict(format='openvino'), r'ends in \.xml'),
+        ('model.onnx', dict(format='tflite'), 'must be one of onnx, openvino'),
+        ('gone/model.onnx', {}, "there is no folder '.*gone'"),
+        ('model.onnx', dict(batch=0), "must be 'dynamic' or 1 or more, got 0"),
+        ('model.onnx', dict(calibration=[blocky_image(40, 40)]), '--int8 works with --format openvino'),
+    ],
+)
+def test_wrong_arguments_are_one_line(model, tmp_path, out, options, message):
+    with pytest.raises(UserError, match=message):
+        export(model, tmp_path / out, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_installed_is_named_with_its_extra(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    with pytest.raises(UserError, match=r'onnxscript is not installed: pip install "mmcondetr\[export\]"'):
+        export(model, tmp_path / 'model.onnx')
+
+
+def test_a_comparison_passes_within_its_limit_only():
+    assert Comparison(((1, 1),), 1e-4, 1e-4).passed
+    assert not Comparison(((1, 1),), 2e-4, 0.0).passed
+    assert not Comparison(((1, 1),), float('inf'), 0.0).passed

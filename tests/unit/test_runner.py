@@ -1,0 +1,157 @@
+"""The runner: images in any number and size, wrong files in one line, and neither torch nor mmdet in the process."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from exported import CLASSES, blocky_image, export, least, metadata
+from tiny_model import build, tiny_config
+
+from mmcondetr.errors import UserError
+from mmcondetr.runtime import Detector
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxscript')
+pytest.importorskip('openvino')
+pytestmark = pytest.mark.slow
+IMAGES = [blocky_image(120, 90), blocky_image(60, 140, seed=1), blocky_image(50, 50, seed=2)]
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build(least(tiny_config()))
+
+
+@pytest.fixture(scope='module')
+def file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    export(model, path)
+    return path
+
+
+def altered(file, folder, change):
+    """A copy of an exported file after ``change(model)``."""
+    model = onnx.load(file)
+    change(model)
+    onnx.save(model, folder / 'altered.onnx')
+    return folder / 'altered.onnx'
+
+
+def alter_metadata(**changes):
+    def change(model):
+        values = json.loads(model.metadata_props[0].value)
+        model.metadata_props[0].value = json.dumps({**values, **changes})
+
+    return change
+
+
+def test_paths_arrays_and_lists_give_the_same(file, tmp_path):
+    detector = Detector(file)
+    for number, image in enumerate(IMAGES):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), image)
+    paths = sorted(tmp_path.glob('*.png'))
+    together = detector(paths)
+    assert detector([]) == []
+    for path, image, found in zip(paths, IMAGES, together):
+        alone = detector(str(path))
+        assert np.array_equal(alone.boxes, detector(image).boxes)
+        assert len(found) == 20 and found.names == tuple(CLASSES[label] for label in found.labels)
+        assert np.array_equal(found.scores, np.sort(found.scores)[::-1])
+        above = found.above(float(found.scores[4]))
+        assert len(above) == len(above.boxes) == len(above.names) >= 5 and above.scores.min() >= found.scores[4]
+
+
+def test_a_fixed_batch_is_filled_and_cut(model, file, tmp_path):
+    export(model, tmp_path / 'two.onnx', batch=2)
+    detector = Detector(tmp_path / 'two.onnx')
+    results = detector([IMAGES[0], IMAGES[0], IMAGES[2]])
+    assert len(results) == 3
+    for image, found in zip((IMAGES[0], IMAGES[0], IMAGES[2]), results):
+        np.testing.assert_allclose(found.scores, Detector(file)(image).scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda model: model.ClearField('metadata_props'),
+            "holds no metadata 'mmcondetr' .its producer is 'mmcondetr'",
+        ),
+        (alter_metadata(max_detections=19), r'boxes is float32 .*20, 4\], and must be float32 \[None, 19, 4\]'),
+        (alter_metadata(classes='x'), 'metadata classes must be a list of names'),
+        (lambda model: setattr(model.graph.output[0], 'name', 'labels2'), 'cannot be read by ONNX Runtime'),
+    ],
+)
+def test_a_file_that_is_not_ours_or_does_not_fit_is_one_line(file, tmp_path, change, message):
+    with pytest.raises(UserError, match=message) as raised:
+        Detector(altered(file, tmp_path, change))
+    assert '\n' not in str(raised.value) and 'altered.onnx' in str(raised.value)
+
+
+def test_too_few_class_names_are_found_out(file, tmp_path):
+    detector = Detector(altered(file, tmp_path, alter_metadata(classes=['one'])))
+    with pytest.raises(UserError, match='it found class [1-4], and metadata classes has 1 names'):
+        detector(IMAGES)
+
+
+def test_another_producers_graph_is_refused(tmp_path):
+    helper = onnx.helper
+    info = helper.make_tensor_value_info('x', onnx.TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info('y', onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node('Relu', ['x'], ['y'])], 'g', [info], [out])
+    made = helper.make_model(graph, producer_name='them', opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
+    onnx.save(made, tmp_path / 'theirs.onnx')
+    with pytest.raises(UserError, match="its producer is 'them'"):
+        Detector(tmp_path / 'theirs.onnx')
+    with pytest.raises(UserError, match='holds no metadata'):
+        Detector(tmp_path / 'theirs.onnx', provider='openvino')
+    helper.set_model_props(made, dict(mmcondetr=metadata().to_json()))
+    onnx.save(made, tmp_path / 'theirs.onnx')
+    with pytest.raises(UserError, match='does not fit its metadata: inputs and outputs are x, y'):
+        Detector(tmp_path / 'theirs.onnx')
+
+
+@pytest.mark.parametrize(
+    'name, options, message',
+    [
+        ('gone.onnx', {}, 'does not exist'),
+        ('text.onnx', {}, 'cannot be read by ONNX Runtime'),
+        ('text.onnx', dict(provider='openvino'), 'cannot be read by OpenVINO'),
+        ('text.xml', {}, r"its weights 'text\.bin' are not beside it"),
+        ('text.txt', {}, r'give an exported \.onnx or \.xml file'),
+        ('text.onnx', dict(provider='abacus'), "provider 'abacus' is not in this onnxruntime, which has: "),
+        ('text.onnx', dict(precision='int4'), "precision must be one of fp32, bf16, got 'int4'"),
+        ('text.onnx', dict(precision='bf16'), "'bf16' is for provider 'openvino'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tmp_path, name, options, message):
+    for ending in ('onnx', 'xml', 'txt'):
+        (tmp_path / f'text.{ending}').write_text('hello')
+    with pytest.raises(UserError, match=message) as raised:
+        Detector(tmp_path / name, **options)
+    assert '\n' not in str(raised.value)
+
+
+PROGRAM = """
+import sys
+from mmcondetr.runtime import Detector
+for provider in ('cpu', 'openvino'):
+    print(len(Detector(sys.argv[1], provider)(sys.argv[2])))
+names = {name.partition('.')[0] for name in sys.modules}
+print(sorted(names & {'torch', 'mmdet', 'mmengine', 'mmcv', 'scipy', 'matplotlib', 'PIL', 'pycocotools'}))
+"""
+
+
+def test_the_process_holds_neither_torch_nor_mmdet(file, tmp_path, source_environment):
+    cv2.imwrite(str(tmp_path / 'image.png'), IMAGES[0])
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', PROGRAM, file, tmp_path / 'image.png'],
+        env=source_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split('\n')[:3] == ['20', '20', '[]'], done.stderr
