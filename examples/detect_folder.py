@@ -1,4 +1,4 @@
-"""Detect in every image of a folder with an exported model, in batches: python detect_folder.py MODEL FOLDER OUT.json."""
+"""Detect in the images of a folder with an exported model: python detect_folder.py MODEL FOLDER OUT.json"""
 
 import argparse
 import json

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.errors import UserError
+from mmcondetr.export.formats import convert_to_openvino, write_onnx
 from mmcondetr.export.graph import DetectionGraph
 from mmcondetr.export.quantizing import quantize_backbone
 from mmcondetr.export.verifying import LIMIT, Comparison, compare, table
-from mmcondetr.export.writing import convert_to_openvino, write_onnx
 from mmcondetr.runtime.metadata import Metadata
 from mmcondetr.runtime.sessions import INPUTS, OUTPUTS, open_session
+from mmcondetr.writing import replacing
 
 FORMATS = ('onnx', 'openvino')
 OPSET = 18

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcondetr.errors import UserError
-from mmcondetr.export.writing import save_openvino
+from mmcondetr.export.formats import save_openvino
 from mmcondetr.runtime.images import resize_image, stack_images
 from mmcondetr.runtime.metadata import Metadata
 from mmcondetr.runtime.sessions import INPUTS
