@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from exported import PREPROCESSOR, blocky_image
+from exported import PREPROCESSOR, blocky_image, least
 from tiny_model import build, tiny_config
+from tiny_variants import VARIANTS, tiny_variant
 
 from mmcondetr.errors import UserError
 from mmcondetr.export.graph import DetectionGraph, outside
@@ -32,7 +33,15 @@ def test_it_detects_what_the_eager_model_detects_in_a_padded_batch(changes, clip
     config = tiny_config()
     config['data_preprocessor'] = {**PREPROCESSOR, **changes}
     config['test_cfg'] = dict(max_per_img=20, clip_boxes=clip)
-    model = build(config)
+    assert_same_detections(build(config))
+
+
+@pytest.mark.parametrize('path', VARIANTS, ids=lambda path: path.stem)
+def test_every_system_and_ablation_does(path):
+    assert_same_detections(build(least(tiny_variant(path))))
+
+
+def assert_same_detections(model):
     images = [blocky_image(96, 130), blocky_image(77, 100, seed=1)]
     batch, sizes = stack_images(images)
     batch[1, :, 77:] = 200  # what lies beyond an image must not count

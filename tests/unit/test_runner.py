@@ -21,14 +21,9 @@ IMAGES = [blocky_image(120, 90), blocky_image(60, 140, seed=1), blocky_image(50,
 
 
 @pytest.fixture(scope='module')
-def model():
-    return build(least(tiny_config()))
-
-
-@pytest.fixture(scope='module')
-def file(model, tmp_path_factory):
+def file(tmp_path_factory):
     path = tmp_path_factory.mktemp('exported') / 'model.onnx'
-    export(model, path)
+    export(build(least(tiny_config())), path)
     return path
 
 
@@ -62,15 +57,6 @@ def test_paths_arrays_and_lists_give_the_same(file, tmp_path):
         assert np.array_equal(found.scores, np.sort(found.scores)[::-1])
         above = found.above(float(found.scores[4]))
         assert len(above) == len(above.boxes) == len(above.names) >= 5 and above.scores.min() >= found.scores[4]
-
-
-def test_a_fixed_batch_is_filled_and_cut(model, file, tmp_path):
-    export(model, tmp_path / 'two.onnx', batch=2)
-    detector = Detector(tmp_path / 'two.onnx')
-    results = detector([IMAGES[0], IMAGES[0], IMAGES[2]])
-    assert len(results) == 3
-    for image, found in zip((IMAGES[0], IMAGES[0], IMAGES[2]), results):
-        np.testing.assert_allclose(found.scores, Detector(file)(image).scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(
