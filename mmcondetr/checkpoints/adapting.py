@@ -90,6 +90,7 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     tensors, grouped = query_groups.fit_groups(tensors, wanted, known.get('groups'))
     tensors, said, detector.untrained_classes = _fit_classes(tensors, wanted, known, where)
     said += grouped
+    tensors, detector.untrained_masks = _leave_masks(tensors, wanted, where)
     _check(tensors, wanted, where, 'mmcondetr' if own else family.title)
     _check_dilation(detector, known, where)
     title = 'mmcondetr' if own else family.title
@@ -130,6 +131,16 @@ def _fit_classes(
         'COCO category id' if classes.is_coco(given_names) and rows_wanted in (80, 91) else 'name'
     )
     return classes.take_rows(tensors, rows, start), [said] if any(row is not None for row in rows) else [], notice
+
+
+def _leave_masks(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], str]:
+    """A detection checkpoint starts a model with masks: its mask head is left as initialised, and that is said."""
+    masks = {name: value for name, value in wanted.items() if name.startswith('mask_head.')}
+    if not masks or any(name in masks for name in tensors):
+        return tensors, ''
+    notice = f'{where}: the checkpoint has no mask head, which is left as initialised: train it before testing.'
+    print_log(notice, 'current', logging.WARNING)
+    return {**tensors, **masks}, notice
 
 
 def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: str) -> str:

@@ -6,7 +6,7 @@ from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.datasets.samplers import EpochSampler
 from mmcondetr.datasets.shapes import SHAPES_CLASSES, generate_shapes
-from mmcondetr.datasets.shapes_dataset import ShapesDataset
+from mmcondetr.datasets.shapes_dataset import PanopticShapesDataset, ShapesDataset
 
 __all__ = [
     'SHAPES_CLASSES',
@@ -15,6 +15,7 @@ __all__ = [
     'EpochSampler',
     'LoadImage',
     'LoadPanoptic',
+    'PanopticShapesDataset',
     'ShapesDataset',
     'generate_shapes',
     'read_image',

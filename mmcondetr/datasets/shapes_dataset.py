@@ -1,4 +1,4 @@
-"""The generated shapes as a data set that draws itself on first use."""
+"""The generated shapes as data sets that draw themselves on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import warnings
 from mmengine.dist import barrier, is_main_process
 
 from mmcondetr.datasets.coco import CocoDataset
+from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset
 from mmcondetr.datasets.shapes import MARKER, SHAPES_CLASSES, SHAPES_PALETTE, generate_shapes, read_marker
+from mmcondetr.datasets.shapes_panoptic import STUFF_CLASSES, STUFF_PALETTE
 from mmcondetr.registry import DATASETS
 
 
@@ -27,25 +29,53 @@ class ShapesDataset(CocoDataset):
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Draws the set if need be: the first process, then, where nodes share no disk, the first of each to look."""
-        if is_main_process():
-            self._draw_if_absent()
-        barrier()
-        self._draw_if_absent()
-        self._compare()
+        """Draws the set if need be."""
+        _draw(self.data_root, self.generate)
         return super().load_data_list()
 
-    def _draw_if_absent(self) -> None:
-        if self.data_root and not os.path.isfile(os.path.join(self.data_root, MARKER)):
-            generate_shapes(self.data_root, **self.generate)
 
-    def _compare(self) -> None:
-        found = read_marker(self.data_root) or {}
-        other = {name: found.get(name) for name, value in self.generate.items() if found.get(name) != value}
-        if other:
-            warnings.warn(
-                f"'{self.data_root}' holds a shapes data set with {other}, where the config's "
-                f'dataset.generate asks for {self.generate}: it is used as it is. Remove the folder, or set '
-                'SHAPES_ROOT or data_root to another one.',
-                stacklevel=2,
-            )
+@DATASETS.register_module()
+class PanopticShapesDataset(CocoPanopticDataset):
+    """As :class:`ShapesDataset`, in the panoptic form: six kinds of shapes over three kinds of stuff.
+
+    Args:
+        generate: Arguments of :func:`~mmcondetr.datasets.shapes.generate_shapes` for drawing, such as ``num_train``.
+    """
+
+    METAINFO = dict(
+        classes=SHAPES_CLASSES + STUFF_CLASSES,
+        thing_classes=SHAPES_CLASSES,
+        stuff_classes=STUFF_CLASSES,
+        palette=[*SHAPES_PALETTE, *STUFF_PALETTE],
+    )
+
+    def __init__(self, *args, generate: dict | None = None, **kwargs) -> None:
+        self.generate = dict(generate or {}, panoptic=True)
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Draws the set if need be."""
+        _draw(self.data_root, self.generate)
+        return super().load_data_list()
+
+
+def _draw(root: str, generate: dict) -> None:
+    """Draw the set: the first process, then, where nodes share no disk, the first of each to look."""
+    if is_main_process():
+        _draw_if_absent(root, generate)
+    barrier()
+    _draw_if_absent(root, generate)
+    found = read_marker(root) or {}
+    other = {name: found.get(name) for name, value in generate.items() if found.get(name) != value}
+    if other:
+        warnings.warn(
+            f"'{root}' holds a shapes data set with {other}, where the config's "
+            f'dataset.generate asks for {generate}: it is used as it is. Remove the folder, or set '
+            'SHAPES_ROOT or data_root to another one.',
+            stacklevel=3,
+        )
+
+
+def _draw_if_absent(root: str, generate: dict) -> None:
+    if root and not os.path.isfile(os.path.join(root, MARKER)):
+        generate_shapes(root, **generate)

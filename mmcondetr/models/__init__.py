@@ -44,6 +44,7 @@ from mmcondetr.models.decoder import ConditionalDecoder, ConditionalDecoderLayer
 from mmcondetr.models.detector import ConditionalDETR
 from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmcondetr.models.head import ConditionalDETRHead
+from mmcondetr.models.masks.mask_head import MaskHead
 from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.neck import InputProjection
 from mmcondetr.models.reference import ReferencePoint
@@ -74,6 +75,7 @@ __all__ = [
     'IdentityTransform',
     'InputProjection',
     'LearnedReferencePoint',
+    'MaskHead',
     'MixedQueryGroups',
     'ObjectQueries',
     'OneToMany',

@@ -12,6 +12,8 @@ from mmcondetr.checkpoints.adapting import accept_any_checkpoint
 from mmcondetr.errors import NonFiniteLossError, UserError
 from mmcondetr.layers.precision import image_name
 from mmcondetr.models.attention import Memory
+from mmcondetr.models.masks import masked_detector
+from mmcondetr.models.masks.mask_inputs import MaskInputs
 from mmcondetr.models.training.queries import Queries
 from mmcondetr.registry import MODELS
 
@@ -33,6 +35,7 @@ class ConditionalDETR(BaseDetector):
         train_cfg: handed to the head.
         test_cfg: handed to the head.
         data_preprocessor: config of normalisation and padding.
+        mask_head: config of the mask head; None for boxes only. The backbone then gives its finer feature maps, too.
         init_cfg: mmengine's initialisation.
 
     Paper: §3.1.
@@ -51,6 +54,7 @@ class ConditionalDETR(BaseDetector):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        mask_head: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -64,13 +68,24 @@ class ConditionalDETR(BaseDetector):
         self.decoder.reference_point.use_head(self.bbox_head)
         self.training_queries = MODELS.build(training_queries or dict(type='mmcondetr.ObjectQueries'))
         self.training_queries.attach(self.decoder, num_queries)
+        self.mask_head = None if mask_head is None else MODELS.build(mask_head)
+        masked_detector.prepare(self)
         accept_any_checkpoint(self)
         self.untrained_classes = ''  # says which rows of the head a checkpoint with other classes has left as they were
+        self.untrained_masks = ''  # says which checkpoint had no mask head
+
+    def train(self, mode: bool = True) -> ConditionalDETR:
+        """As any module's; a detector that is frozen beside its mask head stays in evaluation mode."""
+        super().train(mode)
+        masked_detector.keep_frozen(self)
+        return self
 
     def check_trained(self) -> None:
-        """Raise UserError if a checkpoint with other classes was loaded and the model not trained since."""
+        """Raise UserError if a checkpoint with other classes or without masks was loaded, and not trained since."""
         if self.untrained_classes:
             raise UserError(f'{self.untrained_classes} Detections of these classes would be random.')
+        if self.untrained_masks:
+            raise UserError(f'{self.untrained_masks} Masks would be random.')
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head.
@@ -79,8 +94,10 @@ class ConditionalDETR(BaseDetector):
             NonFiniteLossError: naming images, layer and term, and the images whose pixels are not finite: where
                 BatchNorm is trained, one such image spoils the losses of all.
         """
-        self.untrained_classes = ''
+        self.untrained_classes = self.untrained_masks = ''
         try:
+            if self.mask_head is not None:
+                return masked_detector.loss(self, batch_inputs, batch_data_samples)
             return self._match_and_lose(batch_inputs, batch_data_samples)
         except NonFiniteLossError as error:
             spoilt = [index for index, image in enumerate(batch_inputs) if not image.isfinite().all()]
@@ -103,6 +120,8 @@ class ConditionalDETR(BaseDetector):
             UserError: see :meth:`check_trained`.
         """
         self.check_trained()
+        if self.mask_head is not None:
+            return masked_detector.predict(self, batch_inputs, batch_data_samples, rescale)
         results = self.bbox_head.predict(*self.decode(batch_inputs, batch_data_samples), batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
@@ -117,7 +136,7 @@ class ConditionalDETR(BaseDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """The feature map (B, D, h, w) of the images (B, 3, height, width)."""
-        return self.neck(self.backbone(batch_inputs))[-1]
+        return self.neck(self.backbone(batch_inputs)[-1:])[-1]
 
     def decode(
         self, batch_inputs: Tensor, samples: OptSampleList, queries: Queries | None = None
@@ -139,6 +158,11 @@ class ConditionalDETR(BaseDetector):
             - hidden states (L, B, N, D);
             - references (L, B, N, 2 or 4), logits.
         """
+        queries = queries or Queries(self.query_embedding.weight[None])  # (1, N, D or 4), shared by all images
+        return self.decoder(queries.object_query, self.encode(features, padding), queries.among, queries.content)
+
+    def encode(self, features: Tensor, padding: Tensor | None) -> Memory:
+        """The encoder; arguments as :meth:`forward_transformer`."""
         height, width = features.shape[-2:]
         if padding is None:
             mask = None
@@ -148,9 +172,13 @@ class ConditionalDETR(BaseDetector):
             mask = grid.flatten(1)
             position = self.positional_encoding(grid)
         position = position.to(features.dtype).flatten(2).transpose(1, 2)  # (B or 1, S, D)
-        memory = self.encoder(features.flatten(2).transpose(1, 2), position, mask)  # (B, S, D)
-        queries = queries or Queries(self.query_embedding.weight[None])  # (1, N, D or 4), shared by all images
-        return self.decoder(queries.object_query, Memory(memory, position, mask), queries.among, queries.content)
+        return Memory(self.encoder(features.flatten(2).transpose(1, 2), position, mask), position, mask)
+
+    def encode_with_maps(self, images: Tensor, samples: SampleList) -> MaskInputs:
+        """The memory of images (B, 3, height, width), and the feature maps on the way there."""
+        maps = self.backbone(images)
+        features = self.neck(maps[-1:])[-1]
+        return MaskInputs(features, self.encode(features, padding_mask(images, samples)), maps[:-1])
 
 
 def padding_mask(images: Tensor, samples: OptSampleList) -> Tensor | None:

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.layers import MLP
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmcondetr.layers.precision import check_finite, full_precision, image_name
-from mmcondetr.models.matching import Matches
+from mmcondetr.models.matching import Matches, ground_truth
 from mmcondetr.registry import MODELS, TASK_UTILS
 
 
@@ -118,6 +118,12 @@ class ConditionalDETRHead(BaseModule):
             losses.update({f'd{layer}.{name}': value for layer, value in enumerate(auxiliary)})
         return losses
 
+    @torch.no_grad()
+    def match(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> Matches:
+        """The matched pairs, for the mask head; arguments as :meth:`loss`."""
+        logits, boxes = self(hidden_states, references)
+        return self.matcher.match(logits, boxes, *ground_truth(boxes, samples)[1:])
+
     def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor) -> dict[str, Tensor]:
         """Every term by name: what each image adds to the loss of each layer, (L, B).
 
@@ -127,9 +133,7 @@ class ConditionalDETRHead(BaseModule):
             samples: as in :meth:`loss`.
             num_boxes: scalar, what the terms are divided by.
         """
-        sizes = boxes.new_tensor([sample.img_shape[1::-1] * 2 for sample in samples])  # (B, 4): w, h, w, h
-        labels = [sample.gt_instances.labels for sample in samples]
-        targets = [bbox_xyxy_to_cxcywh(sample.gt_instances.bboxes / size) for sample, size in zip(samples, sizes)]
+        sizes, labels, targets = ground_truth(boxes, samples)
         matches = self.matcher.match(logits, boxes, labels, targets)
         # Ground truth by (image, target), flattened: the images have different numbers of it.
         first = torch.tensor([0] + [len(label) for label in labels[:-1]], device=boxes.device).cumsum(0)
@@ -169,7 +173,12 @@ class ConditionalDETRHead(BaseModule):
         return logits.sigmoid()
 
     def predict(
-        self, hidden_states: Tensor, references: Tensor, samples: SampleList, rescale: bool = True
+        self,
+        hidden_states: Tensor,
+        references: Tensor,
+        samples: SampleList,
+        rescale: bool = True,
+        with_queries: bool = False,
     ) -> list[InstanceData]:
         """Detections of the last layer: the ``max_per_img`` best pairs of query and class of every image.
 
@@ -178,17 +187,18 @@ class ConditionalDETRHead(BaseModule):
             references: as in :meth:`forward`.
             samples: the images' sizes.
             rescale: give boxes in pixels of the original image, not of the resized one.
+            with_queries: say also which query each detection is of: ``queries`` (K, ).
 
         Returns:
             Per image ``bboxes`` (K, 4) xyxy in pixels, ``scores`` (K, ) and ``labels`` (K, ), best first.
         """
         logits, boxes = self(hidden_states[-1:], references[-1:])
         return [
-            self._predict_image(logit, box, sample, rescale)
+            self._predict_image(logit, box, sample, rescale, with_queries)
             for logit, box, sample in zip(logits[0].float(), boxes[0], samples)
         ]
 
-    def _predict_image(self, logits: Tensor, boxes: Tensor, sample, rescale: bool) -> InstanceData:
+    def _predict_image(self, logits: Tensor, boxes: Tensor, sample, rescale: bool, with_queries: bool) -> InstanceData:
         scores = self.class_scores(logits).flatten()
         scores, indices = scores.topk(min(self.max_per_img, len(scores)))
         height, width = sample.img_shape
@@ -198,7 +208,9 @@ class ConditionalDETRHead(BaseModule):
             boxes = boxes.clamp(0, 1)
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         if rescale:
-            boxes = boxes / boxes.new_tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(
-                2
-            )  # none: no Resize
-        return InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
+            factor = sample.metainfo.get('scale_factor', (1.0, 1.0))  # none: no Resize
+            boxes = boxes / boxes.new_tensor(factor).repeat(2)
+        result = InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
+        if with_queries:
+            result.queries = query
+        return result

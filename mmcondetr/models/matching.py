@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps, bbox_xyxy_to_cxcywh
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -126,3 +127,17 @@ class HungarianMatcher:
         positive = -self.alpha * (1 - p) ** self.gamma * (p + 1e-8).log()
         negative = -(1 - self.alpha) * p**self.gamma * (1 - p + 1e-8).log()
         return positive - negative
+
+
+def ground_truth(boxes: Tensor, samples: SampleList) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The ground truth of images, on the device of ``boxes``, of which nothing else is used.
+
+    Returns:
+        - the images' sizes (B, 4): width, height, width, height;
+        - per image (G_b, ) class indices;
+        - per image (G_b, 4) boxes, cxcywh in fractions of the unpadded image.
+    """
+    sizes = boxes.new_tensor([sample.img_shape[1::-1] * 2 for sample in samples])
+    labels = [sample.gt_instances.labels for sample in samples]
+    targets = [bbox_xyxy_to_cxcywh(sample.gt_instances.bboxes / size) for sample, size in zip(samples, sizes)]
+    return sizes, labels, targets

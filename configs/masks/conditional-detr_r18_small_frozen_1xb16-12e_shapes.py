@@ -1,0 +1,14 @@
+# Masks for the small detector that ships with the project, which is frozen: its boxes stay as they are.
+_base_ = [
+    '../_base_/models/conditional-detr_r18_small.py',
+    '../_base_/datasets/shapes_masks.py',
+    '../_base_/schedules/adamw_from-scratch.py',
+    '../_base_/default_runtime.py',
+]
+load_from = '{{ fileDirname }}/../shapes/conditional-detr_r18_small_shapes-start.safetensors'
+model = dict(
+    backbone=dict(out_indices=(0, 1, 2)),
+    mask_head=dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), freeze_detector=True),
+)
+train_cfg = dict(max_epochs=12, val_interval=3)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[9], gamma=0.1)]

@@ -1,0 +1,20 @@
+# Things and stuff, boxes and masks trained together, from the detector of shapes that ships with the project.
+_base_ = [
+    '../_base_/models/conditional-detr_r18_small.py',
+    '../_base_/datasets/shapes_panoptic.py',
+    '../_base_/schedules/adamw_from-scratch.py',
+    '../_base_/default_runtime.py',
+]
+load_from = '{{ fileDirname }}/../shapes/conditional-detr_r18_small_shapes-start.safetensors'
+model = dict(
+    backbone=dict(out_indices=(0, 1, 2)),
+    bbox_head=dict(num_classes=9),
+    mask_head=dict(
+        type='mmcondetr.MaskHead',
+        embed_dims=128,
+        lateral_channels=(32, 64),
+        panoptic=dict(num_classes=9, num_things=6, score_threshold=0.4),
+    ),
+)
+train_cfg = dict(max_epochs=24, val_interval=4)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[18], gamma=0.1)]

@@ -1,0 +1,201 @@
+"""The mask head: attention maps of a few queries, refined step by step with the backbone's feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import SampleList
+from mmdet.utils import reduce_mean
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+from mmcondetr.layers.precision import check_finite, full_precision, image_name
+from mmcondetr.models.masks.mask_attention import MaskAttention
+from mmcondetr.models.masks.mask_inputs import MaskInputs
+from mmcondetr.models.masks.mask_losses import dice_loss, focal_loss
+from mmcondetr.models.masks.mask_sizes import finish, pad, resize
+from mmcondetr.models.masks.panoptic_merging import PanopticMerging
+from mmcondetr.models.matching import Matches
+from mmcondetr.registry import MODELS
+
+
+@MODELS.register_module()
+class MaskHead(BaseModule):
+    """A mask for every query that it is given: class and box are none of its business.
+
+    It is run on matched queries in training and on those of kept detections in inference. GroupNorm normalises every
+    query by itself, so that the others make no difference.
+
+    Args:
+        embed_dims: D.
+        num_heads: H, of the attention maps.
+        lateral_channels: of the backbone's finer feature maps, the finest first.
+        num_groups: of GroupNorm; they must divide D + H and D / 2, D / 4, ...
+        mask_weight: of the focal loss.
+        dice_weight: of the dice loss.
+        freeze_detector: train the mask head alone; the detector stays in evaluation mode, its boxes as they are.
+        panoptic: how masks are merged into one panoptic map, config of :class:`PanopticMerging`; None for instances.
+        chunk: queries at a time in inference: for all 300 at once, an image of 800 x 1066 pixels needs gigabytes.
+        init_cfg: mmengine's initialisation.
+
+    Paper: DETR, section 4.4, Figure 8, and its code (``--masks``).
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 256,
+        num_heads: int = 8,
+        lateral_channels: Sequence[int] = (256, 512, 1024),
+        num_groups: int = 8,
+        mask_weight: float = 1.0,
+        dice_weight: float = 1.0,
+        freeze_detector: bool = False,
+        panoptic: dict | None = None,
+        chunk: int = 16,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.mask_weight, self.dice_weight = mask_weight, dice_weight
+        self.freeze_detector, self.chunk = freeze_detector, chunk
+        self.panoptic = PanopticMerging(**panoptic) if panoptic is not None else None
+        self.attention = MaskAttention(embed_dims, num_heads)
+        entrance = embed_dims + num_heads
+        widths = [entrance, *(embed_dims // 2 ** (step + 1) for step in range(len(lateral_channels) + 1))]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in zip([entrance, *widths], widths)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(num_groups, width) for width in widths)
+        self.laterals = nn.ModuleList(  # coarse to fine, as they are used
+            nn.Conv2d(channels, width, 1) for channels, width in zip(reversed(lateral_channels), widths[1:])
+        )
+        self.predictor = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, inputs: MaskInputs, queries: list[Tensor]) -> Tensor:
+        """Mask logits of each image's queries.
+
+        Args:
+            inputs: of B images.
+            queries: per image (K_b, D), last hidden states; K is the sum of K_b.
+
+        Returns:
+            (K, height / 4, width / 4), image after image: the size of the finest feature map.
+        """
+        image = torch.arange(len(queries), device=inputs.projected.device)
+        image = image.repeat_interleave(torch.tensor([len(each) for each in queries], device=image.device))
+        return self._refine(inputs, self.attention(queries, inputs.memory.content, inputs.memory.mask), image)
+
+    def of_batch(self, inputs: MaskInputs, queries: Tensor) -> Tensor:
+        """As :meth:`forward`, with as many queries in every image, tensors in and a tensor out, as exporters want it.
+
+        Args:
+            inputs: of B images.
+            queries: (B, K, D).
+
+        Returns:
+            (B, K, height / 4, width / 4).
+        """
+        maps = self.attention.weights(queries, inputs.memory.content, inputs.memory.mask)  # (B, K, H, S)
+        image = torch.arange(maps.shape[0], device=maps.device)[:, None].expand(maps.shape[:2]).flatten()
+        return self._refine(inputs, maps.flatten(0, 1), image).unflatten(0, maps.shape[:2])
+
+    def _refine(self, inputs: MaskInputs, maps: Tensor, image: Tensor) -> Tensor:
+        """Attention maps (K, H, S) of queries of the images ``image`` (K,) -> (K, height / 4, width / 4)."""
+        x = self._enter(inputs.projected, maps.unflatten(-1, inputs.projected.shape[-2:]), image)
+        x = self.norms[0](x).relu()  # (K, D + H, h, w)
+        x = self.norms[1](self.convs[1](x)).relu()  # (K, D / 2, h, w)
+        for lateral, conv, norm, finer in zip(self.laterals, self.convs[2:], self.norms[2:], reversed(inputs.laterals)):
+            finer = lateral(finer)
+            x = finer[image] + F.interpolate(x, size=finer.shape[-2:])
+            x = norm(conv(x)).relu()  # half the channels, at the size of this feature map
+        return self.predictor(x)[:, 0]
+
+    def _enter(self, projected: Tensor, maps: Tensor, image: Tensor) -> Tensor:
+        """The first convolution on [feature map; attention maps]: all queries of an image share the first part of it.
+
+        Args:
+            projected: (B, D, h, w).
+            maps: (K, H, h, w).
+            image: (K,), the image of every query.
+
+        Returns:
+            (K, D + H, h, w).
+        """
+        weight = self.convs[0].weight.split([projected.shape[1], maps.shape[1]], dim=1)
+        shared = F.conv2d(projected, weight[0], self.convs[0].bias, padding=1)
+        return shared[image] + F.conv2d(maps, weight[1], padding=1)
+
+    def loss(self, inputs: MaskInputs, f: Tensor, matches: Matches, samples: SampleList) -> dict[str, Tensor]:
+        """Focal and dice loss of the matched queries' masks, each divided by the number of boxes in the batch.
+
+        Args:
+            inputs: of the batch.
+            f: (B, N, D), hidden states of the last layer.
+            matches: of the last layer, ordered by image.
+            samples: whose ``gt_instances.masks`` (G_b, height, width) have the size of the resized image.
+
+        Returns:
+            Scalars ``loss_mask`` and ``loss_dice``.
+
+        Raises:
+            NonFiniteLossError: naming images and term.
+        """
+        num_boxes = f.new_tensor([sum(len(sample.gt_instances) for sample in samples)], dtype=torch.float32)
+        num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]
+        size = samples[0].batch_input_shape
+        chosen = [matches.image == image for image in range(len(samples))]
+        logits = self(inputs, [f[image, matches.query[rows]] for image, rows in enumerate(chosen)])
+        targets = [
+            pad(sample.gt_instances.masks.to_tensor(torch.float32, f.device)[matches.target[rows]], size)
+            for sample, rows in zip(samples, chosen)
+        ]
+        with full_precision(logits):
+            logits, target = resize(logits.float(), size).flatten(1), torch.cat(targets).flatten(1)
+            terms = dict(
+                loss_mask=self.mask_weight * focal_loss(logits, target) / num_boxes,
+                loss_dice=self.dice_weight * dice_loss(logits, target) / num_boxes,
+            )
+        table = {
+            name: value.new_zeros(len(samples)).index_add(0, matches.image, value) for name, value in terms.items()
+        }
+        names = [image_name(samples, image) for image in range(len(samples))]
+        check_finite({name: value[None] for name, value in table.items()}, names)
+        return {name: value.sum() for name, value in table.items()}
+
+    def predict(
+        self, inputs: MaskInputs, f: Tensor, results: list[InstanceData], samples: SampleList, rescale: bool
+    ) -> list[PixelData]:
+        """Add masks to detections, in place.
+
+        Args:
+            inputs: of the batch.
+            f: (B, N, D), hidden states of the last layer.
+            results: per image the detections, with ``queries`` (K,): which query each is of. They get ``masks``
+                (K, height, width) bool.
+            samples: the images' sizes.
+            rescale: masks in the size of the original image, not of the resized one.
+
+        Returns:
+            Per image the merged map (1, height, width), where masks are merged; ``results`` then keep things only.
+        """
+        merged = []
+        for image, (result, sample) in enumerate(zip(results, samples)):
+            queries, place = result.queries.unique(return_inverse=True)
+            one = inputs.of_image(image)
+            logits = [self(one, [f[image, part]]).float() for part in queries.split(self.chunk)]
+            logits = torch.cat(logits) if logits else f.new_zeros(0, 1, 1)
+            final = tuple(sample.ori_shape if rescale else sample.img_shape)[:2]
+            parts = [finish(part, sample, final) > 0 for part in logits.split(self.chunk)]
+            result.masks = torch.cat(parts)[place]
+            if self.panoptic is not None:
+                keep = self.panoptic.choose(result)
+                sem_seg = self.panoptic.merge(finish(logits[place[keep]], sample, final), result.labels[keep])
+                merged.append(PixelData(sem_seg=sem_seg[None]))
+                results[image] = result[result.labels < self.panoptic.num_things]
+        return merged

@@ -1,0 +1,33 @@
+"""What the mask head sees of a batch of images, beside the queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mmcondetr.models.attention import Memory
+
+
+class MaskInputs(NamedTuple):
+    """What the mask head sees of a batch of images.
+
+    Attributes:
+        projected: (B, D, h, w), the neck's feature map, before the encoder.
+        memory: the encoder's output, S = h * w.
+        laterals: the backbone's finer feature maps, the finest first: (B, C, height / 4, width / 4), ...
+    """
+
+    projected: Tensor
+    memory: Memory
+    laterals: Sequence[Tensor]
+
+    def of_image(self, image: int) -> MaskInputs:
+        """One image of the batch, as a batch."""
+        one = slice(image, image + 1)
+        content, position, mask = self.memory
+        memory = Memory(
+            content[one], position[one] if len(position) > 1 else position, None if mask is None else mask[one]
+        )
+        return MaskInputs(self.projected[one], memory, [lateral[one] for lateral in self.laterals])

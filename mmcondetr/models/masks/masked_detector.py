@@ -1,0 +1,62 @@
+"""What a detector with a mask head does: the head runs on matched queries in training, on those of kept detections in
+inference. Boxes and classes alone decide both, and are those of the detector without masks."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.structures import SampleList
+from torch import Tensor, nn
+
+from mmcondetr.errors import UserError
+
+
+def prepare(detector: nn.Module) -> None:
+    """Called once, when the detector is built: freeze it where the mask head asks for that.
+
+    Raises:
+        UserError: if detections are trained beside the masks with more than the object queries.
+    """
+    if detector.mask_head is None:
+        return
+    if _is_frozen(detector):
+        for name, parameter in detector.named_parameters():
+            parameter.requires_grad_(name.startswith('mask_head.'))
+    elif type(detector.training_queries).__name__ != 'ObjectQueries':
+        part = type(detector.training_queries).__name__
+        raise UserError(
+            f'model.mask_head and model.training_queries ({part}) cannot be trained together: train the detections '
+            'first, then masks with load_from and mask_head.freeze_detector=True.'
+        )
+
+
+def keep_frozen(detector: nn.Module) -> None:
+    """A frozen detector stays in evaluation mode: neither dropout nor BatchNorm's statistics may move."""
+    if _is_frozen(detector):
+        for name, module in detector.named_children():
+            module.train(detector.training and name == 'mask_head')
+
+
+def loss(detector: nn.Module, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
+    """Detection losses of all layers, unless the detector is frozen, and losses of the last layer's masks."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not _is_frozen(detector)):
+        inputs = detector.encode_with_maps(images, samples)
+        hidden_states, references = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
+    losses = {} if _is_frozen(detector) else detector.bbox_head.loss(hidden_states, references, samples)
+    matches = detector.bbox_head.match(hidden_states[-1:], references[-1:], samples)
+    return {**losses, **detector.mask_head.loss(inputs, hidden_states[-1], matches, samples)}
+
+
+def predict(detector: nn.Module, images: Tensor, samples: SampleList, rescale: bool) -> SampleList:
+    """Detections with ``masks``, and where masks are merged ``pred_panoptic_seg``."""
+    inputs = detector.encode_with_maps(images, samples)
+    hidden_states, references = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
+    results = detector.bbox_head.predict(hidden_states, references, samples, rescale, with_queries=True)
+    merged = detector.mask_head.predict(inputs, hidden_states[-1], results, samples, rescale)
+    for sample, panoptic in zip(samples, merged):
+        sample.pred_panoptic_seg = panoptic
+    return detector.add_pred_to_datasample(samples, results)
+
+
+def _is_frozen(detector: nn.Module) -> bool:
+    mask_head = getattr(detector, 'mask_head', None)  # none while the detector is being built
+    return mask_head is not None and mask_head.freeze_detector
