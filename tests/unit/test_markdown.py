@@ -1,10 +1,13 @@
 """Tables whose cells are as they were given; sections of a page between two markers."""
 
+from pathlib import Path
+
 import pytest
 
 from mmcondetr.errors import UserError
-from mmcondetr.markdown import replace_section, table
+from mmcondetr.markdown import replace_section, table, wrap
 
+ROOT = Path(__file__).parents[2]
 BEGIN, END = '<!-- part: begin -->', '<!-- part: end -->'
 
 
@@ -30,3 +33,24 @@ def test_sections_of_one_page_are_told_apart():
     one, two = (f'<!-- {name} -->\nold\n<!-- end {name} -->\n' for name in ('one', 'two'))
     replaced = replace_section(one + two, '<!-- two -->', '<!-- end two -->', 'new', 'a.md')
     assert replaced == one + two.replace('old', 'new')
+
+
+def test_generated_prose_is_wrapped_and_tables_are_not():
+    row, prose, address = f'| {"cell " * 40}|', 'word ' * 60, f'https://{"a" * 150}'
+    lines = wrap(f'{row}\n{prose}\n{address}\nshort').split('\n')
+    assert lines[0] == row and lines[-2:] == [address, 'short']
+    assert len(lines) == 6 and all(len(line) <= 120 for line in lines[1:4])
+
+
+def test_lines_of_the_documentation_are_at_most_120_wide():
+    """Tables keep a row a line, and an address cannot be broken."""
+    pages = [path for folder in ('', 'docs', 'configs', 'benchmarks') for path in (ROOT / folder).glob('*.md')]
+    pages += [path for folder in ('docs', 'configs') for path in (ROOT / folder).glob('*/*.md')]
+    assert len(pages) > 15
+    wide = [
+        f'{path.relative_to(ROOT)}:{number}'
+        for path in pages
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120 and not line.lstrip().startswith('|') and max(map(len, line.split())) < 100
+    ]
+    assert not wide

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from statistics import median
 
-from mmcondetr.markdown import replace_section, table
+from mmcondetr.markdown import replace_section, table, wrap
 from tools.benchmark.workload import IMPLEMENTATIONS
 
 #: The project's goals, ratios to mmdet's: inference fp32, inference bf16, training step fp32, peak memory in training.
@@ -39,7 +39,7 @@ def markdown(results: dict) -> str:
     for part, heading in (('sizes', 'Growth with the image'), ('queries', 'Growth with the number of queries')):
         if _cells(results, part):
             blocks += [f'## {heading}', growth_table(_cells(results, part), part)]
-    return '\n\n'.join(blocks) + '\n'
+    return wrap('\n\n'.join(blocks)) + '\n'
 
 
 def ratios_table(results: dict) -> str:
