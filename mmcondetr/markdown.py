@@ -18,11 +18,17 @@ def table(heading: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def wrap(text: str) -> str:
-    """``text`` with lines of at most 120 characters; tables and long addresses keep theirs."""
+    """``text`` with lines of at most 120 characters; list items stay items, tables and long addresses as they are."""
     return '\n'.join(
         line
         if len(line) <= LINE_LENGTH or line.startswith('|')
-        else textwrap.fill(line, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+        else textwrap.fill(
+            line,
+            LINE_LENGTH,
+            subsequent_indent='  ' if line.startswith('- ') else '',
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         for line in text.split('\n')
     )
 
