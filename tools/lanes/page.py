@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mmcondetr.markdown import replace_section, table
+
 BEGIN, END = '<!-- lanes: begin (tools/lanes.py) -->', '<!-- lanes: end -->'
 
 
@@ -14,14 +16,11 @@ def read_results(folder: Path) -> list[dict]:
     return sorted(results, key=lambda result: tuple(map(int, result['python'].split('.'))))
 
 
-def table(results: list[dict]) -> str:
+def results_table(results: list[dict]) -> str:
     """Markdown: a row a lane with its versions and what came of it; then what failed, was skipped and the commits."""
-    lines = ['| lane | Python | torch | mmdet | mmengine | mmcv | numpy | passed | failed | skipped |']
-    lines.append('|' + ' --- |' * 10)
-    for result in results:
-        lines.append('| ' + ' | '.join(_cells(result)) + ' |')
+    heading = ('lane', 'Python', 'torch', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'passed', 'failed', 'skipped')
     notes = [note for result in results for note in _notes(result)]
-    return '\n'.join([*lines, '', *notes])
+    return '\n'.join([table(heading, map(_cells, results)), '', *notes])
 
 
 def _cells(result: dict) -> list[str]:
@@ -65,6 +64,4 @@ def _line(text: str) -> str:
 
 def updated(page: str, results: list[dict]) -> str:
     """``page`` with the table between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f'{before}{BEGIN}\n{table(results)}\n{END}{after}'
+    return replace_section(page, BEGIN, END, results_table(results), 'docs/compatibility.md')
