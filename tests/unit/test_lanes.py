@@ -9,7 +9,7 @@ import pytest
 
 from tools.lanes import running
 from tools.lanes.lanes import LANES, QUICK, Lane
-from tools.lanes.page import read_results, table, updated
+from tools.lanes.page import read_results, results_table, updated
 
 ROOT = Path(__file__).resolve().parents[2]
 JUNIT = """<testsuites><testsuite>
@@ -36,7 +36,7 @@ def test_a_junit_file_is_counted(tmp_path):
 
 def test_the_table_names_versions_and_failures():
     failed = result(lane='new', outcome='failed', failed=1, failures=[dict(test='a::b', message='x | y\nz')])
-    text = table([result(), failed, result(lane='none', outcome='not installed', step='torch==9', passed=None)])
+    text = results_table([result(), failed, result(lane='none', outcome='not installed', step='torch==9', passed=None)])
     assert '| `old`: the floor | 3.10.13 | 2.1.2 |' in text and 'mmcv-lite 2.1.0' in text
     assert 'failed: `a::b`: x \\| y z' in text
     assert '`pip install torch==9`' in text
