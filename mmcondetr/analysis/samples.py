@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcondetr.datasets.image_roots import find_image_root
 from mmcondetr.datasets.own_data import load_json
 from mmcondetr.errors import UserError
 
@@ -57,7 +58,7 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
     Args:
         truth: annotations.
         predictions: the same with a score for each annotation.
-        images: folder of the images, for the pictures; the truth's own folder where None.
+        images: folder of the images, for the pictures; looked for near the truth where None.
 
     Returns:
         - one sample for each image of the truth that was predicted on;
@@ -82,7 +83,7 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
     if not shared:
         raise UserError(f"'{truth}' and '{predictions}' have no image in common, by their names.")
     truths, predicted = _by_image(true), _by_image(found)
-    root = images or os.path.dirname(os.path.abspath(truth))
+    root = find_image_root(Path(truth).resolve(), shared, _part_of(truth), images)
     samples = []
     for image in shared:
         actual = [
@@ -100,6 +101,11 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
         ]
         samples.append(make_sample(os.path.join(root, image['file_name']), actual, guesses))
     return samples, names
+
+
+def _part_of(truth: str) -> str:
+    """Which part of a data set a file is of, by its name; validation where it does not say."""
+    return next((part for part in ('train', 'test') if part in os.path.basename(truth).lower()), 'val')
 
 
 def _base(name: str) -> str:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--part', choices=('val', 'test', 'train'), default='val', help='of the data (default: val)')
     parser.add_argument('--truth', help='instead of a config: a COCO JSON')
     parser.add_argument('--predictions', help='with --truth: a COCO JSON with scores, as mmcondetr predict writes it')
-    parser.add_argument('--images', help="with --truth: the images' folder (default: that of the truth)")
+    parser.add_argument('--images', help="with --truth: the images' folder (default: looked for near it)")
     parser.add_argument('--out', default='analysis', help='the folder to write (default: analysis)')
     parser.add_argument('--score-threshold', type=float, default=0.3, help='of what counts as found (default: 0.3)')
     parser.add_argument('--worst', type=int, default=12, help='images to show (default: 12)')

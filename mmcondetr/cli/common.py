@@ -47,6 +47,8 @@ def build_runner(config: Config) -> Runner:
     check_config(config)
     setup_cache_size_limit_of_dynamo()
     prepare_processes(config)
+    if 'visualizer' in config:  # by a name of its own; else a second run of a process logs into the first one's folder
+        config.visualizer.pop('name', None)
     try:
         return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     except TypeError as error:  # what a class of others does not take, where check_config could not know

@@ -1,10 +1,21 @@
-"""Train a detector: ``python tools/train.py CONFIG``, with the flags of mmdet's own tools/train.py."""
+"""Train a detector, with the flags of mmdet's own tools/train.py, which this is as tools/train.py, too.
+
+mmcondetr train my_config.py --work-dir work_dirs/mine --log tensorboard
+mmcondetr train conditional-detr_r50_8xb2-50e_coco --cfg-options train_dataloader.batch_size=4
+"""
 
 import argparse
+import importlib.util
+import os
+
+from mmengine.config import Config
 
 from mmcondetr.cli.common import add_common_arguments, build_runner, use_local_rank
 from mmcondetr.engine.config import apply_training_options, load_config
+from mmcondetr.errors import UserError
 
+#: Flag -> the package that it needs, and mmengine's backend.
+LOGGERS = {'tensorboard': ('tensorboard', 'TensorboardVisBackend'), 'wandb': ('wandb', 'WandbVisBackend')}
 RESUME_HINT = 'the same command with --resume'
 
 
@@ -23,10 +34,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const='auto',
         help='go on from this checkpoint, or without a value from the last one in the work directory',
     )
+    parser.add_argument('--log', choices=LOGGERS, help='also log to it; it must be installed (pip install ...)')
+
+
+def add_logger(config: Config, name: str) -> None:
+    """Also log to TensorBoard or Weights & Biases.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    package, backend = LOGGERS[name]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f'--log {name}: the package {package} is not installed: pip install {package}.')
+    project = dict(init_kwargs=dict(project=os.path.basename(config.work_dir))) if name == 'wandb' else {}
+    backends = [*config.visualizer.get('vis_backends', []), dict(type=backend, **project)]
+    config.visualizer.vis_backends = backends
 
 
 def run(args: argparse.Namespace) -> None:
     use_local_rank(args)
     config = load_config(args)
     apply_training_options(config, args)
+    if args.log:
+        add_logger(config, args.log)
     build_runner(config).train()

@@ -14,7 +14,13 @@ PART_WORDS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test'
 _LOOKED_AT = 20  # images whose sizes are compared
 
 
-def find_image_root(path: Path, images: Sequence[dict], part: str, given: str | os.PathLike | None = None) -> Path:
+def find_image_root(
+    path: Path,
+    images: Sequence[dict],
+    part: str,
+    given: str | os.PathLike | None = None,
+    option: str = '--images',
+) -> Path:
     """The folder that the file names of one part lead to files from.
 
     Looked for beside and below the JSON, then beside and below the folder that it is in. Parts may have equal file
@@ -26,12 +32,12 @@ def find_image_root(path: Path, images: Sequence[dict], part: str, given: str | 
         images: its list of images.
         part: 'train', 'val' or 'test'.
         given: the folder, where the user has named it.
+        option: that the user names it with.
 
     Raises:
         UserError: there is no such folder, or it cannot be said which it is.
     """
     names = [str(image['file_name']) for image in images]
-    option = '--images' if part == 'train' else f'--{part}-images'
     if given is not None:
         root = Path(given).expanduser().resolve()
         if not (root / names[0]).is_file():

@@ -101,10 +101,18 @@ def _of_json(path: Path, val: Path | None) -> OwnData:
 
 
 def _find_images(data: OwnData, given: dict[str, str | os.PathLike | None]) -> None:
-    """One folder a part: training and validation images need not lie together."""
-    for part, path in data.files.items():
+    """One folder a part: training and validation images need not lie together; test data can be done without."""
+    for part, path in [*data.files.items()]:
         images = load_json(path)['images']
-        root = data.image_roots[part] = find_image_root(path, images, part, given.get(part))
+        try:
+            root = find_image_root(path, images, part, given.get(part), '--val-images' if part == 'val' else '--images')
+        except UserError:
+            if part != 'test':
+                raise
+            data.notes.append(f"'{path}' is left out: its images are not found near it, or in several folders")
+            del data.files[part]
+            continue
+        data.image_roots[part] = root
         missing, first = count_missing(root, images)
         if missing:
             data.notes.append(f"{missing} of {len(images)} images of '{path}' are not in {root}, such as {first}")

@@ -20,7 +20,7 @@ def test_parts_come_from_the_modules_they_should(built):
     places = {
         module_of(model): 'mmcondetr.models.detector',
         module_of(model.backbone): 'mmcondetr.models.backbone',
-        module_of(model.neck): 'mmdet.models.necks.channel_mapper',
+        module_of(model.neck): 'mmcondetr.models.neck',
         module_of(model.encoder): 'mmcondetr.models.encoder',
         module_of(model.decoder): 'mmcondetr.models.decoder',
         module_of(model.decoder.reference_point): 'mmcondetr.models.reference',

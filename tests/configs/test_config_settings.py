@@ -4,7 +4,7 @@ import re
 
 DROPPED_AT = {50: 40, 75: 60, 108: 80}
 NAME = re.compile(
-    r'(?P<system>[a-z-]+)_(?P<backbone>r\d+(-dc5)?)(_(?P<variant>[a-z0-9-]+))?'
+    r'(?P<system>[a-z-]+)_(?P<backbone>r\d+(-dc5)?|swin-t)(_(?P<variant>[a-z0-9-]+))?'
     r'_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<epochs>\d+)e_(?P<dataset>[a-z0-9-]+)'
 )
 IMAGENET = {50: 'resnet50-0676ba61.pth', 101: 'resnet101-63fe2227.pth'}
@@ -45,7 +45,10 @@ def test_name_follows_the_grammar_and_says_what_is_inside(any_leaf, load_config)
     match, config = parts(any_leaf), load_config(any_leaf)
     assert config.train_dataloader.batch_size == int(match['batch'])
     assert config.train_cfg.max_epochs == int(match['epochs'])
-    assert config.model.backbone.depth == int(match['backbone'].split('-')[0][1:])
+    if match['backbone'] == 'swin-t':
+        assert config.model.backbone.type == 'mmdet.SwinTransformer'
+    else:
+        assert config.model.backbone.depth == int(match['backbone'].split('-')[0][1:])
     assert (config.model.backbone.type == 'mmcondetr.ResNetDC5') == match['backbone'].endswith('-dc5')
     assert config.auto_scale_lr.base_batch_size == int(match['gpus']) * int(match['batch'])
 

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from mmcondetr.cli import common as cli
+from mmcondetr.cli import train
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.compat.mmcv_stand_in import MissingMMCVOpError
 from mmcondetr.engine import testing
@@ -193,3 +194,16 @@ def test_a_wrong_config_costs_one_line_and_exit_code_2(run_tool, tmp_path, tool)
     lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1 and "Config 'no-such-config' is neither" in lines[0]
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('name, backend', [('tensorboard', 'TensorboardVisBackend'), ('wandb', 'WandbVisBackend')])
+def test_one_flag_logs_to_a_dashboard(monkeypatch, name, backend):
+    config = load_config(arguments(work_dir='work_dirs/mine'))
+    monkeypatch.setattr('importlib.util.find_spec', lambda package: object() if package == name else None)
+    train.add_logger(config, name)
+    types = [one.type for one in config.visualizer.vis_backends]
+    assert types == ['LocalVisBackend', backend]
+    assert (config.visualizer.vis_backends[-1].get('init_kwargs') == dict(project='mine')) == (name == 'wandb')
+    monkeypatch.setattr('importlib.util.find_spec', lambda package: None)
+    with pytest.raises(UserError, match=f'--log {name}: .* is not installed'):
+        train.add_logger(config, name)

@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from own_data_files import make_shapes
 from PIL import Image
 
+from mmcondetr.analysis.samples import read_samples
 from mmcondetr.cli import main
 from mmcondetr.datasets.own_data import find_own_data
 from mmcondetr.errors import UserError
@@ -102,3 +103,22 @@ def test_what_is_nowhere_is_said_with_the_option(folder):
 def test_options_that_mean_nothing_are_refused(folder):
     with pytest.raises(UserError, match='--val-images needs data for validation'):
         find_own_data(folder / 'annotations' / 'train.json', val_images=folder / 'val')
+
+
+def test_test_data_without_images_is_left_out_and_said(folder):
+    content = json.loads((folder / 'annotations' / 'val.json').read_text())
+    for image in content['images']:
+        image['file_name'] = f'far_away_{image["file_name"]}'
+    (folder / 'annotations' / 'test.json').write_text(json.dumps(content))
+    data = find_own_data(folder)
+    assert set(data.files) == set(data.image_roots) == {'train', 'val'}
+    assert any('test.json' in note and 'left out' in note for note in data.notes)
+
+
+def test_pictures_of_an_analysis_are_found_as_those_of_init(folder):
+    truth = folder / 'annotations' / 'val.json'
+    content = json.loads(truth.read_text())
+    content['annotations'] = [dict(entry, score=0.5) for entry in content['annotations']]
+    (folder / 'found.json').write_text(json.dumps(content))
+    samples, _ = read_samples(str(truth), str(folder / 'found.json'))
+    assert {sample.path for sample in samples} == {str(path) for path in (folder / 'val').glob('*.png')}
