@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mmcondetr.errors import UserError
+from mmcondetr.writing import file_sha256
 
 _CHUNK = 1 << 20
 _TRIES = 4
@@ -229,17 +230,9 @@ def _progress(name: str, start: int, total: int | None) -> Any:
     return _Bar(name, start, total) if total and total >= _LARGE else nullcontext(lambda count: None)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _is_intact(path: Path) -> bool:
     prefix = hash_prefix(path.name)
-    return prefix is None or _sha256(path).startswith(prefix)
+    return prefix is None or file_sha256(path).startswith(prefix)
 
 
 def _drop(part: Path) -> None:
@@ -256,7 +249,7 @@ def _verify(url: str, part: Path, path: Path, check: Callable[[str], Any]) -> No
         reason = 'what came is an HTML or XML page and not a checkpoint'
     elif not start:
         reason = 'what came is empty'
-    elif prefix is not None and not (actual := _sha256(part)).startswith(prefix):
+    elif prefix is not None and not (actual := file_sha256(part)).startswith(prefix):
         reason = f'its SHA-256 begins with {actual[: len(prefix)]}, and its name says {prefix}'
     else:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from mmcondetr.checkpoints.download import download, hash_prefix
 from mmcondetr.checkpoints.files import replacing
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.errors import UserError
+from mmcondetr.writing import file_sha256
 
 
 class PublishedModel(NamedTuple):
@@ -110,7 +110,7 @@ def fetch(name: str, folder: str | os.PathLike | None = None) -> Fetched:
     """
     model = find_model(name)
     path = Path(download(model.weights))
-    digest = _digest(path)
+    digest = file_sha256(path)
     kept = path.with_name(f'{path.name}.sha256')
     prefix = hash_prefix(path.name)
     if prefix is not None:
@@ -133,11 +133,3 @@ def fetch(name: str, folder: str | os.PathLike | None = None) -> Fetched:
             shutil.copyfile(path, temporary)
         path = target
     return Fetched(str(path), digest, verified)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

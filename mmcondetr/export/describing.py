@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from mmcondetr import __version__
 from mmcondetr.errors import UserError
 from mmcondetr.runtime.metadata import INTERPOLATIONS, Metadata, Resize
+from mmcondetr.writing import file_sha256
 
 #: Transforms of a test pipeline that change no pixel, by their names without a scope.
 _SILENT = ('LoadAnnotations', 'PackDetInputs')
@@ -101,15 +101,4 @@ def _resize(options: Mapping, where: str) -> Resize:
 
 def _sha256(path: str) -> str:
     """Of the file; '' for a checkpoint that is a URL or a folder."""
-    if not Path(path).is_file():
-        return ''
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(file)
-
-
-def _digest(file) -> str:
-    """Python 3.10 has no ``file_digest``."""
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b''):
-        digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path) if Path(path).is_file() else ''
