@@ -49,6 +49,14 @@ SYSTEMS: dict[str, str] = {
     **{name: _ABLATION.format('detr', name) for name in ('additive', 'or', 'fl', 'or-fl', 'first-positions')},
 }
 
+#: What exists in training only, by the name that is put behind a system's: ``conditional-detr_6-groups``.
+TRAINING: dict[str, dict] = {
+    f'{count}-groups': dict(type='mmcondetr.QueryGroups', num_groups=count) for count in (2, 4, 6, 11)
+}
+SYSTEMS.update(
+    {f'{system}_{part}': SYSTEMS[system] for part in TRAINING for system in ('conditional-detr', 'dab-detr')}
+)
+
 
 def system_config(system: str, base: Config, epochs: int, seed: int, backbone: str | None = None) -> Config:
     """The config of one run: the base's data and optimiser, the system's model, at most the backbone pretrained.
@@ -69,7 +77,10 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
         raise UserError(f"--base: config '{base.filename}' is not one of a Conditional DETR, which gives all sizes.")
     config = Config(base._cfg_dict.to_dict())
     model = Config.fromfile(find_config(SYSTEMS[system])).model.to_dict()
-    config.model = model if system in MAIN_SYSTEMS else shrink_model(model, config.model)
+    plain, _, part = system.partition('_')
+    config.model = model if plain in MAIN_SYSTEMS else shrink_model(model, config.model)
+    if part:
+        config.model.training_queries = TRAINING[part]
     _set_classes(config.model['bbox_head'], base.model.bbox_head.num_classes)
     config.load_from, config.resume = None, False
     config.model.backbone.init_cfg = backbone and dict(type='Pretrained', checkpoint=backbone, prefix='backbone.')
