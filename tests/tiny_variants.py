@@ -1,4 +1,4 @@
-"""Every ablation and every DAB-DETR of configs/, at the size of the tiny model: a new config is tested at once."""
+"""Every ablation, every DAB-DETR and what is added in training, at the size of the tiny model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from tiny_model import tiny_config
 from tools.convergence.runs import shrink_model
 
 ROOT = Path(__file__).resolve().parents[1]
-VARIANTS = sorted([*ROOT.glob('configs/ablations/*_coco.py'), *ROOT.glob('configs/dab_detr/*_r50_*coco.py')])
+VARIANTS = sorted(
+    [
+        *ROOT.glob('configs/ablations/*_coco.py'),
+        *ROOT.glob('configs/dab_detr/*_r50_*coco.py'),
+        ROOT / 'configs/dn_dab_detr/dn-dab-detr_r50_8xb2-50e_coco.py',
+        ROOT / 'configs/group_detr/conditional-detr_r50_11-groups_8xb2-50e_coco.py',
+    ]
+)
 
 
 def tiny_variant(path: Path) -> dict:

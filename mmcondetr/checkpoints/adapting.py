@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmcondetr.checkpoints import classes, query_groups
+from mmcondetr.checkpoints.label_embeddings import fit_labels, split_labels
 from mmcondetr.checkpoints.renaming import list_names, recognise, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.checkpoints.source import RECORD
@@ -41,9 +42,8 @@ def _before_load(
     own = family is None or family.name == 'mmcondetr'
     wanted = _wanted(detector)
     if not known and own and any(name in given for name in wanted):
-        fitted, _ = query_groups.fit_groups(
-            given, wanted, None
-        )  # the rest of a state dict in memory is PyTorch's business
+        # The rest of a state dict in memory is PyTorch's business.
+        fitted, _ = query_groups.fit_groups(given, wanted, None)
     else:
         fitted = fit(detector, given, known)
     for name in given:
@@ -87,6 +87,7 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     for name in wanted:
         if name.endswith(_COUNTER):
             tensors.setdefault(name, wanted[name])
+    tensors = split_labels(tensors)
     tensors, grouped = query_groups.fit_groups(tensors, wanted, known.get('groups'))
     tensors, said, detector.untrained_classes = _fit_classes(tensors, wanted, known, where)
     said += grouped
@@ -120,6 +121,7 @@ def _fit_classes(
     if wanted_names is not None and len(wanted_names) != rows_wanted:
         wanted_names = None
     rows = classes.choose_rows(given_names, count, wanted_names, rows_wanted)
+    tensors = fit_labels(tensors, wanted, rows)
     if rows == list(range(count)):
         return tensors, [], ''
     start, notice = dict(wanted), ''

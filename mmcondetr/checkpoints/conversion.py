@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmcondetr.checkpoints import classes, query_groups
 from mmcondetr.checkpoints.huggingface import write_configs
+from mmcondetr.checkpoints.label_embeddings import split_labels
 from mmcondetr.checkpoints.reading import find_file, read
 from mmcondetr.checkpoints.renaming import check_complete, from_ours, is_dab, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES, Family
@@ -58,7 +59,7 @@ def convert(
             f'({", ".join(FAMILIES)}).'
         )
     tensors, _ = to_ours(found.tensors, found.family, path)
-    tensors = query_groups.without_groups(tensors, found.groups)
+    tensors = query_groups.without_groups(split_labels(tensors), found.groups)
     check_complete(tensors, path)
     tensors, names = _with_rows(tensors, found.names, 91 if to in _WITH_91_ROWS else 80)
     dc5 = found.dc5 if dc5 is None else dc5

@@ -25,6 +25,7 @@ def authors(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
     rules: list[Rule] = [
         ('refpoint_embed.weight', 'query_embedding.weight'),
         ('transformer.patterns.weight', 'decoder.reference_point.patterns.weight'),
+        ('label_enc.weight', 'training_queries.label_embedding.weight'),  # DN-DETR's; see label_embeddings.py
         ('transformer.encoder.query_scale.layers.{i}.{p}', 'encoder.position_scale.layers.{i}.{p}'),
     ]
     rules += [

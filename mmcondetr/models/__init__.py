@@ -39,7 +39,7 @@ from mmcondetr.models.ablations.spatial_queries import (
 from mmcondetr.models.ablations.transforms import BlockTransform, FullTransform, IdentityTransform, SingleTransform
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
 from mmcondetr.models.backbone import ResNet, ResNetDC5
-from mmcondetr.models.dab import AnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
+from mmcondetr.models.dab import AnchorBoxes, LabelledAnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
 from mmcondetr.models.decoder import ConditionalDecoder, ConditionalDecoderLayer
 from mmcondetr.models.detector import ConditionalDETR
 from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
@@ -49,6 +49,7 @@ from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.neck import InputProjection
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
+from mmcondetr.models.training.denoising import DenoisingQueries
 from mmcondetr.models.training.groups import QueryGroups
 from mmcondetr.models.training.queries import ObjectQueries
 
@@ -67,6 +68,7 @@ __all__ = [
     'ConditionalSpatialQueryHead',
     'ContentCrossAttention',
     'ContentSpatialQuery',
+    'DenoisingQueries',
     'DiagonalTransform',
     'FirstConditionalCrossAttention',
     'FirstPositionDecoderLayer',
@@ -74,6 +76,7 @@ __all__ = [
     'HungarianMatcher',
     'IdentityTransform',
     'InputProjection',
+    'LabelledAnchorBoxes',
     'LearnedReferencePoint',
     'MaskHead',
     'MixedQueryGroups',

@@ -121,6 +121,32 @@ class AnchorBoxes(nn.Module):
 
 
 @MODELS.register_module()
+class LabelledAnchorBoxes(AnchorBoxes):
+    """Anchor boxes whose content says what is asked for: [embedding of 'unknown'; 0] in DN-DETR's matching queries.
+
+    The denoising queries of training say [embedding of a class; 1] instead (models/training/denoising.py).
+
+    Args:
+        embed_dims: D.
+        fixed_xy: as in :class:`AnchorBoxes`.
+
+    Paper: arXiv 2203.01305, §3.4.
+    """
+
+    def __init__(self, embed_dims: int, fixed_xy: bool = False) -> None:
+        super().__init__(embed_dims, fixed_xy)
+        self.unknown = nn.Embedding(1, embed_dims - 1)
+
+    def unlabelled(self) -> Tensor:
+        """What every matching query holds before the first layer: (1, 1, D)."""
+        return F.pad(self.unknown.weight[None], (0, 1))
+
+    def content(self, num_anchors: int, memory: Tensor) -> Tensor:
+        """The same (1, N, D) for all anchors, in the memory's precision."""
+        return self.unlabelled().to(memory.dtype).expand(-1, num_anchors, -1)
+
+
+@MODELS.register_module()
 class PatternAnchorBoxes(AnchorBoxes):
     """Anchor boxes that are each queried with P learned contents: P * N queries, pattern by pattern.
 

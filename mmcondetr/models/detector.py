@@ -67,7 +67,7 @@ class ConditionalDETR(BaseDetector):
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
         self.decoder.reference_point.use_head(self.bbox_head)
         self.training_queries = MODELS.build(training_queries or dict(type='mmcondetr.ObjectQueries'))
-        self.training_queries.attach(self.decoder, num_queries)
+        self.training_queries.attach(self)
         self.mask_head = None if mask_head is None else MODELS.build(mask_head)
         masked_detector.prepare(self)
         accept_any_checkpoint(self)

@@ -108,15 +108,17 @@ class ConditionalDETRHead(BaseModule):
         logits, boxes = self(hidden_states, references)
         num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples) / copies])
         num_boxes = reduce_mean(num_boxes).clamp(min=1)[0] * copies  # averaged over ranks, as the authors do
+        return self.losses(logits, boxes, samples, num_boxes)
+
+    def losses(
+        self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor, matches: Matches | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of :meth:`loss` of what was predicted, by name; arguments as for :meth:`loss_table`."""
         with full_precision(logits):
-            table = self.loss_table(logits.float(), boxes, samples, num_boxes)
+            table = self.loss_table(logits.float(), boxes, samples, num_boxes, matches)
         check_finite(table, [image_name(samples, image) for image in range(len(samples))])
-        losses = {}
-        for name, values in table.items():
-            *auxiliary, last = values.sum(dim=1).unbind()
-            losses[name] = last
-            losses.update({f'd{layer}.{name}': value for layer, value in enumerate(auxiliary)})
-        return losses
+        names = ['', *(f'd{layer}.' for layer in range(len(logits) - 1))]  # mmdet's, the last layer first
+        return {f'{n}{term}': value for term in table for n, value in zip(names, table[term].sum(dim=1).roll(1))}
 
     @torch.no_grad()
     def match(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> Matches:
@@ -124,7 +126,9 @@ class ConditionalDETRHead(BaseModule):
         logits, boxes = self(hidden_states, references)
         return self.matcher.match(logits, boxes, *ground_truth(boxes, samples)[1:])
 
-    def loss_table(self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor) -> dict[str, Tensor]:
+    def loss_table(
+        self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor, matches: Matches | None = None
+    ) -> dict[str, Tensor]:
         """Every term by name: what each image adds to the loss of each layer, (L, B).
 
         Args:
@@ -132,15 +136,15 @@ class ConditionalDETRHead(BaseModule):
             boxes: (L, B, N, 4), cxcywh in fractions of the unpadded image.
             samples: as in :meth:`loss`.
             num_boxes: scalar, what the terms are divided by.
+            matches: the pairs where they are known; None where they are to be found.
         """
         sizes, labels, targets = ground_truth(boxes, samples)
-        matches = self.matcher.match(logits, boxes, labels, targets)
+        if matches is None:
+            matches = self.matcher.match(logits, boxes, labels, targets)
         # Ground truth by (image, target), flattened: the images have different numbers of it.
         first = torch.tensor([0] + [len(label) for label in labels[:-1]], device=boxes.device).cumsum(0)
         target_index = first[matches.image] + matches.target
-        matched, target = boxes[matches.predictions], torch.cat(targets)[target_index]
-        size = sizes[matches.image]
-
+        matched, target, size = boxes[matches.predictions], torch.cat(targets)[target_index], sizes[matches.image]
         distance = self.loss_bbox(matched, target, reduction_override='none').sum(-1)
         giou = self.loss_iou(
             bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none'

@@ -1,4 +1,4 @@
-"""Ablations, DAB-DETR, baselines and the small systems: they build, train, and cost what the tables say."""
+"""Ablations, DAB-DETR, groups, denoising and baselines: they build, train, and cost what the tables say."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tiny_model import sample
 
 from tools.model_zoo import complexity, model_index
 
-GROUPS = ('ablations', 'dab_detr', 'baselines')
+GROUPS = ('ablations', 'dab_detr', 'group_detr', 'dn_dab_detr', 'baselines')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 COUNTED = sorted(
     path.stem
@@ -41,8 +41,8 @@ def leaves(root, *groups):
     return [path for group in groups for path in sorted((root / 'configs' / group).glob('*.py'))]
 
 
-def test_ablations_are_at_most_ten_lines(root):
-    for path in leaves(root, 'ablations'):
+def test_variants_are_at_most_ten_lines(root):
+    for path in leaves(root, 'ablations', 'group_detr', 'dn_dab_detr'):
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         assert len(lines) <= 10, path.name
 
@@ -54,8 +54,8 @@ def test_every_config_has_an_entry_and_settings_that_agree(root, entries, load_c
         assert entry.metadata['Epochs'] == config.train_cfg.max_epochs, entry.name
         assert entry.metadata['Batch Size'] == config.auto_scale_lr.base_batch_size, entry.name
         assert config.model.backbone.init_cfg.checkpoint.startswith('https://'), entry.name
-        milestone = config.param_scheduler[-1].milestones
-        assert milestone == [config.train_cfg.max_epochs * 4 // 5], entry.name
+        (milestone,) = config.param_scheduler[-1].milestones
+        assert milestone == {12: 11}.get(config.train_cfg.max_epochs, config.train_cfg.max_epochs * 4 // 5), entry.name
 
 
 PARTS = dict(
@@ -135,6 +135,41 @@ def test_dab_detr_is_its_authors(root, load_config):
         assert model.bbox_head.loss_cls.type == 'mmdet.FocalLoss' and model.bbox_head.loss_cls.loss_weight == 1
 
 
+def without(config: dict, *names: str) -> dict:
+    return {name: value for name, value in config.items() if name not in names}
+
+
+def test_groups_and_denoising_are_what_the_name_says_and_nothing_else_differs(root, entries, load_config):
+    seen = 0
+    for entry in entries:
+        if not entry.config.startswith(('configs/group_detr', 'configs/dn_dab_detr')):
+            continue
+        model, folder, name = (
+            load_config(root / entry.config).model.to_dict(),
+            Path(entry.config).parent.name,
+            entry.name,
+        )
+        part, decoder = model.get('training_queries') or {}, model['decoder']
+        kind, count = part.get('type', '').removeprefix('mmcondetr.'), part.get('num_groups', part.get('num_copies'))
+        if folder == 'dn_dab_detr':
+            assert decoder['reference_point']['type'] == 'mmcondetr.LabelledAnchorBoxes'
+            assert (kind, count, part['label_noise'], part['box_noise']) == ('DenoisingQueries', 5, 0.2, 0.4), name
+            groups = dict(type='mmcondetr.QueryGroups', num_groups=11)
+            assert part.get('matching') == (groups if '11-groups' in name else None), name
+            decoder['reference_point']['type'] = 'mmcondetr.AnchorBoxes'
+        elif '11-mixed-groups' in name or 'one-to-many' in name or '11-groups' in name:
+            kinds = {'mixed': 'MixedQueryGroups', 'one-to': 'OneToMany'}
+            assert kind == next((kinds[word] for word in kinds if word in name), 'QueryGroups') and count == 11, name
+        else:
+            assert not part and entry.metadata['Epochs'] == 12, name
+        system, backbone = name.removeprefix('dn-').split('_')[:2]
+        batch = '8xb1' if 'dc5' in backbone else '8xb2'
+        plain = f'configs/{system.replace("-", "_")}/{system}_{backbone}_{batch}-50e_coco.py'
+        assert without(model, 'training_queries') == load_config(root / plain).model.to_dict(), name
+        seen += 1
+    assert seen == 26
+
+
 def test_every_config_builds_and_ours_are_ours(root, load_config):
     for path in leaves(root, *GROUPS, 'shapes'):
         config = load_config(path)
@@ -142,7 +177,9 @@ def test_every_config_builds_and_ours_are_ours(root, load_config):
         own = config.model.type == 'mmcondetr.ConditionalDETR'
         assert type(model).__module__ == ('mmcondetr.models.detector' if own else type(model).__module__)
         assert own or type(model).__module__.startswith('mmdet.models.detectors'), path.name
-        ours = path.parent.name in ('ablations', 'dab_detr') or path.stem.startswith(('cond', 'dab'))
+        ours = path.parent.name in ('ablations', 'dab_detr', 'group_detr', 'dn_dab_detr') or path.stem.startswith(
+            ('cond', 'dab')
+        )
         assert own == ours, path.name
 
 

@@ -17,7 +17,7 @@ def config(request):
 
 def test_every_parameter_has_a_gradient_and_only_documented_ones_are_zero(config):
     """In float64, where zero by construction is 1e-16 of the largest gradient, and a small one is not."""
-    model, (images, samples) = build(config).double(), batch()
+    model, (images, samples) = build(config).double().train(), batch()
     sum(model(images.double(), samples, mode='loss').values()).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == []

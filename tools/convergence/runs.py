@@ -47,6 +47,7 @@ SYSTEMS: dict[str, str] = {
         )
     },
     **{name: _ABLATION.format('detr', name) for name in ('additive', 'or', 'fl', 'or-fl', 'first-positions')},
+    'dn-dab-detr': 'dn-dab-detr_r50_8xb2-50e_coco',
 }
 
 #: What exists in training only, by the name that is put behind a system's: ``conditional-detr_6-groups``.

@@ -29,7 +29,7 @@ class Complexity:
     """What a model weighs and what an image costs.
 
     Attributes:
-        parameters: all of them, trainable or frozen; BatchNorm's statistics are buffers and do not count.
+        parameters: all that inference uses, trainable or frozen; BatchNorm's statistics are buffers and do not count.
         multiply_adds: mean over the images.
     """
 
@@ -137,5 +137,7 @@ def measure(config: Config, sizes: Iterable[Size]) -> Complexity:
     # An image costs what it costs turned by 90 degrees: every kernel and stride is square.
     occurrences = Counter(tuple(sorted(resized(size))) for size in sizes)
     total = sum(count_multiply_adds(model, size) * times for size, times in occurrences.items())
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(
+        parameter.numel() for name, parameter in model.named_parameters() if not name.startswith('training_queries.')
+    )
     return Complexity(parameters=parameters, multiply_adds=total / sum(occurrences.values()))

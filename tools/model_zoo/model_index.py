@@ -38,6 +38,11 @@ SYSTEM_NOTE = (
     'the mean epoch in which the AP before the colon was first reached (docs/convergence/README.md); only rows of one '
     'budget compare. "-": not in the paper, or not run.'
 )
+TRAINING_HEADER = ('config', 'place in the paper', 'epochs', 'paper AP', 'plain config', "plain's paper AP", 'gain')
+TRAINING_NOTE = (
+    'paper AP and plain\'s: the paper\'s runs on COCO 2017 val, not results of this project; "-": not in the paper. '
+    'Inference costs what the plain config costs.'
+)
 REPORTS = Path('docs/convergence')  # a folder a comparison, each with its convergence.json
 SHOWN_TARGETS = ('0.1', '0.2')
 ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with a budget of its own
@@ -135,6 +140,26 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
     return f'{markdown.table(SYSTEM_HEADER, reversed(rows))}\n\n{SYSTEM_NOTE}'
 
 
+def render_training(entries: list[Entry], start: Path) -> str:
+    """Write entries that change training alone as a Markdown table, each beside its plain config's AP."""
+    rows = []
+    for entry in entries:
+        data, ap = entry.metadata, entry.metrics.get('box AP (paper)')
+        plain_ap = data.get('Plain box AP (paper)')
+        rows.append(
+            [
+                f'[{entry.name}]({os.path.relpath(entry.config, start).replace(os.sep, "/")})',
+                data['Place'],
+                data['Epochs'],
+                ap or '-',
+                data.get('Plain', '-'),
+                plain_ap or '-',
+                f'{ap - plain_ap:+.1f}' if ap and plain_ap else '-',
+            ]
+        )
+    return f'{markdown.table(TRAINING_HEADER, rows)}\n\n{TRAINING_NOTE}'
+
+
 def _final_ap(shapes: dict) -> str:
     ap, seeds = shapes['final_ap'], len(shapes['seeds'])
     spread = f' ± {ap["std"]:.3f}' if seeds > 1 else ''
@@ -175,7 +200,12 @@ def updated_readmes(root: Path) -> dict[Path, str]:
     if (root / 'README.md').exists():
         tables[Path('.')] = render_table(table1, Path('.'))
     for folder, own in folders.items():
-        tables[folder] = render_table(own, folder) if own is table1 else render_systems(own, folder, results)
+        if own is table1:
+            tables[folder] = render_table(own, folder)
+        elif any('Plain' in entry.metadata for entry in own):
+            tables[folder] = render_training(own, folder)
+        else:
+            tables[folder] = render_systems(own, folder, results)
     texts = {}
     for folder, table in tables.items():
         readme = root / folder / 'README.md'

@@ -55,10 +55,11 @@ class QueryGroups(ObjectQueries):
         self.num_groups = num_groups
         self.others = nn.ModuleList()
 
-    def attach(self, decoder: nn.Module, num_queries: int) -> None:
+    def attach(self, detector: nn.Module) -> None:
         """Make the other groups as the decoder's reference point module makes the first, each at random."""
-        check_divisible(decoder, type(self).__name__)
-        self.others.extend(decoder.reference_point.query_embedding(num_queries) for _ in range(self.num_groups - 1))
+        check_divisible(detector.decoder, type(self).__name__)
+        make, num_queries = detector.decoder.reference_point.query_embedding, detector.query_embedding.num_embeddings
+        self.others.extend(make(num_queries) for _ in range(self.num_groups - 1))
 
     def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
         """All groups, one after another: (1, N, D or 4) -> (1, K N, D or 4)."""

@@ -29,8 +29,8 @@ class Queries(NamedTuple):
 class ObjectQueries(nn.Module):
     """The object queries themselves, matched once: training as it is without this package of parts."""
 
-    def attach(self, decoder: nn.Module, num_queries: int) -> None:
-        """Called once, when the detector is built, with the decoder and N."""
+    def attach(self, detector: nn.Module) -> None:
+        """Called once, with the detector, when all of its other parts are built."""
 
     def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
         """What is asked in one step: object_query (1, N, D or 4) and the batch's ground truth -> the queries."""

@@ -1,0 +1,3 @@
+_base_ = './conditional-detr_r101_8xb2-12e_coco.py'
+
+model = dict(training_queries=dict(type='mmcondetr.QueryGroups', num_groups=11))

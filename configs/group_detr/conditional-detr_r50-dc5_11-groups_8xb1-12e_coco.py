@@ -1,0 +1,3 @@
+_base_ = './conditional-detr_r50-dc5_8xb1-12e_coco.py'
+
+model = dict(training_queries=dict(type='mmcondetr.QueryGroups', num_groups=11))

@@ -1,0 +1,3 @@
+_base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
+
+model = dict(training_queries=dict(type='mmcondetr.QueryGroups', num_groups=11))

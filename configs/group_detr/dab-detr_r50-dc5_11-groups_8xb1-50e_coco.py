@@ -1,0 +1,3 @@
+_base_ = '../dab_detr/dab-detr_r50-dc5_8xb1-50e_coco.py'
+
+model = dict(training_queries=dict(type='mmcondetr.QueryGroups', num_groups=11))

@@ -1,0 +1,185 @@
+"""DN-DETR: the ground truth, noised, as further queries in training (Li et al., CVPR 2022, arXiv 2203.01305).
+
+A denoising query starts from the box and the class of a known object, both noised, and has to give the object back:
+its target is known, so that nothing is matched. The decoder so learns to refine boxes from the first step on, while
+the matching still wanders. Inference asks without them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import SampleList
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mmcondetr.models.attention import Among, DotProductAttention
+from mmcondetr.models.dab import LabelledAnchorBoxes
+from mmcondetr.models.matching import Matches, ground_truth
+from mmcondetr.models.training.groups import check_divisible, fold
+from mmcondetr.models.training.queries import ObjectQueries, Queries
+from mmcondetr.registry import MODELS
+
+_NO_OBJECT = -1e4  # the class logit of an empty slot: its focal loss and the gradient of it are zero
+
+
+def draw_labels(labels: Tensor, num_classes: int, probability: float) -> Tensor:
+    """Class indices, with the probability another one at random, which may be the same: any shape."""
+    flipped = torch.rand_like(labels, dtype=torch.float) < probability
+    return torch.where(flipped, torch.randint_like(labels, num_classes), labels)
+
+
+def draw_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """b' = clamp(b + scale u (w/2, h/2, w, h), 0, 1), u uniform in [-1, 1]^4: (..., 4) cxcywh, fractions of the image.
+
+    With a scale below 1 the centre stays within the box, and the sides change by less than their length.
+    """
+    reach = torch.cat((boxes[..., 2:] / 2, boxes[..., 2:]), dim=-1)
+    return (boxes + scale * (torch.rand_like(boxes) * 2 - 1) * reach).clamp(0, 1)
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """The authors': log(max(x, 0.001) / max(1 - x, 0.001))."""
+    return torch.log(x.clamp(min=1e-3) / (1 - x).clamp(min=1e-3))
+
+
+def attend_apart(
+    attention: DotProductAttention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    num_matching: int,
+    num_seen: int,
+    num_groups: int,
+    empty: Tensor | None,
+    among: Among | None,
+) -> Tensor:
+    """Self-attention of matching queries among themselves, and of each denoising group to itself and to them.
+
+    Args:
+        attention: softmax attention.
+        q: (B, M + P T, D), the M matching queries first, then P groups of T slots; k and v alike.
+        num_matching: M.
+        num_seen: how many matching queries, the first ones, denoising queries see.
+        num_groups: P.
+        empty: (B, T), True where a slot holds no object; nobody sees it. None where none is empty.
+        among: which matching queries see which, where not all see all.
+
+    Returns:
+        (B, M + P T, D).
+    """
+    matching = [x[:, :num_matching] for x in (q, k, v)]
+    q_noised, k_noised, v_noised = (fold(x[:, num_matching:], num_groups, 1) for x in (q, k, v))  # (B P, T, D)
+    keys, values = (
+        torch.cat((x[:, :num_seen].repeat_interleave(num_groups, dim=0), noised), dim=1)
+        for x, noised in ((k, k_noised), (v, v_noised))
+    )  # (B P, seen + T, D)
+    mask = None if empty is None else F.pad(empty, (num_seen, 0)).repeat_interleave(num_groups, dim=0)
+    noised = attention((q_noised,), (keys,), values, mask).unflatten(0, (-1, num_groups)).flatten(1, 2)
+    q, k, v = matching
+    return torch.cat((attention((q,), (k,), v) if among is None else among(attention, q, k, v), noised), dim=1)
+
+
+@MODELS.register_module()
+class DenoisingQueries(ObjectQueries):
+    """P groups of denoising queries on top of the object queries, for DAB-DETR with LabelledAnchorBoxes.
+
+    Every group asks for every object of its image once. Where an image has fewer objects than another of the batch its
+    slots stay empty: they are seen by nobody and lose nothing. (In the authors' code an object's query sees the empty
+    slots of its group, so that it depends on what other images are in the batch.)
+
+    The losses are the head's own, on all layers, divided by P times the boxes; their names begin with ``denoising_``.
+
+    Args:
+        num_groups: P.
+        label_noise: with which probability a class is replaced by one at random.
+        box_noise: the scale of :func:`draw_boxes`.
+        matching: config of what is asked besides, as QueryGroups; the object queries where None. Of several groups
+            denoising queries see the first, which inference has.
+
+    Raises:
+        ValueError: if a number is out of range, or the decoder's queries are not LabelledAnchorBoxes.
+
+    Paper: arXiv 2203.01305, §3.3-3.5, and its authors' code.
+    """
+
+    def __init__(
+        self, num_groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4, matching: dict | None = None
+    ) -> None:
+        super().__init__()
+        if num_groups < 1 or not 0 <= label_noise <= 1 or not 0 <= box_noise <= 1:
+            raise ValueError(
+                'DenoisingQueries: num_groups must be 1 or more, label_noise and box_noise between 0 and 1, got '
+                f'{num_groups}, {label_noise} and {box_noise}'
+            )
+        self.num_groups, self.label_noise, self.box_noise = num_groups, label_noise, box_noise
+        self.matching = MODELS.build(matching or dict(type='mmcondetr.ObjectQueries'))
+
+    def attach(self, detector: nn.Module) -> None:
+        """Make the embeddings of the classes; 'unknown', which inference needs, is the reference point module's."""
+        check_divisible(detector.decoder, 'DenoisingQueries')
+        reference_point = detector.decoder.reference_point
+        if not isinstance(reference_point, LabelledAnchorBoxes):
+            kind = type(reference_point).__name__
+            raise ValueError(f'DenoisingQueries: needs decoder.reference_point LabelledAnchorBoxes, got {kind}')
+        self.unlabelled = reference_point.unlabelled.__call__  # the parameter stays the decoder's
+        self.num_classes, self.num_queries = detector.bbox_head.num_classes, detector.query_embedding.num_embeddings
+        self.label_embedding = nn.Embedding(self.num_classes, detector.decoder.embed_dims - 1)
+        self.matching.attach(detector)
+
+    def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
+        """The matching queries, then the groups: anchors (1, N, 4) -> (B, M + P T, 4), and what they hold."""
+        asked = self.matching(object_query, samples)
+        _, labels, boxes = ground_truth(object_query, samples)
+        empty = ~in_slots([len(each) for each in labels], object_query.device)  # (B, T)
+        labels, boxes = pad_sequence(labels, True), pad_sequence(boxes, True)  # (B, T), (B, T, 4)
+        labels, boxes, absent = (x.repeat_interleave(self.num_groups, dim=0) for x in (labels, boxes, empty))
+        with torch.no_grad():
+            noised = inverse_sigmoid(draw_boxes(boxes, self.box_noise))  # (B P, T, 4)
+            noised[absent] = 0
+            labels = draw_labels(labels, self.num_classes, self.label_noise)
+        content = F.pad(self.label_embedding(labels), (0, 1), value=1.0)  # [embedding; 1]
+        content = content.masked_fill(absent[..., None], 0.0)
+        noised, content = (x.unflatten(0, (-1, self.num_groups)).flatten(1, 2) for x in (noised, content))
+        anchors = asked.object_query.expand(len(samples), -1, -1)
+        unknown = self.unlabelled().expand(*anchors.shape[:2], -1)
+        among = partial(
+            attend_apart,
+            num_matching=anchors.shape[1],
+            num_seen=self.num_queries,
+            num_groups=self.num_groups,
+            empty=empty if empty.any() else None,
+            among=asked.among,
+        )
+        return Queries(torch.cat((anchors, noised), dim=1), among, torch.cat((unknown, content), dim=1))
+
+    def loss(
+        self, head: nn.Module, hidden_states: Tensor, references: Tensor, samples: SampleList
+    ) -> dict[str, Tensor]:
+        """The losses of the matching queries and of the denoising ones."""
+        counts = [len(sample.gt_instances) for sample in samples]
+        count = hidden_states.shape[2] - self.num_groups * max(counts)  # M
+        losses = self.matching.loss(head, hidden_states[:, :, :count], references[:, :, :count], samples)
+        logits, boxes = head(hidden_states[:, :, count:], references[:, :, count:])  # (L, B, P T, ...)
+        matches, absent = self._known(counts, len(logits), logits.device)
+        logits = logits.masked_fill(absent[None, :, :, None], _NO_OBJECT)
+        num_boxes = boxes.new_tensor(max(self.num_groups * sum(counts), 1))
+        for name, value in head.losses(logits, boxes, samples, num_boxes, matches).items():
+            layer, point, term = name.rpartition('.')
+            losses[f'{layer}{point}denoising_{term}'] = value
+        return losses
+
+    def _known(self, counts: list[int], num_layers: int, device: torch.device) -> tuple[Matches, Tensor]:
+        """Which slot is whose, of images with so many objects, and (B, P T), where a slot is empty."""
+        filled = in_slots(counts, device)[:, None].expand(-1, self.num_groups, -1)  # (B, P, T)
+        image, group, target = filled.nonzero(as_tuple=True)
+        query = group * filled.shape[2] + target
+        layer = torch.arange(num_layers, device=device).repeat_interleave(len(image))
+        return Matches(layer, *(x.repeat(num_layers) for x in (image, query, target))), ~filled.flatten(1)
+
+
+def in_slots(counts: list[int], device: torch.device) -> Tensor:
+    """(B, T), True in as many slots as each image has objects; T is the most that one has."""
+    return torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
