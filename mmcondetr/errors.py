@@ -23,3 +23,7 @@ class NonFiniteLossError(UserError):
     Raised inside the detector's ``loss``, before ``backward``: weights and optimizer are as the last step left them,
     and no checkpoint is written after it, so the last one on disk is good.
     """
+
+
+class Stopped(Exception):
+    """Training was asked to stop (SIGTERM) and has saved where it is; the message names the checkpoint."""

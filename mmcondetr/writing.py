@@ -53,11 +53,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[str]:
-    """Remove temporary files that a killed process left in ``folder``; returns their names."""
-    leftovers = sorted(path for path in Path(folder).glob('.*.tmp') if re.search(r'\.\d+\.tmp$', path.name))
+    """Remove temporary files that a killed process left in ``folder``; returns their names.
+
+    Those of a process that is alive stay: it may be writing them.
+    """
+    found = {path: re.search(r'\.(\d+)\.tmp$', path.name) for path in sorted(Path(folder).glob('.*.tmp'))}
+    leftovers = [path for path, match in found.items() if match and not _is_another(int(match.group(1)))]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return [path.name for path in leftovers]
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process of this number is alive."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

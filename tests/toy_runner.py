@@ -13,6 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmcondetr.registry import DATA_SAMPLERS
+
 
 class Numbers(Dataset):
     metainfo = dict(classes=('a', 'b', 'c'))
@@ -69,19 +71,24 @@ def make_runner(
     resume: bool = False,
     hooks=(),
     param_scheduler=None,
+    loader: dict | None = None,
     **arguments,
 ) -> Runner:
-    """A runner for the toy; ``measures`` asks for validation after each epoch, ``arguments`` are CheckpointHook's."""
+    """A runner for the toy; ``measures`` asks for validation after each epoch, ``arguments`` are CheckpointHook's.
 
-    def loader() -> DataLoader:
-        return DataLoader(Numbers(), batch_size=2, collate_fn=collate)
+    ``loader`` are a training loader's settings besides its data.
+    """
 
-    validation = dict(val_dataloader=loader(), val_cfg=dict(), val_evaluator=[Told(measures)]) if measures else {}
+    def make_loader(batch_size: int = 2, sampler: dict | None = None, **settings) -> DataLoader:
+        sampler = sampler and DATA_SAMPLERS.build(sampler, default_args=dict(dataset=Numbers(), seed=1))
+        return DataLoader(Numbers(), batch_size, sampler=sampler, collate_fn=collate, **settings)
+
+    validation = dict(val_dataloader=make_loader(), val_cfg=dict(), val_evaluator=[Told(measures)]) if measures else {}
     make_runner.number = getattr(make_runner, 'number', 0) + 1
     return Runner(
         model or Toy(),
         str(work_dir),
-        train_dataloader=loader(),
+        train_dataloader=make_loader(**(loader or {})),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         param_scheduler=param_scheduler,

@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 #: Command -> the line that ``mmcondetr --help`` shows. Its module is imported when the command is given.
@@ -42,7 +45,15 @@ def load_command(name: str) -> ModuleType:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = [*(sys.argv[1:] if arguments is None else arguments)]  # list() is the command of that name here
+    with _interrupted_at_once():
+        args = _parse([*(sys.argv[1:] if arguments is None else arguments)])  # list() is the command of that name here
+        from mmcondetr.cli.common import run_guarded
+    resume_hint, user_error = getattr(args.module, 'RESUME_HINT', ''), getattr(args.module, 'USER_ERROR', 2)
+    return run_guarded(lambda: args.module.run(args), resume_hint, user_error)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """The arguments of the chosen command, with its module as ``module``."""
     parser = argparse.ArgumentParser(prog='mmcondetr', description='Conditional DETR for MMDetection 3.x')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     chosen = next((word for word in arguments if not word.startswith('-')), None)
@@ -61,8 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.set_defaults(module=module)
-    args = parser.parse_args(arguments)
-    from mmcondetr.cli.common import run_guarded
+    return parser.parse_args(arguments)
 
-    resume_hint, user_error = getattr(args.module, 'RESUME_HINT', ''), getattr(args.module, 'USER_ERROR', 2)
-    return run_guarded(lambda: args.module.run(args), resume_hint, user_error)
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process while libraries are imported: some swallow it, others end in a traceback."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 
 from mmengine.config import Config, DictAction
@@ -12,10 +15,15 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmcondetr.engine.check_config import check_config
-from mmcondetr.engine.launching import prepare_processes, stop
-from mmcondetr.errors import UserError
+from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
+from mmcondetr.errors import Stopped, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; argparse's own errors have 2 as well
+STOPPED = 75
+"""Exit code of a training that SIGTERM stopped and that has saved: EX_TEMPFAIL of sysexits.h, 'try again later'."""
+
+#: What the system says of a disk, and not of a program.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +65,20 @@ def build_runner(config: Config) -> Runner:
         raise
 
 
+def check_work_dir(folder: str) -> None:
+    """Look whether a file can be written there, before minutes are spent on what comes first.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'0')
+    except OSError as error:
+        raise UserError(f"work_dir '{folder}': cannot be written ({error.strerror}).") from error
+
+
 def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int = USER_ERROR) -> int:
     """Call ``run``; returns the exit code.
 
@@ -67,17 +89,39 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
         resume_hint: what takes an interrupted one up again, '' where nothing does.
         user_error: exit code for an error that the user can fix.
     """
+    logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
     try:
         run()
     except UserError as error:
-        rank = os.environ.get('RANK')
-        where = f' (process {rank})' if rank not in (None, '0') else ''
-        print(f'error{where}: {error}', file=sys.stderr)
+        tell_others(str(error))
+        _say(f'error{_process()}: {error}')
         return user_error
+    except Stopped as error:
+        _say(f'stopped{_process()}: {error}' + (f'; {resume_hint} goes on from there' if resume_hint else ''))
+        return STOPPED
     except KeyboardInterrupt:
         hint = f': {resume_hint} goes on from the last checkpoint' if resume_hint else ''
-        print(f'interrupted{hint}', file=sys.stderr)
+        _say(f'interrupted{hint}')
         return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            tell_others(str(error))
+            _say(f"error{_process()}: cannot write '{error.filename or ''}': {error.strerror}")
+            return user_error
+        if is_lost_process(error):
+            _say(f'error{_process()}: {first_cause(error)}')
+            return user_error
+        tell_others(f'{type(error).__name__}: {error}')
+        raise
     finally:
         stop()
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _process() -> str:
+    rank = os.environ.get('RANK')
+    return f' (process {rank})' if rank not in (None, '0') else ''

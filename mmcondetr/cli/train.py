@@ -2,6 +2,8 @@
 
 mmcondetr train my_config.py --work-dir work_dirs/mine --log tensorboard
 mmcondetr train conditional-detr_r50_8xb2-50e_coco --cfg-options train_dataloader.batch_size=4
+
+SIGTERM (Slurm, Kubernetes) saves before the next step and ends with exit code 75; --resume goes on from there.
 """
 
 import argparse
@@ -9,9 +11,13 @@ import importlib.util
 import os
 
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 
-from mmcondetr.cli.common import add_common_arguments, build_runner, use_local_rank
+from mmcondetr.cli.common import add_common_arguments, build_runner, check_work_dir, use_local_rank
+from mmcondetr.engine.checkpoint_hook import CheckpointHook
 from mmcondetr.engine.config import apply_training_options, load_config
+from mmcondetr.engine.launching import join
+from mmcondetr.engine.stopping import asked, stoppable
 from mmcondetr.errors import UserError
 
 #: Flag -> the package that it needs, and mmengine's backend.
@@ -54,7 +60,17 @@ def add_logger(config: Config, name: str) -> None:
 def run(args: argparse.Namespace) -> None:
     use_local_rank(args)
     config = load_config(args)
+    join(config)  # before anything that can fail on one machine only: the others then hear of it
     apply_training_options(config, args)
     if args.log:
         add_logger(config, args.log)
-    build_runner(config).train()
+    check_work_dir(config.work_dir)
+    runner = build_runner(config)
+    with stoppable():
+        try:
+            runner.train()
+        except (EOFError, OSError, RuntimeError):  # Slurm's signal ends the loader's workers, too
+            hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+            if not asked() or get_world_size() > 1 or hook is None or not hook.between_steps:
+                raise
+            hook.stop(runner)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import print_log
@@ -17,11 +17,16 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmcondetr.datasets.random_state import get_random_state, set_random_state
-from mmcondetr.engine.resuming import advance, drawing_sampler
+from mmcondetr.engine import stopping
+from mmcondetr.engine.folder_lock import lock_folder, unlock_folder
+from mmcondetr.engine.resuming import advance, advance_epoch, check_loader, drawing_sampler, validation_is_due
 from mmcondetr.engine.written_files import WrittenFiles
-from mmcondetr.errors import NonFiniteLossError, UserError
+from mmcondetr.errors import NonFiniteLossError, Stopped, UserError
 from mmcondetr.registry import HOOKS
 from mmcondetr.writing import remove_leftovers, replacing
+
+STOPPED = 'stopped.pth'
+"""Where training is saved that was asked to stop between two checkpoints; the next checkpoint removes it."""
 
 
 @register_backend('mmcondetr_atomic')
@@ -60,6 +65,17 @@ class CheckpointHook(MMEngineCheckpointHook):
       validation and the making of data loaders in between leave no trace in training.
     * Resuming an IterBasedTrainLoop does not load again the batches that were trained on.
     * Only checkpoints that this run wrote into its own folder are removed, whatever the resumed one says of older ones.
+    * One training at a time holds the work directory.
+    * A validation that a killed run owes is done when it is resumed.
+    * ``mmcondetr train`` that gets SIGTERM stops before its next step, from which it goes on when it is resumed.
+
+    Attributes:
+        between_steps: no batch is being trained on, so that what is saved now is whole.
+
+    Raises:
+        UserError: another training runs in the work directory; an epoch has no step, or another number of them on
+            another process.
+        Stopped: training was asked to stop.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -67,12 +83,19 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._pending: dict | None = None  # random state to put back before the next training step
         self._saving: dict | None = None  # what goes into the checkpoint that is being written
         self._loaded: dict | None = None  # what the checkpoint that was read holds
+        self._skipped = self._batches = 0  # of the epoch: trained on before resuming, and altogether
+        self._saved_at: int | None = None  # the iteration after which the latest checkpoint was written
+        self._training = False
+        self.between_steps = True
         self._written = WrittenFiles(None, None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._loaded = checkpoint.get('random_state')
 
     def before_train(self, runner: Runner) -> None:
+        if is_main_process():
+            lock_folder(runner.work_dir)
+        check_loader(runner.train_dataloader)
         said = runner.message_hub.runtime_info  # mmengine takes paths to remove from it, and removes some at once
         older = {key: said.pop(key) for key in list(said) if key.startswith(('keep_ckpt_ids', 'best_ckpt'))}
         super().before_train(runner)
@@ -80,6 +103,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         if is_main_process():
             self._written = WrittenFiles(self.out_dir if local else None, said.get('run') if runner.iter > 0 else None)
             runner.message_hub.update_info('run', self._written.run)
+            if runner.val_loop is None:
+                self._written.validated = None
         self._take_over(runner, older)
         if local:
             self.backend_args = dict(backend='mmcondetr_atomic')
@@ -91,6 +116,21 @@ class CheckpointHook(MMEngineCheckpointHook):
         if runner.iter > 0:
             self._resume(runner)
         self._keep_state()
+        self._training = True
+        validated = self._written.validated
+        owed = [not self._batches and validated is not None and validated < runner.iter and validation_is_due(runner)]
+        broadcast_object_list(owed)
+        if owed[0]:
+            print_log(
+                f'Validating after iteration {runner.iter}, to which the interrupted run did not come.', 'current'
+            )
+            runner.val_loop.run()
+
+    def after_train(self, runner: Runner) -> None:
+        super().after_train(runner)
+        self._training = False
+        if is_main_process():
+            unlock_folder(runner.work_dir)
 
     def _take_over(self, runner: Runner, older: dict[str, Any]) -> None:
         """Go on with the older checkpoints that the resumed one names and this run wrote."""
@@ -139,18 +179,49 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._loaded = None
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             advance(runner.train_loop)
+        elif loaded is not None and loaded.get('batches'):
+            self._skipped = self._batches = advance_epoch(
+                runner.train_dataloader, loaded['batches'] if fitting else None
+            )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if stopping.all_asked(runner.iter):
+            self.stop(runner)
         if self._pending is not None:
             set_random_state(self._pending)
             self._pending = None
+        self.between_steps = False
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self._batches = self._skipped + batch_idx + 1
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        self.between_steps = True
 
     def after_train_epoch(self, runner: Runner) -> None:
+        self._skipped = self._batches = 0
         self._keep_state()
         super().after_train_epoch(runner)
 
     def before_val(self, runner: Runner) -> None:
         self._keep_state()
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self._training and stopping.all_asked(batch_idx):
+            self.stop(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        super().after_val_epoch(runner, metrics)
+        self._written.note_validation(runner.iter)
+
+    def stop(self, runner: Runner) -> None:
+        """Save between two steps, and end training.
+
+        Raises:
+            Stopped: always.
+        """
+        if self._saved_at != runner.iter:
+            self._write(runner, STOPPED, dict(epoch=runner.epoch, iter=runner.iter))
+        raise Stopped(f"iteration {runner.iter} is in '{self.last_ckpt}'")
 
     def _keep_state(self) -> None:
         if self._pending is None:
@@ -169,32 +240,36 @@ class CheckpointHook(MMEngineCheckpointHook):
         Raises:
             NonFiniteLossError: A weight is NaN or infinite; nothing is written or removed.
         """
-        _check_finite(runner, self.last_ckpt)
-        name = self.filename_tmpl.format(step)
         outdated = self._outdated(runner, step)
+        self._write(runner, self.filename_tmpl.format(step), meta)
+        for path in [*outdated, self.file_backend.join_path(self.out_dir, STOPPED)]:
+            self._remove(path)
+
+    def _write(self, runner: Runner, name: str, meta: dict) -> None:
+        """Write a checkpoint, then its name as the latest."""
+        _check_finite(runner, self.last_ckpt)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         state = self._pending or get_random_state()
         seed = getattr(drawing_sampler(runner.train_dataloader), 'seed', None)
         self._written.add(name)
-        self._saving = dict(ranks=all_gather_object(state), sampler_seed=seed)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        self._saving = None
-        if is_main_process():
-            with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
-                temporary.write_text(self.last_ckpt)
-            for path in outdated:
-                self._remove(path)
+        self._saving = dict(ranks=all_gather_object(state), sampler_seed=seed, batches=self._batches)
+        with stopping.uninterrupted():
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            self._saving, self._saved_at = None, meta['iter']
+            if is_main_process():
+                with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
+                    temporary.write_text(self.last_ckpt)
 
     def _outdated(self, runner: Runner, step: int) -> list[str]:
         """Note ``step`` as kept (the note goes into the checkpoint); returns the paths that are now too many."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -11,11 +13,18 @@ from torch import distributed
 
 from mmcondetr.errors import UserError
 
+TIMEOUT = 600
+"""Seconds that a process waits for the others where ``env_cfg.dist_cfg.timeout`` says nothing: the longest evaluation,
+which one process does alone, must fit in."""
 
-def start_without_cuda(launcher: str) -> bool:
+_CAUSE = 'mmcondetr/first cause'
+
+
+def start_without_cuda(launcher: str, timeout: float = TIMEOUT) -> bool:
     """Start gloo where ``launcher`` asks for several processes and there is no accelerator.
 
-    mmengine finds the process group in place and starts none. Returns whether it was started.
+    mmengine finds the process group in place and starts none. Returns whether it was started. No process waits longer
+    than ``timeout`` seconds for another, neither now nor in any step.
 
     Raises:
         UserError: The launcher is not the one that works without CUDA, or it was not used to start this process.
@@ -31,7 +40,21 @@ def start_without_cuda(launcher: str) -> bool:
             '"torchrun --nproc_per_node=2 tools/train.py ... --launcher pytorch", or with "mim train ... '
             '--launcher pytorch -G 2".'
         )
-    distributed.init_process_group('gloo')
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 10**7:
+        raise UserError(f'env_cfg.dist_cfg.timeout: must be a number of seconds above 0, not {timeout!r}.')
+    rank, processes = os.environ['RANK'], os.environ['WORLD_SIZE']
+    print(
+        f'process {rank} of {processes}: waits for the others, here and in each step, at most {timeout:g} s '
+        '(env_cfg.dist_cfg.timeout)',
+        flush=True,
+    )
+    try:
+        distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+    except RuntimeError as error:
+        raise UserError(
+            f'--launcher pytorch: not all of {processes} processes came to {os.environ["MASTER_ADDR"]}:'
+            f'{os.environ["MASTER_PORT"]} within {timeout:g} s. What the others have printed says why.'
+        ) from error
     return True
 
 
@@ -51,11 +74,66 @@ def wrap_without_cuda(config: Config) -> None:
 
 def prepare_processes(config: Config) -> None:
     """Call before a Runner is built from ``config``: does nothing where CUDA is, or with one process."""
-    start_without_cuda(config.get('launcher', 'none'))
+    join(config)
     wrap_without_cuda(config)
+
+
+def join(config: Config) -> None:
+    """Only start what :func:`start_without_cuda` starts, with the config's timeout."""
+    settings = (config.get('env_cfg') or {}).get('dist_cfg') or {}
+    start_without_cuda(config.get('launcher', 'none'), settings.get('timeout', TIMEOUT))
 
 
 def stop() -> None:
     """Leave the process group, if there is one, so that torch has nothing to complain of at exit."""
     if torch.distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _store() -> distributed.Store | None:
+    """What all processes can read and write, or None where there is one process only."""
+    if not torch.distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return None
+    return distributed.distributed_c10d._get_default_store()
+
+
+def tell_others(cause: str) -> None:
+    """Leave word of why this process ends, for those that lose it, and leave the process group."""
+    store = _store()
+    if store is None:
+        return
+    rank = distributed.get_rank()
+    try:
+        if not store.check([_CAUSE]):
+            store.set(_CAUSE, f'process {rank}: {cause}')
+    except RuntimeError:  # the store ended with the process that held it
+        return
+    stop()
+    if rank == 0:
+        time.sleep(2)  # the store is in this process: the others lose it now, and read then
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Whether an error is that of a process whose partner has ended, or is silent for too long."""
+    return (
+        _store() is not None
+        and isinstance(error, RuntimeError)
+        and any(
+            said in str(error)
+            for said in ('gloo', 'NCCL', 'Connection closed by peer', 'Connection reset', 'Timed out', 'store')
+        )
+    )
+
+
+def first_cause(error: Exception) -> str:
+    """What the process said that ended first, or that it said nothing."""
+    try:
+        store = _store()
+        if store is not None and store.check([_CAUSE]):
+            return store.get(_CAUSE).decode(errors='replace')
+    except RuntimeError:
+        pass
+    reason = ' '.join(str(error).split())
+    if 'imed out' in reason or 'timeout' in reason.lower():
+        return 'another process gave no answer in time (env_cfg.dist_cfg.timeout); it hangs, or was stopped'
+    return 'another process has ended: if it printed nothing, it was killed (by the system, where memory ran out)'

@@ -1,4 +1,4 @@
-"""Which checkpoints a run has written: what it did not write, it does not remove."""
+"""Which checkpoints a run has written: what it did not write, it does not remove; and how far it was validated."""
 
 from __future__ import annotations
 
@@ -22,17 +22,24 @@ class WrittenFiles:
     Args:
         folder: where the run writes; None where that is no local folder, and the list ends with the process.
         run: the number in the checkpoint that is resumed, None at a fresh start.
+
+    Attributes:
+        validated: the iteration after which the run was last validated; None where nobody knows.
     """
 
     def __init__(self, folder: str | os.PathLike | None, run: str | None) -> None:
         self._file = None if folder is None else Path(folder) / _NAME
         self._names: set[str] = set()
+        self.validated: int | None = 0
         known = self._read()
         if run is not None and known.get('run') == run:
             self.run = run
             self._names.update(str(name) for name in known.get('names', ()))
+            validated = known.get('validated')
+            self.validated = validated if type(validated) is int else None
         else:
             self.run = uuid.uuid4().hex
+            self.validated = None if run is not None else 0
 
     def _read(self) -> dict:
         try:
@@ -53,10 +60,16 @@ class WrittenFiles:
             self._names.remove(name)
             self._save()
 
+    def note_validation(self, iteration: int) -> None:
+        """Note that the run was validated after this iteration, and its best written."""
+        self.validated = iteration
+        self._save()
+
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
     def _save(self) -> None:
         if self._file is not None:
             with replacing(self._file) as temporary:
-                temporary.write_text(json.dumps(dict(run=self.run, names=sorted(self._names))))
+                known = dict(run=self.run, names=sorted(self._names), validated=self.validated)
+                temporary.write_text(json.dumps(known))

@@ -1,5 +1,10 @@
 """Configs found by name, options applied, and errors as one line."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
 
 import pytest
@@ -11,7 +16,7 @@ from mmcondetr.compat.config_scope import config_root
 from mmcondetr.compat.mmcv_stand_in import MissingMMCVOpError
 from mmcondetr.engine import testing
 from mmcondetr.engine.config import apply_training_options, find_config, load_config
-from mmcondetr.errors import UserError
+from mmcondetr.errors import Stopped, UserError
 
 NAME = 'conditional-detr_r50_8xb2-50e_coco'
 
@@ -169,6 +174,43 @@ def test_an_interruption_says_how_to_go_on(capsys):
     resumed = dict(resume_hint='the same command with --resume')
     assert cli.run_guarded(failing(KeyboardInterrupt()), **resumed) == cli.INTERRUPTED
     assert '--resume' in capsys.readouterr().err
+
+
+def test_a_training_that_was_asked_to_stop_has_an_exit_code_of_its_own(capsys):
+    assert cli.run_guarded(failing(Stopped("iteration 3 is in 'a.pth'")), 'the same with --resume') == cli.STOPPED == 75
+    assert capsys.readouterr().err == "stopped: iteration 3 is in 'a.pth'; the same with --resume goes on from there\n"
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG])
+def test_a_full_or_read_only_disk_is_one_line(capsys, number):
+    assert cli.run_guarded(failing(OSError(number, os.strerror(number), '/a/epoch_1.pth'))) == cli.USER_ERROR
+    assert capsys.readouterr().err == f"error: cannot write '/a/epoch_1.pth': {os.strerror(number)}\n"
+
+
+def test_a_file_that_a_program_lacks_keeps_its_traceback():
+    with pytest.raises(FileNotFoundError):
+        cli.run_guarded(failing(FileNotFoundError(errno.ENOENT, 'no such file', 'x')))
+
+
+def test_a_work_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(UserError, match=r"work_dir '.*file': cannot be written \(File exists\)"):
+        cli.check_work_dir(str(tmp_path / 'file'))
+    with pytest.raises(UserError, match='work_dir .*cannot be written'):
+        cli.check_work_dir('/proc/no/such')
+
+
+def test_ctrl_c_while_libraries_are_imported_ends_without_a_traceback():
+    program = """
+import os, signal, sys
+from mmcondetr import cli
+def interrupt(name):
+    os.kill(os.getpid(), signal.SIGINT)
+cli.load_command = interrupt
+cli.main(['train'])
+"""
+    ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGINT and ended.stderr == ''
 
 
 def test_a_bug_keeps_its_traceback():

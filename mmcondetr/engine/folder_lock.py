@@ -1,0 +1,40 @@
+"""One training at a time in a work directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mmcondetr.errors import UserError
+
+NAME = '.training.lock'
+_held: dict[str, FileLock] = {}  # by folder: a lock that a failed training left is this process's own
+
+
+def lock_folder(folder: str | os.PathLike) -> None:
+    """Hold a folder until :func:`unlock_folder` or the end of the process, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path = str(Path(folder).resolve() / NAME)
+    lock = _held.setdefault(path, FileLock(path))
+    try:
+        if not lock.is_locked:
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"work_dir '{folder}': another training is running in it (it holds {NAME} there). Give this one a "
+            '--work-dir of its own, or wait for the end of the other.'
+        ) from error
+    except NotImplementedError:  # a file system that cannot lock
+        pass
+
+
+def unlock_folder(folder: str | os.PathLike) -> None:
+    """Let go of a folder."""
+    lock = _held.pop(str(Path(folder).resolve() / NAME), None)
+    if lock is not None:
+        lock.release()

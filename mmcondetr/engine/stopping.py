@@ -1,0 +1,76 @@
+"""SIGTERM, which Slurm and Kubernetes send some seconds before they kill: training stops with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+
+_EVERY = 10  # steps between two agreements of several processes, which must stop at the same one
+_listening = _asked = False
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within it, SIGTERM asks training to stop before its next step; a second one ends the process at once."""
+    global _listening, _asked
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)}
+    signal.signal(signal.SIGTERM, _ask)
+    _listening, _asked = True, False
+    try:
+        yield
+    finally:
+        _listening = False
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _ask(number: int, frame: Any) -> None:
+    global _asked
+    _asked = True
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Slurm sends it to the loader's workers, too: torch would raise at once, in the middle of the step.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def asked() -> bool:
+    """Whether this process was asked to stop."""
+    return _asked and _listening
+
+
+def all_asked(step: int) -> bool:
+    """Whether training is to stop before this step, on every process alike: one that was asked is enough."""
+    if get_world_size() == 1 or not _listening:
+        return asked()
+    if step % _EVERY:
+        return False
+    anyone = torch.tensor(float(asked()))
+    all_reduce(anyone, 'max')
+    return bool(anyone)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the end: in the middle of writing a file, libraries may swallow it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt

@@ -1,0 +1,105 @@
+"""``mmcondetr train`` as processes: a signal, several ranks of which one fails, hangs or has other data."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import ROOT, write_config
+
+from mmcondetr.checkpoints.files import load_file
+
+pytestmark = pytest.mark.slow
+
+QUICK = """
+data = dict(generate=dict(num_train=8, num_val=4, image_size=64))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+train_cfg = dict(max_epochs=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> Path:
+    return write_config(tmp_path_factory.mktemp('processes'), QUICK)
+
+
+def train(config: Path, work: Path, *options: str, **environment: object) -> subprocess.Popen:
+    variables = {name: str(value) for name, value in environment.items()}
+    return subprocess.Popen(
+        [sys.executable, '-u', '-m', 'mmcondetr', 'train', str(config), '--work-dir', str(work), *options],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_sigterm_to_all_of_a_training(config, tmp_path):
+    """Slurm's signal reaches the loader's workers, too."""
+    whole = train(config, tmp_path / 'whole')
+    assert whole.wait(timeout=300) == 0, whole.stdout.read()[-3000:]
+    options = ('--cfg-options', 'train_dataloader.num_workers=1')
+    process = train(config, tmp_path / 'run', *options)
+    for line in process.stdout:
+        if 'Epoch(train)' in line:
+            os.killpg(process.pid, signal.SIGTERM)
+            break
+    text = process.communicate(timeout=300)[0]
+    assert process.returncode == 75, text[-3000:]
+    assert 'Traceback' not in text and text.splitlines()[-1].startswith('stopped: iteration')
+    resumed = train(config, tmp_path / 'run', '--resume', *options)
+    assert resumed.wait(timeout=300) == 0, resumed.stdout.read()[-3000:]
+    states = [load_file(tmp_path / name / 'epoch_2.pth')['state_dict'] for name in ('whole', 'run')]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def together(config: Path, work: Path, seconds: int, second: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+    """Two ranks, of which the second has options of its own."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        place = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=server.getsockname()[1], WORLD_SIZE=2)
+    options = ('--launcher', 'pytorch', '--cfg-options', f'env_cfg.dist_cfg.timeout={seconds}')
+    return [
+        train(config, work, *options, *(second if rank else ()), **place, RANK=rank, LOCAL_RANK=rank) for rank in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ('second', 'said'),
+    [
+        ('load_from=/no/such/file.pth', "load_from: checkpoint '/no/such/file.pth' does not exist"),
+        ('train_dataloader.batch_size=1', 'the processes have other images in an epoch, or steps'),
+    ],
+)
+def test_the_last_line_of_every_process_is_the_first_cause(config, tmp_path, second, said):
+    started = time.monotonic()
+    texts = [process.communicate(timeout=300)[0] for process in together(config, tmp_path, 120, (second,))]
+    assert time.monotonic() - started < 100, 'they hear of it, and wait for no timeout'
+    for text in texts:
+        assert said in text.splitlines()[-1] and 'Traceback' not in text, text[-3000:]
+    assert 'at most 120 s (env_cfg.dist_cfg.timeout)' in texts[0]
+
+
+def test_a_process_that_hangs_is_waited_for_no_longer_than_said(config, tmp_path):
+    first, second = together(config, tmp_path, 20)
+    try:
+        for line in first.stdout:
+            if 'Epoch(train)' in line:
+                os.kill(second.pid, signal.SIGSTOP)
+                break
+        text = first.communicate(timeout=200)[0]
+    finally:
+        os.killpg(second.pid, signal.SIGKILL)
+        second.communicate()
+    assert first.returncode == 2 and 'Traceback' not in text, text[-3000:]
+    assert 'another process gave no answer in time (env_cfg.dist_cfg.timeout)' in text.splitlines()[-1]
