@@ -6,12 +6,16 @@ import json
 import subprocess
 from argparse import Namespace
 
+import numpy as np
 import pytest
+from exported import metadata
 
 from mmcondetr.errors import UserError
-from tools.benchmark import command, report
+from mmcondetr.runtime.metadata import KEY
+from mmcondetr.runtime.sessions import INPUTS, OUTPUTS
+from tools.benchmark import command, deployment, exporting, report
 from tools.benchmark.measuring import BenchmarkError, measure
-from tools.benchmark.plans import PARTS, plan
+from tools.benchmark.plans import PARTS, Cell, plan
 from tools.benchmark.workload import IMPLEMENTATIONS, Workload
 
 
@@ -28,6 +32,7 @@ def arguments(**changes) -> Namespace:
         batch=None,
         growth_heights=[480, 800],
         growth_queries=[100, 300],
+        deployment_batches=[1, 2],
         repeats=None,
         implementations=list(IMPLEMENTATIONS),
     )
@@ -37,7 +42,9 @@ def arguments(**changes) -> Namespace:
 def test_mmdet_is_what_every_cell_compares_to():
     for device in ('cpu', 'cuda'):
         cells = plan(arguments(device=device), cpu_flags='')
-        assert {cell.part for cell in cells} == set(PARTS)
+        assert {cell.part for cell in cells} == set(PARTS) - ({'deployment'} if device == 'cuda' else set()) - (
+            {'deployment'} if device == 'cuda' else set()
+        )
         for cell in cells:
             first, *rest = cell.workloads
             assert (first.implementation, first.precision) == ('mmdet', 'fp32') and rest
@@ -193,6 +200,105 @@ def test_committed_tables_are_those_of_the_committed_numbers(root):
     for page in (root / 'README.md', root / 'docs' / 'performance.md'):
         if runs:
             assert report.insert(page.read_text(), runs, page) == page.read_text(), f'{page.name} is out of date'
+
+
+def deployment_results():
+    cells = []
+    for model, batch in (('r50', 1), ('r50', 8), ('r50-dc5', 1)):
+        fields = dict(model=model, batch=batch)
+        records = [
+            record('mmdet', [1.0, 1.0, 1.1], **fields),
+            record('mmdet-keeping', [0.8], **fields),
+            record('mmcondetr-optimized', [0.5], **fields),
+            record('openvino', [0.25], 1, **fields),
+            record('mmcondetr-optimized', [0.3], precision='bf16', **fields),
+            record('openvino', [0.2], precision='bf16', **fields),
+            record('openvino-int8', [0.16], precision='bf16', **fields),
+        ]
+        records[3]['versions'] = dict(openvino='2026.4.1')
+        cells.append(dict(part='deployment', multiply_adds=1, load=batch / 2, records=records))
+    cells[-1]['records'][-1] = dict(workload=cells[-1]['records'][-1]['workload'], unavailable='gone')
+    return {**results(), 'cells': cells}
+
+
+def test_exported_files_stand_beside_both_forms_of_mmdet():
+    table = deployment.seconds_table(deployment_results())
+    assert '| exported, in OpenVINO, fp32 | 0.250 (0.250 - 0.250) | 0.25 | 0.31 | 0.250' in table
+    assert '0.160 (0.160 - 0.160) | 0.16 | 0.20 | not measured |' in table
+    assert 'openvino 2026.4.1. Load average of the machine before a cell: 0.5 - 4.0.' in deployment.load_note(
+        deployment_results()
+    )
+
+
+def test_goals_of_exported_files_name_the_form():
+    fp32, bf16, int8, eager = deployment.goals_table(deployment_results()).splitlines()[2:]
+    assert '0.25 (goal <= 0.40, reached): exported, in OpenVINO, fp32' in fp32
+    assert bf16.count('0.20 (goal <= 0.20, reached)') == 1 and '0.20 (goal <= 0.15, missed)' in bf16
+    assert '0.16 (goal <= 0.14, missed): exported with an int8 backbone' in int8 and 'not measured |' in int8
+    assert eager.count('1.50 (goal <= 1.30, missed)') == 2
+
+
+def test_throughput_is_by_batch():
+    text = deployment.throughput_table(deployment_results())
+    assert '| exported, in OpenVINO, fp32 | 4.00 | 32.00 | 1.00 | 1.00 |' in text
+
+
+def test_a_page_without_exported_files_says_so():
+    assert deployment.NOTHING in report.insert(section('deployment'), [results()], 'page.md')
+    assert 'exported, in OpenVINO' in report.insert(section('deployment-goals'), [deployment_results()], 'page.md')
+
+
+def test_files_that_lie_there_are_not_exported_again(tmp_path):
+    (tmp_path / 'r50-300-int8.xml').touch()
+    (cell,) = exporting.with_files([Cell('deployment', (Workload('mmdet'), Workload('openvino-int8')), 1, 1)], tmp_path)
+    assert [workload.file for workload in cell.workloads] == [None, str(tmp_path / 'r50-300-int8.xml')]
+
+
+@pytest.mark.slow
+def test_an_exported_file_takes_its_turn_without_torch(tmp_path):
+    write_stand_in(tmp_path / 'r50-10.onnx')
+    small = dict(height=64, width=64, queries=10, threads=1)
+    workloads = [Workload(name, **small) for name in ('mmdet', 'onnxruntime')]
+    with_file = Workload('onnxruntime', **small, batch=2, file=str(tmp_path / 'r50-10.onnx'))
+    theirs, missing, exported = measure([*workloads, with_file], repeats=2, say=lambda line: None)
+    assert missing['unavailable'] == 'no file was exported'
+    assert len(exported['seconds']) == 2 and 'onnxruntime' in exported['versions']
+    assert exported['memory']['peak'] < theirs['memory']['peak'] / 2  # torch alone takes more than that
+
+
+def write_stand_in(path):
+    """A graph with an exported detector's inputs and outputs, whose scores are the images' means."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    kinds = dict(uint8=TensorProto.UINT8, int64=TensorProto.INT64, float32=TensorProto.FLOAT)
+    shapes = dict(images=['b', 3, 'h', 'w'], valid_sizes=['b', 2], original_sizes=['b', 2])
+    shapes |= dict(boxes=['b', 20, 4], scores=['b', 20], labels=['b', 20])
+    values = {
+        name: helper.make_tensor_value_info(name, kinds[kind], shapes[name])
+        for name, kind in {**INPUTS, **OUTPUTS}.items()
+    }
+    constants = dict(four=np.ones((1, 20, 4), np.float32), one=np.ones((1, 20), np.float32))
+    constants |= dict(to_four=np.array([-1, 1, 1]), to_one=np.array([-1, 1]), axes=np.array([1, 2, 3]))
+    nodes = [
+        ('Cast', ['images'], 'floats', dict(to=TensorProto.FLOAT)),
+        ('ReduceMean', ['floats', 'axes'], 'mean', {}),
+        ('Reshape', ['mean', 'to_four'], 'for_boxes', {}),
+        ('Mul', ['for_boxes', 'four'], 'boxes', {}),
+        ('Reshape', ['mean', 'to_one'], 'for_scores', {}),
+        ('Mul', ['for_scores', 'one'], 'scores', {}),
+        ('Cast', ['scores'], 'labels', dict(to=TensorProto.INT64)),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output], **options) for kind, inputs, output, options in nodes],
+        'stand-in',
+        [values[name] for name in INPUTS],
+        [values[name] for name in OUTPUTS],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
+    helper.set_model_props(model, {KEY: metadata().to_json()})
+    checker.check_model(model)
+    save(model, path)
 
 
 @pytest.mark.slow

@@ -9,15 +9,18 @@ Writes benchmarks/<name>.json and .md. Nothing else should run on the machine me
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
 from mmcondetr.errors import UserError
-from tools.benchmark import environment, report
+from tools.benchmark import environment, exporting, report
 from tools.benchmark.measuring import BenchmarkError, measure
 from tools.benchmark.plans import PARTS, Cell, plan
 from tools.benchmark.workload import IMPLEMENTATIONS, OUR_CONFIGS
@@ -47,6 +50,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, help='images a step (default: 1 on a CPU, 2 on a GPU)')
     parser.add_argument('--growth-heights', nargs='*', type=int, default=[480, 800, 1333])
     parser.add_argument('--growth-queries', nargs='*', type=int, default=[100, 300, 900])
+    parser.add_argument(
+        '--deployment-batches', nargs='*', type=int, default=[1, 2, 8], help='images a step of exported contestants'
+    )
+    parser.add_argument('--exported', help='folder for the files of exported contestants; those in it are used again')
     parser.add_argument(
         '--repeats',
         type=int,
@@ -86,15 +93,27 @@ def run(args: argparse.Namespace, file: Path) -> dict:
         results['cells'], peak = cells_of_the_same_machine(file, results['environment'])
         results['environment']['peak_gflops'] = max(peak, results['environment']['peak_gflops'])
     cells = plan(args, environment.cpu_flags())
+    with ExitStack() as stack:
+        folder = args.exported or stack.enter_context(tempfile.TemporaryDirectory())
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _measure(exporting.with_files(cells, Path(folder)), pythons, results, file)
+    return results
+
+
+def _measure(cells: list[Cell], pythons: dict[str, str], results: dict, file: Path) -> None:
     for number, cell in enumerate(cells, start=1):
         print(f'[{number}/{len(cells)}] {cell.title}', flush=True)
+        load = os.getloadavg()[0]
         records = measure(cell.workloads, cell.repeats, cell.warm_up, cell.part == 'split', pythons)
-        done = dict(title=cell.title, part=cell.part, multiply_adds=multiply_adds(cell), records=records)
+        for record in records:
+            del record['workload']['file']  # of this machine, and perhaps gone
+        done = dict(
+            title=cell.title, part=cell.part, multiply_adds=multiply_adds(cell), load=round(load, 1), records=records
+        )
         titles = [other.get('title') for other in results['cells']]
         place = titles.index(cell.title) if cell.title in titles else len(titles)
         results['cells'][place : place + 1] = [done]
         file.write_text(json.dumps(results, indent=1) + '\n')  # after every cell, so that a stop loses one at most
-    return results
 
 
 def cells_of_the_same_machine(file: Path, here: dict) -> tuple[list[dict], float]:

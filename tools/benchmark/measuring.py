@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tools.benchmark.workload import Workload
+from tools.benchmark.workload import EXPORTED, Workload
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,8 +43,9 @@ class Contestant:
             'OMP_NUM_THREADS': str(workload.threads),
             'MKL_NUM_THREADS': str(workload.threads),
         }
+        worker = 'exported_worker' if workload.implementation in EXPORTED else 'worker'
         self.process = subprocess.Popen(
-            [python or sys.executable, '-m', 'tools.benchmark.worker'],
+            [python or sys.executable, '-m', f'tools.benchmark.{worker}'],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

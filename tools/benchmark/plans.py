@@ -11,7 +11,9 @@ INFERENCE = ('mmdet', 'transformers', 'authors', 'mmcondetr', 'mmcondetr-optimiz
 TRAINING = ('mmdet', 'transformers', 'authors', 'mmcondetr', 'mmcondetr-recomputing')
 SPLIT = ('mmdet', 'mmcondetr-optimized')
 TRAINING_SPLIT = ('mmdet', 'mmcondetr')
-PARTS = ('inference', 'training', 'split', 'sizes', 'queries')
+PARTS = ('inference', 'training', 'split', 'sizes', 'queries', 'deployment')
+EXACT = ('mmdet', 'mmdet-keeping', 'mmcondetr-optimized', 'onnxruntime', 'openvino', 'openvino-int8')
+BF16 = ('mmcondetr-optimized', 'openvino', 'openvino-int8')
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
         cells.append(Cell('sizes', _each(growing, pair), few, warm_up))
     for queries in args.growth_queries:
         cells.append(Cell('queries', _each(replace(first, queries=queries), pair), few, warm_up))
+    for model in args.models if not gpu else ():
+        for batch in args.deployment_batches:
+            base_of = replace(base, model=model, batch=batch)
+            cells.append(Cell('deployment', _deployment(base_of, bf16), many if batch == 1 else few, warm_up))
     chosen = [
         replace(cell, workloads=_chosen(cell.workloads, args.implementations))
         for cell in cells
@@ -94,6 +100,10 @@ def _inference(base: Workload, bf16: bool, gpu: bool) -> tuple[Workload, ...]:
     if bf16:
         workloads += _each(replace(base, precision='bf16'), ('mmdet', *ours))
     return workloads
+
+
+def _deployment(base: Workload, bf16: bool) -> tuple[Workload, ...]:
+    return _each(base, EXACT) + (_each(replace(base, precision='bf16'), BF16) if bf16 else ())
 
 
 def _training(base: Workload, gpu: bool) -> tuple[Workload, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from statistics import median
 
 from mmcondetr.markdown import replace_section, table, wrap
+from tools.benchmark import deployment
 from tools.benchmark.workload import IMPLEMENTATIONS
 
 #: The project's goals, ratios to mmdet's: inference fp32, inference bf16, training step fp32, peak memory in training.
@@ -39,6 +40,8 @@ def markdown(results: dict) -> str:
     for part, heading in (('sizes', 'Growth with the image'), ('queries', 'Growth with the number of queries')):
         if _cells(results, part):
             blocks += [f'## {heading}', growth_table(_cells(results, part), part)]
+    if deployment.has_cells(results):
+        blocks += ['## Exported files', deployment.sections([results])['deployment-goals']]
     return wrap('\n\n'.join(blocks)) + '\n'
 
 
@@ -175,6 +178,8 @@ def _peak(record: dict) -> str:
 def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str:
     """A page with the tables of some runs in its sections: 'benchmark' has what was measured, 'goals' the goals too.
 
+    'deployment' and 'deployment-goals' have the exported files.
+
     Args:
         text: of the page, with the markers of one section or of both.
         results: the runs; of the kinds of device without one the section says so.
@@ -192,6 +197,7 @@ def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str
         goals=[f'{_header(run["environment"])}\n\n{goals_table(run)}' for run in results]
         + [f'Not measured on a {_DEVICES[run["environment"]["kind"]]} yet:\n\n{goals_table(run)}' for run in nothing],
     )
+    sections |= {name: [text] for name, text in deployment.sections(results).items()}
     given = [name for name in sections if BEGIN.format(name) in text] or list(sections)[:1]
     for name in given:
         text = replace_section(text, BEGIN.format(name), END.format(name), '\n\n'.join(sections[name]), source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 OUR_CONFIGS = {
     'r50': 'conditional-detr_r50_8xb2-50e_coco',
@@ -19,6 +20,29 @@ IMPLEMENTATIONS = {
     'mmcondetr-optimized': 'this package after optimize_for_inference',
     'mmcondetr-compiled': 'this package after optimize_for_inference(compile=True)',
     'mmcondetr-recomputing': 'this package with with_cp in encoder, decoder and backbone',
+    'mmdet-keeping': "mmdet's ConditionalDETR with freed memory kept",
+    'onnxruntime': 'exported, in ONNX Runtime',
+    'openvino': 'exported, in OpenVINO',
+    'openvino-int8': 'exported with an int8 backbone, in OpenVINO',
+}
+
+
+class Exported(NamedTuple):
+    """A contestant that is a file.
+
+    Attributes:
+        provider: of the runner.
+        ending: of the file's name.
+    """
+
+    provider: str
+    ending: str
+
+
+EXPORTED = {
+    'onnxruntime': Exported('cpu', '.onnx'),
+    'openvino': Exported('openvino', '.xml'),
+    'openvino-int8': Exported('openvino', '-int8.xml'),
 }
 
 
@@ -41,6 +65,7 @@ class Workload:
         device: 'cpu' or 'cuda'.
         threads: of a CPU.
         authors: folder with the authors' code, where it is needed.
+        file: what an exported contestant runs.
 
     Raises:
         ValueError: naming the field, what was given and what is allowed.
@@ -57,6 +82,7 @@ class Workload:
     device: str = 'cpu'
     threads: int = 2
     authors: str | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (

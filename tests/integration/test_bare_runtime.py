@@ -1,0 +1,117 @@
+"""``pip install "mmcondetr[runtime]"`` in an environment that has nothing else, and the trained small model detects."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from packaging.requirements import Requirement
+
+from mmcondetr.engine.config import find_config
+from mmcondetr.export import export_detector
+from mmcondetr.export.describing import describe
+from mmcondetr.inference.load_detector import load_detector
+
+pytest.importorskip('onnxscript')
+pytestmark = pytest.mark.slow
+CONFIG = 'conditional-detr_r18_small_1xb16-24e_shapes'
+WEIGHTS = 'configs/shapes/conditional-detr_r18_small_shapes-start.safetensors'
+PROGRAM = """
+import json, sys
+from mmcondetr.runtime import Detector
+detector = Detector(sys.argv[1], threads=1)
+found = [detections.above(0.3) for detections in detector(sys.argv[2:])]
+heavy = ('torch', 'mmdet', 'mmengine', 'mmcv', 'scipy', 'matplotlib', 'onnx', 'openvino')
+print(json.dumps(dict(
+    found=[[f.boxes.tolist(), list(f.names)] for f in found], imported=[m for m in heavy if m in sys.modules])))
+for module in heavy:
+    try:
+        __import__(module)
+    except ImportError:
+        continue
+    sys.exit(f'{module} is here: this environment is not bare')
+"""
+
+
+def needed(requirements: list[str]) -> set[str]:
+    """Distributions that these requirements want, directly or not, as this environment's own metadata say."""
+    found: set[str] = set()
+    waiting = [(Requirement(text), '') for text in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.name in found or (requirement.marker and not requirement.marker.evaluate(dict(extra=extra))):
+            continue
+        found.add(requirement.name)
+        for text in importlib.metadata.requires(requirement.name) or ():
+            waiting.append((Requirement(text), ''))
+    return found
+
+
+@pytest.fixture(scope='module')
+def bare(wheel, tmp_path_factory) -> Path:
+    """The Python of an environment with the wheel, what its extra ``runtime`` declares, and nothing else.
+
+    What is declared is linked from the environment that runs the tests, so that no network is needed; pip then finds
+    all of it there, in the versions that the wheel asks for, or fails.
+    """
+    folder = tmp_path_factory.mktemp('bare')
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder / 'venv'], check=True)
+    python = folder / 'venv' / 'bin' / 'python'
+    code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
+    target = Path(subprocess.run([python, '-c', code], capture_output=True, text=True, check=True).stdout.strip())
+    for name in needed(['numpy', 'wrapt', 'onnxruntime', 'opencv-python']):
+        files = importlib.metadata.files(name)
+        for entry in {file.parts[0] for file in files} - {'..', '__pycache__'}:
+            for source in {Path(sysconfig.get_path(kind), entry) for kind in ('purelib', 'platlib')}:
+                if source.exists() and not (target / entry).exists():
+                    (target / entry).symlink_to(source)
+    pip = [sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-index', f'{wheel}[runtime]']
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+def test_the_runtime_extra_alone_detects(bare, root, tmp_path, run_tool):
+    detector = load_detector(find_config(CONFIG), str(root / WEIGHTS))
+    config = Config.fromfile(find_config(CONFIG))
+    made = run_tool(
+        'generate_shapes', tmp_path / 'set', '--num-train', 1, '--num-val', 6, '--image-size', 128, cwd=tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    truth = json.loads((tmp_path / 'set' / 'annotations' / 'val.json').read_text())
+    paths = [tmp_path / 'set' / 'val' / image['file_name'] for image in truth['images']]
+    metadata = describe(detector, config, CONFIG, str(root / WEIGHTS))
+    compared = export_detector(detector, metadata, tmp_path / 'model.onnx', verify=[cv2.imread(str(paths[0]))])
+    assert len(compared) == 4 and all(comparison.passed for comparison in compared)
+
+    done = subprocess.run(
+        [bare, '-I', '-c', PROGRAM, tmp_path / 'model.onnx', *paths], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result['imported'] == []
+    names = {category['id']: category['name'] for category in truth['categories']}
+    hits = [
+        any(
+            name == names[annotation['category_id']] and overlap(box, annotation['bbox']) > 0.5
+            for box, name in zip(*result['found'][place])
+        )
+        for place, image in enumerate(truth['images'])
+        for annotation in truth['annotations']
+        if annotation['image_id'] == image['id']
+    ]
+    assert len(hits) >= 10 and np.mean(hits) > 0.5  # at scores of 0.3; AP50 is 0.86 on such images
+
+
+def overlap(box: list[float], xywh: list[float]) -> float:
+    """Intersection over union of a box xyxy and one as corner and size, in pixels."""
+    x, y, width, height = xywh
+    sides = min(box[2], x + width) - max(box[0], x), min(box[3], y + height) - max(box[1], y)
+    inside = max(0.0, sides[0]) * max(0.0, sides[1])
+    return inside / ((box[2] - box[0]) * (box[3] - box[1]) + width * height - inside)
