@@ -1,11 +1,11 @@
 """Conditional DETR (Meng et al., ICCV 2021, arXiv 2108.06152) for MMDetection 3.x.
 
-``import mmcondetr`` is the one line that registers everything: from then on a config can name our modules
-(``type='mmcondetr.ConditionalDETR'``) and inherit from our configs (``_base_ = 'mmcondetr::conditional_detr/....py'``),
-every public checkpoint loads, and mmdet works with mmcv-lite. Import it before anything of mmdet.
+``import mmcondetr`` registers everything: a config can then use our modules (``type='mmcondetr.ConditionalDETR'``) and
+inherit from our configs (``_base_ = 'mmcondetr::conditional_detr/....py'``), every public checkpoint loads, and mmdet
+works with mmcv-lite. Import it before any mmdet module.
 
-None of that is imported here: each part is set up when the library that it is for is imported. So
-:mod:`mmcondetr.runtime`, which runs exported detectors, needs neither torch nor mmdet.
+Registration is lazy: each part is set up when the library it extends is imported. :mod:`mmcondetr.runtime`, which runs
+exported detectors, therefore needs neither torch nor mmdet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wrapt import when_imported
 
 __version__ = '0.1.0'
 
-#: What can be imported from here -> where it is.
+#: Public name -> the module that defines it.
 _PUBLIC = {
     'DetInferencer': 'mmcondetr.inference',
     'Detections': 'mmcondetr.inference',

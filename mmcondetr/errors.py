@@ -1,13 +1,13 @@
-"""Errors that the user can mend: the command lines print their message alone, without a traceback."""
+"""User-fixable errors: the command line prints their message alone, without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """What was given cannot work; the message names the file and the field, what was given and what is allowed.
+    """Invalid input. The message names the file and the field, the given value and the allowed ones.
 
-    A data loader's worker sends an error to the training process as text with a traceback in front; here it becomes
-    the original message again.
+    A data loader worker sends an error to the training process as text that starts with a traceback; only the original
+    message is kept here.
     """
 
     def __init__(self, message: str = '') -> None:
@@ -20,8 +20,8 @@ class UserError(Exception):
 class NonFiniteLossError(UserError):
     """A loss became NaN or infinite; the message names the images of the batch, the decoder layer and the loss term.
 
-    Raised inside the detector's ``loss``, before ``backward``: weights and optimizer are as the last step left them,
-    and no checkpoint is written after it, so the last one on disk is good.
+    Raised inside the detector's ``loss``, before ``backward``: weights and optimizer are still those of the last good
+    step, and no checkpoint is written afterwards, so the latest one on disk is valid.
     """
 
 

@@ -1,4 +1,4 @@
-"""Markdown: tables, and sections of a page that a program writes."""
+"""Markdown tables, and generated sections of a page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ LINE_LENGTH = 120
 
 
 def table(heading: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table, every cell as ``str`` gives it; columns are not aligned, so that a changed cell changes one line."""
+    """A Markdown table of ``str(cell)``. Columns are not aligned, so a changed cell changes only one line."""
     lines = [heading, ['---'] * len(heading), *rows]
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
 def wrap(text: str) -> str:
-    """``text`` with lines of at most 120 characters; list items stay items, tables and long addresses as they are."""
+    """Wrap lines to 120 characters. List items stay items; tables and long URLs are left alone."""
     return '\n'.join(
         line
         if len(line) <= LINE_LENGTH or line.startswith('|')
@@ -34,19 +34,19 @@ def wrap(text: str) -> str:
 
 
 def replace_section(text: str, begin: str, end: str, section: str, source: str | os.PathLike) -> str:
-    """``text`` with ``section`` between the lines ``begin`` and ``end``; everything else stays as it is.
+    """Replace what stands between the markers ``begin`` and ``end`` with ``section``; the rest is unchanged.
 
     Args:
-        text: of the page.
+        text: the page.
         begin: marker before the section.
-        end: marker after it.
-        section: what is to stand between them, without a line break at its ends; its prose is wrapped.
-        source: the page's file, for the message.
+        end: marker after the section.
+        section: new content without leading or trailing line breaks; its prose is wrapped.
+        source: the page's file, for the error message.
 
     Raises:
-        UserError: the page does not hold both markers once and in order.
+        UserError: the page does not contain each marker exactly once, in order.
     """
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
-        raise UserError(f"'{os.fspath(source)}' needs the line '{begin}' and after it '{end}', each once.")
+        raise UserError(f"'{os.fspath(source)}' must contain the line '{begin}', followed by '{end}', once each.")
     before, after = text[: text.index(begin)], text[text.index(end) :]
     return f'{before}{begin}\n{wrap(section)}\n{after}'

@@ -1,1 +1,1 @@
-"""Layers that know nothing of the paper: what PyTorch has, quicker or in less memory, with the same results."""
+"""Generic layers, independent of the paper: faster or leaner versions of PyTorch's, with the same results."""

@@ -1,4 +1,4 @@
-"""Activation checkpointing: pay a second forward pass for memory. The switch is ``with_cp``, as in mmdet's ResNet."""
+"""Activation checkpointing: save memory at the cost of a second forward pass. Enabled by ``with_cp``, as in mmdet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run(function: Callable[..., Any], *inputs: Any, recompute: bool) -> Any:
-    """``function(*inputs)``; with ``recompute``, its activations are computed again for the backward pass."""
+    """``function(*inputs)``; with ``recompute``, its activations are recomputed in the backward pass."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(function, *inputs, use_reentrant=False)
     return function(*inputs)

@@ -1,9 +1,9 @@
-"""Attention with dropout on a CPU, in chunks of queries, so that no (N, S) matrix of attention weights is ever kept.
+"""Attention with dropout on a CPU, in chunks of queries, so that no (N, S) matrix of attention weights is ever stored.
 
-torch's fused kernels drop attention weights on a GPU only: on a CPU ``scaled_dot_product_attention`` with dropout keeps
-every weight, its mask and its gradient, and draws the mask one Bernoulli number at a time. Here each chunk is small
-enough to stay in the processor's cache, and the backward pass computes it again from the queries and keys. Memory grows
-with N + S instead of N * S. The random numbers are those of dropout.py.
+torch's fused kernels support dropout on a GPU only. On a CPU, ``scaled_dot_product_attention`` with dropout stores all
+weights, their mask and gradient, and draws the mask one Bernoulli number at a time. Here each chunk is small enough to
+stay in the CPU cache, and the backward pass recomputes it from the queries and keys, so memory grows with N + S instead
+of N * S. The random numbers come from dropout.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmcondetr.layers.dropout import draw_kept, draw_seed, gain
+from mmcondetr.layers.dropout import draw_mask, draw_seed, keep_scale
 
-#: Bytes of attention weights in one chunk; two or three such buffers are to fit a core's cache.
+#: Bytes of attention weights in one chunk; two or three such buffers should fit into a core's cache.
 CHUNK_BYTES = 1 << 20
 
 
@@ -24,12 +24,12 @@ def dropout_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Ten
     Args:
         q: (B, H, N, width).
         k: (B, H, S, width).
-        v: (B, H, S, width of v), which may be another one.
-        dropout: probability with which a weight is zeroed, in [0, 1).
-        mask: (B, S), True where a key is padding; None where nothing is padded.
+        v: (B, H, S, width of v), which may differ from q's.
+        dropout: probability of zeroing a weight, in [0, 1).
+        mask: (B, S), True where a key is padding; None if nothing is padded.
 
     Returns:
-        (B, H, N, width of v), computed in float32 where the inputs are narrower.
+        (B, H, N, width of v), computed in float32 or wider.
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
     bias = None
@@ -41,7 +41,7 @@ def dropout_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Ten
 
 
 class _DropoutAttention(torch.autograd.Function):
-    """Saves q, k, v, the output and one seed; everything else is computed twice."""
+    """Saves q, k, v, the output and one seed; everything else is recomputed."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, seed: int) -> Tensor:
@@ -49,7 +49,7 @@ class _DropoutAttention(torch.autograd.Function):
         with torch.autocast('cpu', enabled=False):
             for heads, rows, weights, keep in _chunks(q, k, bias, dropout, seed):
                 attended[heads, rows] = torch.bmm(weights.mul_(keep), v[heads])
-        attended *= gain(dropout)
+        attended *= keep_scale(dropout)
         ctx.save_for_backward(q, k, v, bias, attended)
         ctx.dropout, ctx.seed = dropout, seed
         return attended
@@ -60,8 +60,8 @@ class _DropoutAttention(torch.autograd.Function):
         q, k, v, bias, attended = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        inner = (gradient * attended).sum(-1, keepdim=True)  # (B * H, N, 1), what softmax's gradient subtracts
-        gradient = gradient * gain(ctx.dropout)
+        inner = (gradient * attended).sum(-1, keepdim=True)  # (B * H, N, 1), subtracted in softmax's gradient
+        gradient = gradient * keep_scale(ctx.dropout)
         with torch.autocast('cpu', enabled=False):
             for heads, rows, weights, keep in _chunks(q, k, bias, ctx.dropout, ctx.seed):
                 slope = torch.bmm(gradient[heads, rows], v[heads].transpose(1, 2))  # of the kept weights
@@ -73,12 +73,12 @@ class _DropoutAttention(torch.autograd.Function):
 
 
 def _chunks(q: Tensor, k: Tensor, bias: Tensor | None, dropout: float, seed: int):
-    """Yield (heads, rows, attention weights, 0 or 1) for some queries of some heads at a time, the same for a seed."""
+    """Yield (heads, rows, attention weights, dropout mask) chunk by chunk, reproducibly for a seed."""
     generator = torch.Generator().manual_seed(seed)
     (total, num_queries), num_keys = q.shape[:2], k.shape[1]
     q, keys = q * q.shape[-1] ** -0.5, k.transpose(1, 2)
-    fitting = max(1, CHUNK_BYTES // (4 * num_keys))  # rows
-    num_heads, num_rows = max(1, min(total, fitting // num_queries)), min(fitting, num_queries)
+    max_rows = max(1, CHUNK_BYTES // (4 * num_keys))
+    num_heads, num_rows = max(1, min(total, max_rows // num_queries)), min(max_rows, num_queries)
     for head in range(0, total, num_heads):
         heads = slice(head, head + num_heads)
         for row in range(0, num_queries, num_rows):
@@ -87,4 +87,4 @@ def _chunks(q: Tensor, k: Tensor, bias: Tensor | None, dropout: float, seed: int
             if bias is not None:
                 weights += bias[heads]
             weights = torch.softmax(weights, -1)
-            yield heads, rows, weights, draw_kept(weights, dropout, generator)
+            yield heads, rows, weights, draw_mask(weights, dropout, generator)

@@ -1,4 +1,4 @@
-"""The feed-forward network that every encoder and decoder layer ends in."""
+"""The feed-forward network at the end of every encoder and decoder layer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mmcondetr.registry import MODELS
 
 
 class FeedForward(nn.Module):
-    """FC + activation + dropout + FC on every token: (..., D) -> (..., D), without the residual.
+    """FC + activation + dropout + FC on every token: (..., D) -> (..., D), without the residual connection.
 
     Args:
         embed_dims: D.
         feedforward_channels: width of the hidden layer.
         dropout: of the hidden layer.
-        activation: config of the activation, ReLU where None.
+        activation: config of the activation; ReLU if None.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Conditional DETR in one concept a file: image -> backbone -> neck -> encoder -> decoder -> head -> boxes.
+"""Conditional DETR, one concept per file: image -> backbone -> neck -> encoder -> decoder -> head -> boxes.
 
-The idea of the paper is in decoder.py (the loop of §3.3), attention.py (eq. 3), spatial_query.py (eq. 4-6) and
+The core of the paper is in decoder.py (the loop of §3.3), attention.py (eq. 3), spatial_query.py (eq. 4-6) and
 reference.py (§3.3, the reference point).
 
-Shapes, everywhere in this package:
+Shape letters used throughout this package:
 
 ====  =======================================================================================
 B     images in the batch
@@ -15,8 +15,8 @@ L     decoder layers (6)
 ====  =======================================================================================
 
 Everything is batch-first. Boxes are (cx, cy, w, h) in fractions of the unpadded image unless a docstring says
-otherwise. Reference points travel as logits; the sigmoid is taken where they are used. A mask is True where a memory
-token lies in the padding.
+otherwise. Reference points are passed around as logits; the sigmoid is taken where they are used. A mask is True where
+a memory token is padding.
 """
 
 from mmcondetr.models.ablations.additive import (

@@ -1,4 +1,4 @@
-"""The backbones: mmdet's ResNet with frozen BatchNorm folded into its convolutions, and its DC5 form."""
+"""Backbones: mmdet's ResNet with frozen BatchNorm folded into its convolutions, and its DC5 variant."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mmcondetr.registry import MODELS
 
 
 def convolve(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """The convolution and its BatchNorm on (B, C, h, w), in one step wherever the BatchNorm is frozen.
+    """Convolution and BatchNorm of (B, C, h, w), fused into one step if the BatchNorm is frozen.
 
-    A frozen BatchNorm is a scale and a shift: they go into the convolution's weight and bias, which are small. The
-    convolution's output then need not be kept for the backward pass, nor be read and written once more.
+    A frozen BatchNorm is a scale and a shift, which are folded into the convolution's small weight and bias. This saves
+    a pass over the convolution's output, which then need not be kept for the backward pass either.
     """
     foldable = isinstance(norm, nn.BatchNorm2d) and not norm.training and type(conv) is nn.Conv2d
     if not foldable or (torch.is_grad_enabled() and norm.weight.requires_grad):
@@ -37,7 +37,7 @@ class FoldingBasicBlock(BasicBlock):
         return checkpointing.run(self.compute, x, recompute=self.with_cp)
 
     def compute(self, x: Tensor) -> Tensor:
-        """What :meth:`forward` computes."""
+        """The block itself; :meth:`forward` may checkpoint it."""
         out = F.relu_(convolve(self.conv1, self.norm1, x))
         out = convolve(self.conv2, self.norm2, out)
         return F.relu_(out.add_(_shortcut(self, x)))
@@ -51,7 +51,7 @@ class FoldingBottleneck(Bottleneck):
         return checkpointing.run(self.compute, x, recompute=self.with_cp)
 
     def compute(self, x: Tensor) -> Tensor:
-        """What :meth:`forward` computes."""
+        """The block itself; :meth:`forward` may checkpoint it."""
         out = F.relu_(convolve(self.conv1, self.norm1, x))
         out = F.relu_(convolve(self.conv2, self.norm2, out))
         out = convolve(self.conv3, self.norm3, out)
@@ -64,23 +64,23 @@ def _shortcut(block: nn.Module, x: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ResNet(MMDetResNet):
-    """mmdet's ResNet, its parameter names and its results, in less time and memory.
+    """mmdet's ResNet with the same parameter names and results, in less time and memory.
 
-    Frozen BatchNorm is folded into the convolutions as they run, in training too; on a CPU feature maps are
-    channels-last, which spares oneDNN a conversion around every convolution.
+    Frozen BatchNorm is folded into the convolutions on the fly, in training too. On a CPU, feature maps are
+    channels-last, which saves oneDNN a layout conversion around every convolution.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        num_stages: how many stages, 1 to 4.
+        num_stages: number of stages, 1 to 4.
         out_indices: stages whose feature maps are returned.
-        options: mmdet's other arguments by its names and with its defaults (frozen_stages, norm_cfg, norm_eval, style,
-            with_cp, base_channels, stem_channels, strides, dilations, init_cfg ...), but for those of UNSUPPORTED.
+        options: mmdet's other arguments, with its names and defaults (frozen_stages, norm_cfg, norm_eval, style,
+            with_cp, base_channels, stem_channels, strides, dilations, init_cfg ...), except those in UNSUPPORTED.
 
     Raises:
-        ValueError: for an argument of UNSUPPORTED that is set.
+        ValueError: an argument in UNSUPPORTED is set.
     """
 
-    UNSUPPORTED = ('deep_stem', 'avg_down', 'dcn', 'stage_with_dcn', 'plugins')  # blocks here compute without them
+    UNSUPPORTED = ('deep_stem', 'avg_down', 'dcn', 'stage_with_dcn', 'plugins')  # not implemented by the blocks here
 
     arch_settings = {
         18: (FoldingBasicBlock, (2, 2, 2, 2)),
@@ -93,7 +93,7 @@ class ResNet(MMDetResNet):
     def __init__(self, depth: int, num_stages: int = 4, out_indices: Sequence[int] = (3,), **options: Any) -> None:
         unsupported = [name for name in self.UNSUPPORTED if options.get(name)]
         if unsupported:
-            raise ValueError(f"{type(self).__name__}: {', '.join(unsupported)} is for mmdet's own ResNet only")
+            raise ValueError(f"{type(self).__name__}: {', '.join(unsupported)} is supported by mmdet's own ResNet only")
         options.setdefault('strides', (1, 2, 2, 2)[:num_stages])
         options.setdefault('dilations', (1, 1, 1, 1)[:num_stages])
         super().__init__(depth, num_stages=num_stages, out_indices=out_indices, **options)
@@ -110,7 +110,7 @@ class ResNet(MMDetResNet):
         return tuple(features[index] for index in self.out_indices)
 
     def train(self, mode: bool = True) -> ResNet:
-        """As mmdet's, which keeps frozen stages and BatchNorm as they are, but returns the module as any other does."""
+        """Like mmdet's, which leaves frozen stages and BatchNorm alone, but returns the module as nn.Module does."""
         super().train(mode)
         return self
 
@@ -121,23 +121,23 @@ class ResNetDC5(ResNet):
 
     The last stage has stride 1 and dilation 2, except for its first block, which keeps the dilation of the stage
     before, 1. ``mmdet.ResNet(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))`` dilates the first block too: weights
-    that were trained with torchvision's rule (all DC5 models of DETR's authors and of their successors) load there
-    without a word and are wrong.
+    trained with torchvision's rule (all DC5 models of DETR's authors and of their successors) load there without any
+    warning and give wrong results.
 
     Args:
         depth: 50, 101 or 152.
-        num_stages: 4; the dilated stage is the fourth.
-        options: of :class:`ResNet`, without strides and dilations.
+        num_stages: must be 4; the fourth stage is the dilated one.
+        options: see :class:`ResNet`; strides and dilations are fixed.
 
     Raises:
-        ValueError: for a depth whose blocks cannot be dilated, or other than four stages.
+        ValueError: the blocks of this depth cannot be dilated, or num_stages is not 4.
     """
 
     def __init__(self, depth: int, num_stages: int = 4, **options: Any) -> None:
         if depth not in (50, 101, 152):
             raise ValueError(f'ResNetDC5: depth must be 50, 101 or 152 (bottleneck blocks), got {depth}')
         if num_stages != 4:
-            raise ValueError(f'ResNetDC5: num_stages must be 4, the dilated stage is the fourth; got {num_stages}')
+            raise ValueError(f'ResNetDC5: num_stages must be 4 (the fourth stage is dilated), got {num_stages}')
         super().__init__(depth, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), **options)
         first = self.layer4[0].conv2
         first.dilation, first.padding = (1, 1), (1, 1)

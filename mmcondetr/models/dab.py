@@ -1,9 +1,9 @@
 """What DAB-DETR adds to Conditional DETR's decoder (Liu et al., ICLR 2022, arXiv 2201.12329).
 
-A query is an anchor box (cx, cy, w, h) instead of an embedding. :class:`AnchorBoxes` takes the place of the reference
-point in :class:`~mmcondetr.models.decoder.ConditionalDecoder`: it makes the object query from the box, modulates p_s by
-the box's size, and moves the box layer by layer. The layers, the spatial query p_q = T(f) p_s and the head are
-Conditional DETR's. In the encoder the content scales the positions (:class:`ScaledPositionEncoder`).
+A query is an anchor box (cx, cy, w, h) instead of an embedding. :class:`AnchorBoxes` replaces the reference point in
+:class:`~mmcondetr.models.decoder.ConditionalDecoder`: it computes the object query from the box, modulates p_s by the
+box size, and refines the box after each layer. The layers, the spatial query p_q = T(f) p_s and the head are
+Conditional DETR's. In the encoder, the content scales the positions (:class:`ScaledPositionEncoder`).
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from mmcondetr.models.encoder import TransformerEncoder
 from mmcondetr.models.positional import sine_embed
 from mmcondetr.registry import MODELS
 
-_LEAST = math.log(1e-3)  # of log x and log (1 - x)
+_MIN_LOG = math.log(1e-3)  # lower bound of log x and log (1 - x)
 
 
-def limit(logits: Tensor) -> Tensor:
-    """The logits, none beyond +-log(1000): the authors' ``inverse_sigmoid(sigmoid(logits), eps=1e-3)``.
+def clamp_logits(logits: Tensor) -> Tensor:
+    """Soft-clamp logits to about +-log(1000): the authors' ``inverse_sigmoid(sigmoid(logits), eps=1e-3)``.
 
-    They take it wherever a box is moved or predicted from, so that a logit cannot grow without bound.
+    They apply it wherever a box is refined or predicted from, so that logits cannot grow without bound.
     """
-    return F.logsigmoid(logits).clamp(min=_LEAST) - F.logsigmoid(-logits).clamp(min=_LEAST)
+    return F.logsigmoid(logits).clamp(min=_MIN_LOG) - F.logsigmoid(-logits).clamp(min=_MIN_LOG)
 
 
 class AnchorPosition(NamedTuple):
     """:class:`~mmcondetr.models.reference.Position` of anchor boxes.
 
     Attributes:
-        reference: (B or 1, N, 4), limited logits (cx, cy, w, h); boxes are predicted from it.
+        reference: (B or 1, N, 4), clamped logits (cx, cy, w, h) that boxes are predicted from.
         p_s: (B or 1, N, D), the embedding of the centre, modulated by the size.
-        object_query: (B or 1, N, D), made of the whole box.
-        origin: the values of ``reference``; what the next layer's is computed from, without the gradient of the
-            layers before.
+        object_query: (B or 1, N, D), computed from the whole box.
+        origin: ``reference`` detached from the earlier layers; the next layer refines it.
     """
 
     reference: Tensor
@@ -52,16 +51,16 @@ class AnchorPosition(NamedTuple):
 
 @MODELS.register_module()
 class AnchorBoxes(nn.Module):
-    """Queries are boxes that every decoder layer refines.
+    """Queries are anchor boxes that each decoder layer refines.
 
     The object query is P_q = MLP(PE(x, y, w, h)). p_s is the embedding of (x, y), its x half times w_ref / w and its y
-    half times h_ref / h with (w_ref, h_ref) = sigmoid(MLP(f)), so that a query looks wider where its box is wide. The
-    positions of boxes are embedded with temperature 10000, though the keys' are with 20, as in the authors' code.
+    half times h_ref / h with (w_ref, h_ref) = sigmoid(MLP(f)), so that the attention of a wide box is wide. As
+    in the authors' code, boxes are embedded with temperature 10000, the keys' positions with 20.
 
     Args:
         embed_dims: D.
-        fixed_xy: start from centres spread evenly over the image, and never train them. (The authors mean to; in
-            their code ``weight.data[:, :2].requires_grad = False`` has no effect.)
+        fixed_xy: initialise the centres uniformly over the image and do not train them. (The authors intend this, but
+            ``weight.data[:, :2].requires_grad = False`` in their code has no effect.)
 
     Paper: arXiv 2201.12329 §4.2 (queries), §4.3 (update), §4.4 (size modulation); fixed x, y: its authors' README.
     """
@@ -82,7 +81,7 @@ class AnchorBoxes(nn.Module):
         return anchors
 
     def use_head(self, head: nn.Module) -> None:
-        """Called once: anchors move by the box MLP of the head, which keeps it; its name in a checkpoint is one."""
+        """Called once: anchors are refined by the head's box MLP, which remains registered in the head only."""
         self.box_embed = head.box_embed.__call__
 
     def forward(self, anchors: Tensor) -> Tensor:
@@ -94,21 +93,21 @@ class AnchorBoxes(nn.Module):
     def start(self, anchors: Tensor, memory: Tensor, content: Tensor | None = None) -> tuple[Tensor, AnchorPosition]:
         """Before the first layer: anchors (B or 1, N, 4), memory (B, S, D) -> f (B, N, D) and the position.
 
-        f is :meth:`content`, unless the queries come with a ``content`` (B, N, D) of their own.
+        f is :meth:`content` unless ``content`` (B, N, D) is given.
         """
         boxes = self(anchors)
         f = self.content(anchors.shape[1], memory).expand(memory.shape[0], -1, -1) if content is None else content
         return f, self._position(boxes, boxes, f)
 
     def content(self, num_anchors: int, memory: Tensor) -> Tensor:
-        """What the queries hold before the first layer, in the memory's precision: zeros (1, N, D)."""
+        """f before the first layer, in the memory's dtype: zeros (1, N, D)."""
         return memory.new_zeros(1, num_anchors, self.embed_dims)
 
     def move(self, position: AnchorPosition, f: Tensor) -> AnchorPosition:
-        """Refine the boxes by what the last layer found, f (B, N, D), with the head's box MLP."""
+        """Refine the boxes with the head's box MLP, given the last layer's output f (B, N, D)."""
         with full_precision(f):
-            moves = self.box_embed(f.to(self.size_predictor.layers[0].weight.dtype)).float()
-        boxes = moves + position.origin  # (B, N, 4)
+            offsets = self.box_embed(f.to(self.size_predictor.layers[0].weight.dtype)).float()
+        boxes = offsets + position.origin  # (B, N, 4)
         return self._position(boxes, boxes.detach(), f)
 
     def _position(self, reference: Tensor, origin: Tensor, f: Tensor) -> AnchorPosition:
@@ -117,7 +116,7 @@ class AnchorBoxes(nn.Module):
         scale = self.size_predictor(f).float().sigmoid() / boxes[..., 2:]  # (B, N, 2): w_ref / w, h_ref / h
         p_s = embedding[..., : self.embed_dims].unflatten(-1, (2, -1)) * scale.flip(-1).unsqueeze(-1)
         object_query = self.query_predictor(embedding.to(f.dtype))
-        return AnchorPosition(limit(reference), p_s.flatten(-2).to(f.dtype), object_query, limit(origin))
+        return AnchorPosition(clamp_logits(reference), p_s.flatten(-2).to(f.dtype), object_query, clamp_logits(origin))
 
 
 @MODELS.register_module()
@@ -148,7 +147,7 @@ class LabelledAnchorBoxes(AnchorBoxes):
 
 @MODELS.register_module()
 class PatternAnchorBoxes(AnchorBoxes):
-    """Anchor boxes that are each queried with P learned contents: P * N queries, pattern by pattern.
+    """Anchor boxes combined with P learned content embeddings each: P * N queries, pattern by pattern.
 
     Args:
         embed_dims: D.
@@ -156,7 +155,7 @@ class PatternAnchorBoxes(AnchorBoxes):
         fixed_xy: as in :class:`AnchorBoxes`.
 
     Raises:
-        ValueError: if there is no pattern.
+        ValueError: num_patterns is less than 1.
 
     Paper: arXiv 2201.12329, Table 2 (the models marked with *); the patterns are Anchor DETR's.
     """
@@ -181,16 +180,16 @@ class PatternAnchorBoxes(AnchorBoxes):
 
 @MODELS.register_module()
 class ScaledPositionEncoder(TransformerEncoder):
-    """An encoder whose positions are scaled by the content: position * MLP(tokens), one MLP for all layers.
+    """An encoder that scales positions by the content: position * MLP(tokens), one MLP for all layers.
 
     Args:
-        num_layers: how many.
+        num_layers: number of layers.
         layer: config of one layer.
         embed_dims: D.
         with_cp: recompute the layers' activations in the backward pass to save memory.
-        init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
+        init_cfg: mmengine's initialisation, applied after Xavier for every linear weight.
 
-    Paper: arXiv 2201.12329, the authors' code (the encoder's ``query_scale``).
+    Paper: arXiv 2201.12329; the encoder's ``query_scale`` in the authors' code.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The decoder of Conditional DETR: the loop of §3.3 over layers of self-attention and conditional cross-attention."""
+"""The decoder of Conditional DETR (§3.3): layers of self-attention and conditional cross-attention."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class ConditionalDecoderLayer(nn.Module):
-    """One layer, in two steps, for a spatial query may be predicted from the first step's output (CSQ-I).
+    """One layer in two steps, because CSQ-I predicts the spatial query from the first step's output.
 
     Self-attention gives c_q; conditional cross-attention with [c_q; p_q] and a feed-forward network give the new f.
-    Each has dropout, residual and LayerNorm.
+    Each sublayer has dropout, a residual connection and LayerNorm.
 
     Args:
         embed_dims: D.
         num_heads: H.
         feedforward_channels: width of the feed-forward network.
         dropout: of attention weights, feed-forward and the three residual branches.
-        activation: config of the feed-forward network's activation, ReLU where None.
-        index: place in the decoder; at 0 the cross-attention is the first layer's (§3.5).
+        activation: config of the feed-forward network's activation; ReLU if None.
+        index: position in the decoder; layer 0 has its own cross-attention (§3.5).
 
     Paper: §3.1-3.2, eq. 3.
     """
@@ -64,11 +64,11 @@ class ConditionalDecoderLayer(nn.Module):
         return SelfAttention(embed_dims, num_heads, dropout), cross_attention(embed_dims, num_heads, dropout)
 
     def self_attend(self, f: Tensor, object_query: Tensor, *among: Among) -> Tensor:
-        """First step: f (B, N, D), o_q (B or 1, N, D), and where not all queries see all: which do -> c_q (B, N, D)."""
+        """First step: f (B, N, D), o_q (B or 1, N, D), optionally which queries see each other -> c_q (B, N, D)."""
         return self.norm1(f + self.dropout(self.self_attn(f, object_query, *among)))
 
     def cross_attend(self, c_q: Tensor, p_q: Tensor, memory: Memory, *object_query: Tensor) -> Tensor:
-        """Second step: c_q (B, N, D), p_q (B or 1, N, D), and in the first layer o_q -> the next f (B, N, D)."""
+        """Second step: c_q (B, N, D), p_q (B or 1, N, D), in the first layer also o_q -> the next f (B, N, D)."""
         f = self.norm2(c_q + self.dropout(self.cross_attn(c_q, p_q, memory, *object_query)))
         return self.norm3(f + self.dropout(self.ffn(f)))
 
@@ -79,11 +79,11 @@ class ConditionalDecoder(BaseModule):
 
     Args:
         num_layers: L.
-        layer: config of one layer; its ``index`` is filled in here.
+        layer: config of one layer; ``index`` is set here.
         reference_point: config of the reference point module.
         spatial_query: config of the spatial query head.
         with_cp: recompute the layers' activations in the backward pass to save memory.
-        init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
+        init_cfg: mmengine's initialisation, applied after Xavier for every linear weight.
 
     Paper: §3.3.
     """
@@ -106,7 +106,7 @@ class ConditionalDecoder(BaseModule):
         self.norm = nn.LayerNorm(self.embed_dims)
 
     def init_weights(self) -> None:
-        """Xavier for every linear weight (DETR's)."""
+        """Xavier for every linear weight, as in DETR."""
         xavier_linear(self)
         super().init_weights()
 
@@ -117,15 +117,14 @@ class ConditionalDecoder(BaseModule):
 
         Args:
             object_query: (B or 1, N, D), DETR's learned query position o_q, or (B or 1, N, 4), DAB-DETR's anchor
-                boxes; 1 where all images share it.
+                boxes; 1 if all images share it.
             memory: what the queries attend to.
-            among: which queries see which in self-attention, where not all see all; in training only.
-            content: (B, N, D), what the queries hold before the first layer, where not what the reference point
-                module says; in training only.
+            among: restricts which queries attend to each other in self-attention; training only.
+            content: (B, N, D), f before the first layer, overriding the reference point module's; training only.
 
         Returns:
             - hidden states (L, B, N, D), normalised;
-            - references (L, B, N, 2 or 4) that every layer's boxes are predicted from, logits (x, y) or
+            - references (L, B, N, 2 or 4) that each layer's boxes are predicted from, logits (x, y) or
               (cx, cy, w, h).
         """
         f, position = self.reference_point.start(object_query, memory.content, content)  # f = 0; s and p_s, eq. 5
@@ -136,7 +135,7 @@ class ConditionalDecoder(BaseModule):
                 position = self.reference_point.move(position, f)
             reference, p_s, o_q = position[:3]
             c_q = self._run(layer.self_attend, f, o_q, *sets)
-            if i == 0:  # §3.5: f says nothing yet, so there is no transform, and o_q is added to the content
+            if i == 0:  # §3.5: f is still zero, so there is no transform, and o_q is added to the content
                 f = self._run(layer.cross_attend, c_q, p_s, memory, o_q)
             else:
                 p_q = self.spatial_query(f, c_q, p_s)  # eq. 6

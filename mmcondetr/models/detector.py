@@ -1,4 +1,4 @@
-"""The detector: backbone -> neck -> encoder -> decoder -> head, as one module for mmdet's training and testing."""
+"""The detector: backbone -> neck -> encoder -> decoder -> head, trained and tested by mmdet."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class ConditionalDETR(BaseDetector):
-    """Conditional DETR: DETR whose cross-attention looks where a conditional spatial query tells it to.
+    """Conditional DETR: DETR with cross-attention guided by a conditional spatial query.
 
     Args:
-        backbone: config; its last feature map is used.
-        neck: config; gives one feature map of D channels.
+        backbone: config; only its last feature map is used.
+        neck: config; outputs one feature map of D channels.
         encoder: config of the transformer encoder.
         decoder: config of the conditional decoder.
         bbox_head: config of the prediction head.
-        positional_encoding: config of the memory's positional encoding; D / 2 features a coordinate.
+        positional_encoding: config of the memory's positional encoding; D / 2 features per coordinate.
         num_queries: N.
-        training_queries: config of what more is asked of the decoder in training (models/training); None for nothing.
-            Inference is the same without it.
-        train_cfg: handed to the head.
-        test_cfg: handed to the head.
+        training_queries: config of extra decoder queries used in training only (models/training); None for none.
+        train_cfg: passed to the head.
+        test_cfg: passed to the head.
         data_preprocessor: config of normalisation and padding.
-        mask_head: config of the mask head; None for boxes only. The backbone then gives its finer feature maps, too.
+        mask_head: config of the mask head, which also needs the backbone's finer feature maps; None for boxes only.
         init_cfg: mmengine's initialisation.
 
     Paper: §3.1.
@@ -71,17 +70,17 @@ class ConditionalDETR(BaseDetector):
         self.mask_head = None if mask_head is None else MODELS.build(mask_head)
         masked_detector.prepare(self)
         accept_any_checkpoint(self)
-        self.untrained_classes = ''  # says which rows of the head a checkpoint with other classes has left as they were
-        self.untrained_masks = ''  # says which checkpoint had no mask head
+        self.untrained_classes = ''  # message: rows of the head that a checkpoint with other classes left untrained
+        self.untrained_masks = ''  # message: the loaded checkpoint had no mask head
 
     def train(self, mode: bool = True) -> ConditionalDETR:
-        """As any module's; a detector that is frozen beside its mask head stays in evaluation mode."""
+        """Like any module's, but a detector frozen for its mask head's training stays in evaluation mode."""
         super().train(mode)
         masked_detector.keep_frozen(self)
         return self
 
     def check_trained(self) -> None:
-        """Raise UserError if a checkpoint with other classes or without masks was loaded, and not trained since."""
+        """Raise UserError if a checkpoint with other classes or without masks was loaded and not trained since."""
         if self.untrained_classes:
             raise UserError(f'{self.untrained_classes} Detections of these classes would be random.')
         if self.untrained_masks:
@@ -91,30 +90,30 @@ class ConditionalDETR(BaseDetector):
         """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head.
 
         Raises:
-            NonFiniteLossError: naming images, layer and term, and the images whose pixels are not finite: where
-                BatchNorm is trained, one such image spoils the losses of all.
+            NonFiniteLossError: a loss is not finite. Names images, layer and term, and the images with non-finite
+                pixels: with trainable BatchNorm, one such image affects the losses of all.
         """
         self.untrained_classes = self.untrained_masks = ''
         try:
             if self.mask_head is not None:
                 return masked_detector.loss(self, batch_inputs, batch_data_samples)
-            return self._match_and_lose(batch_inputs, batch_data_samples)
+            return self._compute_losses(batch_inputs, batch_data_samples)
         except NonFiniteLossError as error:
-            spoilt = [index for index, image in enumerate(batch_inputs) if not image.isfinite().all()]
-            if not spoilt:
+            nonfinite = [index for index, image in enumerate(batch_inputs) if not image.isfinite().all()]
+            if not nonfinite:
                 raise
-            names = ', '.join(image_name(batch_data_samples, index) for index in spoilt)
-            raise NonFiniteLossError(f'{error} Pixels that are not finite reached the model from: {names}.') from None
+            names = ', '.join(image_name(batch_data_samples, index) for index in nonfinite)
+            raise NonFiniteLossError(f'{error} Images with non-finite pixels: {names}.') from None
 
-    def _match_and_lose(self, batch_inputs: Tensor, samples: SampleList) -> dict[str, Tensor]:
-        """The losses, of all training queries in training mode and of the object queries otherwise."""
+    def _compute_losses(self, batch_inputs: Tensor, samples: SampleList) -> dict[str, Tensor]:
+        """Losses of all training queries in training mode, of the object queries otherwise."""
         if not self.training:
             return self.bbox_head.loss(*self.decode(batch_inputs, samples), samples)
         queries = self.training_queries(self.query_embedding.weight[None], samples)
         return self.training_queries.loss(self.bbox_head, *self.decode(batch_inputs, samples, queries), samples)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """Detections in a batch of images (B, 3, height, width), put into the samples' ``pred_instances``.
+        """Detect objects in images (B, 3, height, width) and store them in the samples' ``pred_instances``.
 
         Raises:
             UserError: see :meth:`check_trained`.
@@ -151,8 +150,8 @@ class ConditionalDETR(BaseDetector):
 
         Args:
             features: (B, D, h, w).
-            padding: (B, height, width) of the images, True where they are padded; None where nothing is.
-            queries: what is asked in training; None for the object queries.
+            padding: (B, height, width), True where an image is padded; None if nothing is.
+            queries: the training queries; None for the object queries.
 
         Returns:
             - hidden states (L, B, N, D);
@@ -162,7 +161,7 @@ class ConditionalDETR(BaseDetector):
         return self.decoder(queries.object_query, self.encode(features, padding), queries.among, queries.content)
 
     def encode(self, features: Tensor, padding: Tensor | None) -> Memory:
-        """The encoder; arguments as :meth:`forward_transformer`."""
+        """Run the encoder; arguments as in :meth:`forward_transformer`."""
         height, width = features.shape[-2:]
         if padding is None:
             mask = None
@@ -175,18 +174,18 @@ class ConditionalDETR(BaseDetector):
         return Memory(self.encoder(features.flatten(2).transpose(1, 2), position, mask), position, mask)
 
     def encode_with_maps(self, images: Tensor, samples: SampleList) -> MaskInputs:
-        """The memory of images (B, 3, height, width), and the feature maps on the way there."""
+        """The memory of images (B, 3, height, width), and the intermediate feature maps."""
         maps = self.backbone(images)
         features = self.neck(maps[-1:])[-1]
         return MaskInputs(features, self.encode(features, padding_mask(images, samples)), maps[:-1])
 
 
 def padding_mask(images: Tensor, samples: OptSampleList) -> Tensor | None:
-    """Where the images (B, 3, height, width) are padded.
+    """The padding mask of images (B, 3, height, width).
 
     Returns:
-        (B, height, width), True in the padding; None where no image is padded, which is decided from the sizes on
-        the host, without looking at a tensor.
+        (B, height, width), True in the padding; None if no image is padded. This is decided from the image sizes on
+        the host, without a device synchronisation.
     """
     height, width = images.shape[-2:]
     if samples is None or all(tuple(sample.img_shape[:2]) == (height, width) for sample in samples):

@@ -1,4 +1,4 @@
-"""DETR's transformer encoder: the memory tokens attend to each other, in post-norm layers."""
+"""DETR's transformer encoder: post-norm layers of self-attention among the memory tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class EncoderSelfAttention(nn.Module):
-    """Self-attention of the memory tokens: positions are added to queries and keys, not to values (DETR's).
+    """Self-attention of the memory tokens: positions are added to queries and keys but not to values, as in DETR.
 
     Args:
         embed_dims: D.
@@ -27,7 +27,7 @@ class EncoderSelfAttention(nn.Module):
         super().__init__()
         check_heads(embed_dims, num_heads)
         self.embed_dims = embed_dims
-        # One weight for q, k and v, as in nn.MultiheadAttention: Xavier then gives all three its bound for (3D, D).
+        # One weight for q, k and v, as in nn.MultiheadAttention: all three get the Xavier bound of a (3D, D) matrix.
         self.in_proj = Linear(embed_dims, 3 * embed_dims)
         nn.init.zeros_(self.in_proj.bias)
         self.attention = DotProductAttention(num_heads, dropout)
@@ -44,14 +44,14 @@ class EncoderSelfAttention(nn.Module):
 
 @MODELS.register_module()
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention and feed-forward network, each with dropout, residual and LayerNorm.
+    """Self-attention and feed-forward network, each with dropout, a residual connection and LayerNorm.
 
     Args:
         embed_dims: D.
         num_heads: H.
         feedforward_channels: width of the feed-forward network.
         dropout: of attention weights, feed-forward and both residual branches.
-        activation: config of the feed-forward network's activation, ReLU where None.
+        activation: config of the feed-forward network's activation; ReLU if None.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class TransformerEncoder(BaseModule):
     """A stack of encoder layers without a final norm.
 
     Args:
-        num_layers: how many.
+        num_layers: number of layers.
         layer: config of one layer.
         with_cp: recompute the layers' activations in the backward pass to save memory.
-        init_cfg: mmengine's initialisation, on top of Xavier for every linear weight.
+        init_cfg: mmengine's initialisation, applied after Xavier for every linear weight.
     """
 
     def __init__(self, num_layers: int, layer: dict, with_cp: bool = False, init_cfg: dict | None = None) -> None:
@@ -92,7 +92,7 @@ class TransformerEncoder(BaseModule):
         self.layers = nn.ModuleList(MODELS.build(layer) for _ in range(num_layers))
 
     def init_weights(self) -> None:
-        """Xavier for every linear weight (DETR's)."""
+        """Xavier for every linear weight, as in DETR."""
         xavier_linear(self)
         super().init_weights()
 
@@ -101,8 +101,8 @@ class TransformerEncoder(BaseModule):
 
         Args:
             tokens: (B, S, D), the neck's feature map, flattened row by row.
-            position: (B or 1, S, D), added to queries and keys of every layer.
-            mask: (B, S), True where a token is padding; None where nothing is padded.
+            position: (B or 1, S, D), added to the queries and keys of every layer.
+            mask: (B, S), True where a token is padding; None if nothing is padded.
 
         Returns:
             (B, S, D).

@@ -17,26 +17,26 @@ from mmcondetr.registry import MODELS, TASK_UTILS
 
 @MODELS.register_module()
 class ConditionalDETRHead(BaseModule):
-    """Classes by a linear layer, boxes by a three-layer MLP relative to the reference point.
+    """Predicts classes with a linear layer, and boxes relative to the reference point with a three-layer MLP.
 
-    b = sigmoid(FFN(f) + [s, 0, 0]): the MLP's last layer starts at zero, so that training starts with boxes of half
-    the image's size around the reference points.
+    b = sigmoid(FFN(f) + [s, 0, 0]). The MLP's last layer is initialised to zero, so training starts from boxes of half
+    the image size centred at the reference points.
 
     Args:
-        num_classes: classes without background.
+        num_classes: number of classes without background.
         embed_dims: D.
         loss_cls: config of the classification loss, on one-hot targets.
         loss_bbox: config of the L1 loss of cxcywh boxes in fractions of the unpadded image.
         loss_iou: config of the GIoU loss of xyxy boxes in pixels of the resized image.
         train_cfg: ``assigner``: config of the matcher.
-        test_cfg: ``max_per_img``: detections per image; ``clip_boxes``: cut them at the image's border. The
-            authors do not clip, nor is it the default here.
+        test_cfg: ``max_per_img``: detections per image (100); ``clip_boxes``: clip boxes to the image (False, as in the
+            authors' code).
         init_cfg: mmengine's initialisation.
 
     Paper: §3.1, eq. 1 (boxes); §3.5 (loss).
     """
 
-    num_backgrounds = 0  # outputs that stand for no class: none where every class is a yes or no of its own
+    num_backgrounds = 0  # background outputs: none with independent sigmoids
 
     def __init__(
         self,
@@ -80,8 +80,7 @@ class ConditionalDETRHead(BaseModule):
             references: (L, B, N, 2 or 4), logits of the reference points or anchor boxes.
 
         Returns:
-            - class logits (L, B, N, classes);
-            - boxes (L, B, N, 4), cxcywh in fractions of the unpadded image, float32.
+            Class logits (L, B, N, classes) and boxes (L, B, N, 4), cxcywh in fractions of the unpadded image, float32.
         """
         with full_precision(hidden_states):
             offsets = self.box_embed(hidden_states.to(self.class_embed.weight.dtype)).float()
@@ -94,16 +93,15 @@ class ConditionalDETRHead(BaseModule):
         """Match and compute the losses of all layers at once.
 
         Args:
-            hidden_states: (L, B, N, D).
-            references: as in :meth:`forward`.
+            hidden_states, references: as in :meth:`forward`.
             samples: the images' sizes and ground truth (xyxy boxes in pixels of the resized image).
-            copies: how often every box is there; the losses are means over the copies.
+            copies: how many times each ground truth is repeated; the losses are means over the copies.
 
         Returns:
-            Scalars by mmdet's names: ``loss_cls``, ``loss_bbox``, ``loss_iou``; of earlier layers ``d0.loss_cls`` ...
+            Scalars under mmdet's names: ``loss_cls``, ``loss_bbox``, ``loss_iou``; earlier layers: ``d0.loss_cls`` ...
 
         Raises:
-            NonFiniteLossError: naming image, layer and term.
+            NonFiniteLossError: a loss is not finite; names image, layer and term.
         """
         logits, boxes = self(hidden_states, references)
         num_boxes = boxes.new_tensor([sum(len(sample.gt_instances) for sample in samples) / copies])
@@ -113,7 +111,7 @@ class ConditionalDETRHead(BaseModule):
     def losses(
         self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor, matches: Matches | None = None
     ) -> dict[str, Tensor]:
-        """The losses of :meth:`loss` of what was predicted, by name; arguments as for :meth:`loss_table`."""
+        """The losses that :meth:`loss` returns; arguments as in :meth:`loss_table`."""
         with full_precision(logits):
             table = self.loss_table(logits.float(), boxes, samples, num_boxes, matches)
         check_finite(table, [image_name(samples, image) for image in range(len(samples))])
@@ -122,33 +120,27 @@ class ConditionalDETRHead(BaseModule):
 
     @torch.no_grad()
     def match(self, hidden_states: Tensor, references: Tensor, samples: SampleList) -> Matches:
-        """The matched pairs, for the mask head; arguments as :meth:`loss`."""
+        """The matched pairs, for the mask head; arguments as in :meth:`loss`."""
         logits, boxes = self(hidden_states, references)
         return self.matcher.match(logits, boxes, *ground_truth(boxes, samples)[1:])
 
     def loss_table(
         self, logits: Tensor, boxes: Tensor, samples: SampleList, num_boxes: Tensor, matches: Matches | None = None
     ) -> dict[str, Tensor]:
-        """Every term by name: what each image adds to the loss of each layer, (L, B).
+        """The loss terms by name, each (L, B): what each image adds to the loss of each layer.
 
-        Args:
-            logits: (L, B, N, classes).
-            boxes: (L, B, N, 4), cxcywh in fractions of the unpadded image.
-            samples: as in :meth:`loss`.
-            num_boxes: scalar, what the terms are divided by.
-            matches: the pairs where they are known; None where they are to be found.
+        Shapes: logits (L, B, N, classes) and boxes (L, B, N, 4) as :meth:`forward` returns them; num_boxes scalar.
+        Predictions are matched unless ``matches`` is given.
         """
         sizes, labels, targets = ground_truth(boxes, samples)
-        if matches is None:
-            matches = self.matcher.match(logits, boxes, labels, targets)
-        # Ground truth by (image, target), flattened: the images have different numbers of it.
+        matches = matches or self.matcher.match(logits, boxes, labels, targets)
+        # Images have different numbers of targets: concatenate them and index by (image, target).
         first = torch.tensor([0] + [len(label) for label in labels[:-1]], device=boxes.device).cumsum(0)
         target_index = first[matches.image] + matches.target
         matched, target, size = boxes[matches.predictions], torch.cat(targets)[target_index], sizes[matches.image]
         distance = self.loss_bbox(matched, target, reduction_override='none').sum(-1)
-        giou = self.loss_iou(
-            bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size, reduction_override='none'
-        )
+        corners, target_corners = bbox_cxcywh_to_xyxy(matched) * size, bbox_cxcywh_to_xyxy(target) * size
+        giou = self.loss_iou(corners, target_corners, reduction_override='none')
         return dict(
             loss_cls=self.classification_loss(logits, matches, torch.cat(labels)[target_index], num_boxes),
             loss_bbox=matches.sum(distance, logits.shape) / num_boxes,
@@ -158,22 +150,15 @@ class ConditionalDETRHead(BaseModule):
     def classification_loss(self, logits: Tensor, matches: Matches, classes: Tensor, num_boxes: Tensor) -> Tensor:
         """What each image adds to the classification loss of each layer, divided by the number of boxes.
 
-        Args:
-            logits: (L, B, N, classes).
-            matches: the M matched pairs.
-            classes: (M, ), the class of every pair.
-            num_boxes: scalar, boxes of the batch.
-
-        Returns:
-            (L, B).
+        Shapes: logits (L, B, N, classes), classes (M,) of the M matched pairs, num_boxes scalar -> (L, B).
         """
-        one_hot = torch.zeros_like(logits)  # one-hot spares mmdet's focal loss the compiled op
+        one_hot = torch.zeros_like(logits)  # with one-hot targets mmdet's focal loss needs no compiled op
         one_hot[(*matches.predictions, classes)] = 1
         loss = self.loss_cls(logits.flatten(0, 2), one_hot.flatten(0, 2), reduction_override='none')
         return loss.view_as(logits).sum(dim=(2, 3)) / num_boxes
 
     def class_scores(self, logits: Tensor) -> Tensor:
-        """Scores of the classes: (..., outputs) -> (..., num_classes)."""
+        """Class scores: (..., outputs) -> (..., num_classes)."""
         return logits.sigmoid()
 
     def predict(
@@ -184,35 +169,30 @@ class ConditionalDETRHead(BaseModule):
         rescale: bool = True,
         with_queries: bool = False,
     ) -> list[InstanceData]:
-        """Detections of the last layer: the ``max_per_img`` best pairs of query and class of every image.
+        """Detections of the last layer: the ``max_per_img`` best (query, class) pairs of each image.
 
         Args:
-            hidden_states: (L, B, N, D).
-            references: as in :meth:`forward`.
+            hidden_states, references: as in :meth:`forward`.
             samples: the images' sizes.
-            rescale: give boxes in pixels of the original image, not of the resized one.
-            with_queries: say also which query each detection is of: ``queries`` (K, ).
+            rescale: return boxes in pixels of the original image rather than of the resized one.
+            with_queries: also return the query of each detection, ``queries`` (K,).
 
         Returns:
-            Per image ``bboxes`` (K, 4) xyxy in pixels, ``scores`` (K, ) and ``labels`` (K, ), best first.
+            Per image ``bboxes`` (K, 4) xyxy in pixels, ``scores`` (K,) and ``labels`` (K,), best first.
         """
         logits, boxes = self(hidden_states[-1:], references[-1:])
-        return [
-            self._predict_image(logit, box, sample, rescale, with_queries)
-            for logit, box, sample in zip(logits[0].float(), boxes[0], samples)
-        ]
+        images = zip(logits[0].float(), boxes[0], samples)
+        return [self._predict_image(*image, rescale, with_queries) for image in images]
 
     def _predict_image(self, logits: Tensor, boxes: Tensor, sample, rescale: bool, with_queries: bool) -> InstanceData:
         scores = self.class_scores(logits).flatten()
         scores, indices = scores.topk(min(self.max_per_img, len(scores)))
-        height, width = sample.img_shape
         query = torch.div(indices, self.num_classes, rounding_mode='floor')
-        boxes = bbox_cxcywh_to_xyxy(boxes[query]).clone()
-        if self.clip_boxes:
-            boxes = boxes.clamp(0, 1)
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        boxes = bbox_cxcywh_to_xyxy(boxes[query])
+        size = boxes.new_tensor(sample.img_shape[1::-1] * 2)  # width, height, width, height
+        boxes = (boxes.clamp(0, 1) if self.clip_boxes else boxes) * size
         if rescale:
-            factor = sample.metainfo.get('scale_factor', (1.0, 1.0))  # none: no Resize
+            factor = sample.metainfo.get('scale_factor', (1.0, 1.0))  # absent without a Resize
             boxes = boxes / boxes.new_tensor(factor).repeat(2)
         result = InstanceData(bboxes=boxes, scores=scores, labels=indices % self.num_classes)
         if with_queries:

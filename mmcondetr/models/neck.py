@@ -10,14 +10,14 @@ from mmcondetr.registry import MODELS
 class InputProjection(ChannelMapper):
     """mmdet's ChannelMapper, initialised as the authors' ``input_proj``: PyTorch's default for a convolution.
 
-    Weight and bias are uniform within 1 / sqrt(inputs): 0.022 for 2048 channels, where ChannelMapper's Xavier gives
-    0.051 and a bias of zero. Arguments are mmdet's; the names in a checkpoint, too.
+    Weight and bias are uniform within +-1 / sqrt(input channels), 0.022 for 2048 channels; ChannelMapper's Xavier
+    initialisation gives 0.051 and a bias of zero. Arguments and parameter names are mmdet's.
 
-    Paper: the authors' code (DETR's, Conditional DETR's and DAB-DETR's alike).
+    Paper: the authors' code of DETR, Conditional DETR and DAB-DETR.
     """
 
     def init_weights(self) -> None:
-        """PyTorch's default for every convolution."""
+        """PyTorch's default initialisation for every convolution."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.reset_parameters()

@@ -1,7 +1,7 @@
-"""Sinusoidal embedding of points: the p_s of the paper.
+"""Sinusoidal embedding of points: p_s in the paper.
 
-The embedding of the memory's positions is mmdet's ``SinePositionalEncoding``; this one embeds the reference points in
-the same way, so that the two can be compared by their inner product.
+The memory's positions are embedded by mmdet's ``SinePositionalEncoding``. This module embeds reference points in the
+same way, so that the two can be compared by their inner product.
 """
 
 import math
@@ -15,14 +15,14 @@ def sine_embed(coordinates: Tensor, embed_dims: int, temperature: float = 10000.
 
     Args:
         coordinates: (..., 2) points (x, y), or (..., 4) boxes (cx, cy, w, h), in fractions of the image.
-        embed_dims: D; a coordinate takes D / 2 channels, alternating sine and cosine.
-        temperature: the longest wavelength is ``temperature`` image sizes.
+        embed_dims: D; each coordinate takes D / 2 channels, alternating sine and cosine.
+        temperature: the longest wavelength, in image sizes.
 
     Returns:
         (..., D) for points, y before x; (..., 2 D) for boxes, in the order y, x, w, h.
 
     Raises:
-        ValueError: if embed_dims is no multiple of 4, or there are neither 2 nor 4 coordinates.
+        ValueError: embed_dims is not a multiple of 4, or there are neither 2 nor 4 coordinates.
 
     Paper: §3.3, eq. 5 (p_s = sinusoidal(sigmoid(s))).
     """

@@ -1,8 +1,8 @@
-"""The reference point s of an object query: where it starts to look, and what its box is predicted relative to.
+"""The reference point s of an object query: where attention starts, and the origin of the predicted box.
 
-It is predicted from the object query, as logits: sigmoid(s) is the point in fractions of the image. It stays where it
-is from layer to layer. Its relatives: ablations/reference_points.py has points that are learned, or zero (§4.3), dab.py
-the anchor boxes of DAB-DETR, which move.
+It is predicted from the object query as logits: sigmoid(s) is the point in fractions of the image. All decoder layers
+share it. Alternatives: learned or zero points (§4.3, ablations/reference_points.py), and DAB-DETR's anchor boxes,
+which every layer refines (dab.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mmcondetr.registry import MODELS
 
 
 class Position(NamedTuple):
-    """Where the queries are when a decoder layer begins.
+    """The queries' position at the start of a decoder layer.
 
     Attributes:
-        reference: (B or 1, N, 2 or 4), logits of points (x, y) or boxes (cx, cy, w, h); boxes are predicted from it.
-        p_s: (B or 1, N, D), the embedding that spatial queries are made of.
-        object_query: (B or 1, N, D), o_q: the queries' position in self-attention and in the first cross-attention.
+        reference: (B or 1, N, 2 or 4), logits of points (x, y) or boxes (cx, cy, w, h) that boxes are predicted from.
+        p_s: (B or 1, N, D), the embedding that the spatial query transforms.
+        object_query: (B or 1, N, D), o_q, added in self-attention and in the first cross-attention.
     """
 
     reference: Tensor
@@ -32,7 +32,7 @@ class Position(NamedTuple):
 
 
 class FixedReferencePoint(nn.Module):
-    """What the reference points that do not move have in common; ``forward`` is each one's own.
+    """Base class of reference points that stay fixed across layers; subclasses implement ``forward``.
 
     Args:
         embed_dims: D.
@@ -47,34 +47,34 @@ class FixedReferencePoint(nn.Module):
         return nn.Embedding(num_queries, self.embed_dims)
 
     def use_head(self, head: nn.Module) -> None:
-        """Called once, with the head: points that do not move need nothing of it."""
+        """Called once with the head, which fixed points do not need."""
 
     def start(self, object_query: Tensor, memory: Tensor, content: Tensor | None = None) -> tuple[Tensor, Position]:
         """Before the first layer: o_q (B or 1, N, D), memory (B, S, D) -> f (B, N, D) and the position.
 
-        f is zero unless the queries come with a ``content`` (B, N, D).
+        f is zero unless ``content`` (B, N, D) is given.
         """
         reference = self(object_query)
         f = memory.new_zeros(memory.shape[0], *object_query.shape[1:]) if content is None else content
         return f, Position(reference, self.embed(reference, object_query), object_query)
 
     def embed(self, reference: Tensor, object_query: Tensor) -> Tensor:
-        """p_s = sinusoidal(sigmoid(s)), eq. 5: reference (B or 1, N, 2) -> (B or 1, N, D), in the precision of o_q."""
+        """p_s = sinusoidal(sigmoid(s)), eq. 5: reference (B or 1, N, 2) -> (B or 1, N, D), in the dtype of o_q."""
         return sine_embed(reference.sigmoid(), self.embed_dims).to(object_query.dtype)
 
     def move(self, position: Position, f: Tensor) -> Position:
-        """Before every further layer, with what the last one found, f (B, N, D): the same position."""
+        """The next layer's position, given the last layer's output f (B, N, D): unchanged."""
         return position
 
 
 @MODELS.register_module()
 class ReferencePoint(FixedReferencePoint):
-    """s = FFN(o_q): FC + ReLU + FC on the object query. The default.
+    """s = FFN(o_q), FFN = FC + ReLU + FC: predicted from the object query. The default.
 
     Args:
         embed_dims: D.
 
-    Paper: §3.3, reference points; §4.3 (40.9 AP, the paper's).
+    Paper: §3.3, reference points; §4.3 (40.9 AP in the paper).
     """
 
     def __init__(self, embed_dims: int) -> None:

@@ -1,10 +1,10 @@
-"""The conditional spatial query p_q: where a query looks, conditioned on what it has found so far (§3.3).
+"""The conditional spatial query p_q: where a query attends, conditioned on the decoder embedding f (§3.3).
 
     p_q = T p_s,    p_s = sinusoidal(sigmoid(s)),    T = FFN(f)                            (eq. 4-6)
 
-:class:`ConditionalSpatialQueryHead` is the paper's CSQ, with one FFN shared by all decoder layers. Its relatives are
-the ablations: other sources of p_q (Table 3) are classes with the same ``forward``, other forms of T (Figure 5) are
-the ``*Transform`` classes. All but the default are in ablations/.
+:class:`ConditionalSpatialQueryHead` is the paper's CSQ, with one FFN shared by all decoder layers. The ablations' other
+sources of p_q (Table 3) are classes with the same ``forward``; other forms of T (Figure 5) are the ``*Transform``
+classes. All but the defaults are in ablations/.
 
 =================================  ======  ==============   ====================  ==========  =====================
 spatial query                      paper   p_q              transform             paper       values per query
@@ -16,8 +16,8 @@ ContentSpatialQuery                CSQ-C   f                BlockTransform      
 SelfAttentionSpatialQueryHead      CSQ-I   T(c_q) p_s       FullTransform         full        D * D
 =================================  ======  ==============   ====================  ==========  =====================
 
-In the first decoder layer f is still zero and says nothing: whatever the variant, p_q = p_s there (§3.5; the rule is in
-the decoder's loop).
+In the first decoder layer f is still zero, so p_q = p_s there for every variant (§3.5, implemented in the decoder's
+loop).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class DiagonalTransform(nn.Module):
-    """T = diag(lambda): p_q = lambda * p_s, channel by channel. The default.
+    """T = diag(lambda): p_q = lambda * p_s, elementwise. The default.
 
     Args:
         embed_dims: D.
@@ -54,8 +54,8 @@ class ConditionalSpatialQueryHead(nn.Module):
 
     Args:
         embed_dims: D.
-        num_heads: H; only the block transform looks at it.
-        transform: config of T, diagonal where None.
+        num_heads: H; used by the block transform only.
+        transform: config of T; diagonal if None.
 
     Paper: §3.3, eq. 4-6.
     """
@@ -76,7 +76,7 @@ class ConditionalSpatialQueryHead(nn.Module):
             p_s: (B or 1, N, D), the reference points' embedding.
 
         Returns:
-            (B, N, D), or (1, N, D) where it is p_s itself.
+            (B, N, D), or (1, N, D) if it is p_s itself.
         """
         return self.transform(self.predictor(self.source(f, c_q)), p_s)
 

@@ -114,5 +114,5 @@ def test_conditional_cross_attention_is_eq_3(first):
 
 @pytest.mark.parametrize('heads', [0, 3, 32])
 def test_channels_must_divide_among_the_heads(heads):
-    with pytest.raises(ValueError, match=f'embed_dims={D} and num_heads={heads}'):
+    with pytest.raises(ValueError, match=f'embed_dims={D} must be a multiple of num_heads={heads}'):
         check_heads(D, heads)

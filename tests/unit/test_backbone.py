@@ -105,7 +105,7 @@ def test_dc5_refuses_what_it_cannot_dilate(options, word):
 @pytest.mark.parametrize('kind', [ResNet, ResNetDC5])
 @pytest.mark.parametrize('option', [dict(deep_stem=True), dict(plugins=[dict(cfg={})]), dict(avg_down=True)])
 def test_what_our_blocks_do_not_compute_is_refused(kind, option):
-    with pytest.raises(ValueError, match=f"{kind.__name__}: {next(iter(option))} is for mmdet's own ResNet"):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {next(iter(option))} is supported by mmdet's own ResNet"):
         kind(50, **option)
 
 

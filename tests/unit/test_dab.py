@@ -54,7 +54,7 @@ def test_a_still_box_keeps_its_place_but_far_logits_are_clamped():
     assert torch.allclose(moved.reference[0, 0], boxes[0, 0], rtol=0, atol=1e-6)
     most = math.log(1000)
     assert torch.allclose(position.reference[0, 1], torch.tensor([most, -most, 0.0, 0.0]), rtol=0, atol=1e-6)
-    # Each limit costs 0.001 of a logit, for the authors clamp x and 1 - x apart.
+    # Each clamp costs 0.001 of a logit, because the authors clamp x and 1 - x separately.
     assert torch.allclose(moved.reference[0, 1], torch.tensor([most, -most, 0.0, 0.0]), rtol=0, atol=1.1e-3)
 
 

@@ -139,7 +139,7 @@ def test_a_non_finite_loss_names_image_layer_and_term(attribute, term):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (dict(num_heads=5), 'embed_dims=32 and num_heads=5'),
+        (dict(num_heads=5), 'embed_dims=32 must be a multiple of num_heads=5'),
         (dict(num_heads=0), 'num_heads=0'),
     ],
 )

@@ -20,7 +20,7 @@ def test_cells_stand_as_given():
     'text', ['no markers', f'{END}\n{BEGIN}', f'{BEGIN}{END}{BEGIN}{END}', f'{BEGIN} {END} {END}', BEGIN]
 )
 def test_a_page_without_its_markers_once_and_in_order_is_named(text):
-    with pytest.raises(UserError, match=r"'some/README\.md' needs the line .*begin.* and after it .*end"):
+    with pytest.raises(UserError, match=r"'some/README\.md' must contain the line .*begin.* followed by .*end"):
         replace_section(text, BEGIN, END, 'table', 'some/README.md')
 
 

@@ -31,10 +31,10 @@ def test_classification_is_the_weighted_mean_cross_entropy_of_every_layer():
 
 def test_matching_cost_of_a_class_is_minus_its_probability():
     matcher = softmax_head().matcher
-    logits, wanted = torch.randn(1, 1, N, 6), torch.tensor([[[[2, 0]]]]).expand(1, 1, N, 2)
+    logits, target_labels = torch.randn(1, 1, N, 6), torch.tensor([[[[2, 0]]]]).expand(1, 1, N, 2)
     probabilities = logits.softmax(-1)
     expected = -torch.stack([probabilities[..., 2], probabilities[..., 0]], dim=-1)
-    assert torch.equal(matcher.classification_cost(logits, wanted), expected)
+    assert torch.equal(matcher.classification_cost(logits, target_labels), expected)
     assert matcher.class_cost == 1.0
 
 

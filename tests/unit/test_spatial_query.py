@@ -110,5 +110,5 @@ def test_every_transform_trains_its_predictor(name, inputs):
 
 
 def test_block_needs_channels_that_heads_divide():
-    with pytest.raises(ValueError, match='embed_dims=30 and num_heads=4'):
+    with pytest.raises(ValueError, match='embed_dims=30 must be a multiple of num_heads=4'):
         MODELS.build(dict(type='mmcondetr.BlockTransform', embed_dims=30, num_heads=4))

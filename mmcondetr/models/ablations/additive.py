@@ -1,9 +1,9 @@
-"""DETR's decoder, where positions are added to contents: the paper's starting point (Table 4, footnote 1).
+"""DETR's decoder, which adds positions to contents: the paper's baseline (Table 4, footnote 1).
 
     (c_q + o_q) W_q . (c_k + p_k) W_k    instead of    [c_q; p_q] . [c_k; p_k]  (eq. 3)
 
-In the loop of decoder.py that is p_s = o_q, so that p_q = o_q in every layer, and layers that add. A reference point is
-then only what boxes are predicted relative to: the paper's offset regression (OR).
+In the loop of decoder.py this means p_s = o_q, hence p_q = o_q in every layer, and layers that add. The reference point
+is then only the origin of predicted boxes: the paper's offset regression (OR).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class AdditiveReferencePoint(ReferencePoint):
-    """Points predicted from the object query, which itself says where to look: p_s = o_q.
+    """Points predicted from the object query, with p_s = o_q.
 
     Args:
         embed_dims: D.
@@ -36,7 +36,7 @@ class AdditiveReferencePoint(ReferencePoint):
 
 @MODELS.register_module()
 class AdditiveZeroReferencePoint(ZeroReferencePoint):
-    """DETR's: boxes are predicted relative to the image centre, and p_s = o_q.
+    """As in DETR, boxes are predicted relative to the image centre, and p_s = o_q.
 
     Args:
         embed_dims: D.
@@ -51,7 +51,7 @@ class AdditiveZeroReferencePoint(ZeroReferencePoint):
 
 @MODELS.register_module()
 class AdditiveCrossAttention(EncoderSelfAttention):
-    """DETR's cross-attention: one projection of content plus position for queries, one for keys.
+    """DETR's cross-attention: one projection of content + position for queries, one for keys.
 
     Args:
         embed_dims: D.
@@ -60,13 +60,13 @@ class AdditiveCrossAttention(EncoderSelfAttention):
     """
 
     def forward(self, c_q: Tensor, p_q: Tensor, memory: Memory, object_query: Tensor | None = None) -> Tensor:
-        """Attend from every query to the memory.
+        """Attend from the queries to the memory.
 
         Args:
             c_q: (B, N, D), the self-attention's output.
             p_q: (B or 1, N, D), the object query.
-            memory: what is attended to.
-            object_query: as ``p_q``; given in the first layer, where it is compared.
+            memory: what the queries attend to.
+            object_query: given in the first layer only, where it must be ``p_q``.
 
         Returns:
             (B, N, D).
@@ -85,13 +85,13 @@ class AdditiveCrossAttention(EncoderSelfAttention):
         return self.out_proj(self.attention((q,), (k,), v, memory.mask))
 
     def positions(self, p_q: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """What is added to the content queries, (B or 1, N, D), and to the content keys, (B or 1, S, D)."""
+        """The positions added to content queries, (B or 1, N, D), and to content keys, (B or 1, S, D)."""
         return p_q, memory.position
 
 
 @MODELS.register_module()
 class ContentCrossAttention(AdditiveCrossAttention):
-    """DETR's cross-attention without positions. Arguments as :class:`AdditiveCrossAttention`."""
+    """DETR's cross-attention without positions. Arguments as in :class:`AdditiveCrossAttention`."""
 
     def positions(self, p_q: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Zeros: see :meth:`AdditiveCrossAttention.positions`."""
@@ -102,21 +102,21 @@ class ContentCrossAttention(AdditiveCrossAttention):
 class AdditiveDecoderLayer(ConditionalDecoderLayer):
     """DETR's decoder layer, in the two steps of :class:`~mmcondetr.models.decoder.ConditionalDecoderLayer`.
 
-    Every layer is alike, the first one too.
+    All layers are alike, including the first.
 
     Args:
         embed_dims: D.
         num_heads: H.
         feedforward_channels: width of the feed-forward network.
         dropout: of attention weights, feed-forward and the three residual branches.
-        activation: config of the feed-forward network's activation, ReLU where None.
-        index: place in the decoder.
+        activation: config of the feed-forward network's activation; ReLU if None.
+        index: position in the decoder.
 
     Paper: §4.3, Table 4 (the rows without CSQ).
     """
 
     def build_attention(self, embed_dims: int, num_heads: int, dropout: float) -> tuple[nn.Module, nn.Module]:
-        """The self-attention and the cross-attention: one projection each for queries, keys and values."""
+        """Self-attention and cross-attention with one projection each for queries, keys and values."""
         return (
             EncoderSelfAttention(embed_dims, num_heads, dropout),
             AdditiveCrossAttention(embed_dims, num_heads, dropout),
@@ -125,13 +125,13 @@ class AdditiveDecoderLayer(ConditionalDecoderLayer):
 
 @MODELS.register_module()
 class FirstPositionDecoderLayer(AdditiveDecoderLayer):
-    """DETR's decoder layer whose cross-attention knows positions in the first layer only.
+    """DETR's decoder layer with positions in the cross-attention of the first layer only.
 
-    From the second layer on neither the keys' positions nor the object queries are added in the cross-attention.
-    Self-attention keeps the object queries, for the footnote speaks of keys, which are the memory's. Arguments as
+    From the second layer on, cross-attention adds neither the keys' positions nor the object queries. Self-attention
+    keeps the object queries, because the footnote is about the memory's keys. Arguments as in
     :class:`AdditiveDecoderLayer`.
 
-    Paper: §1, footnote 1 (DETR-R50, 50 epochs: 34.9 -> 34.0 AP, the paper's).
+    Paper: §1, footnote 1 (DETR-R50, 50 epochs: 34.9 -> 34.0 AP in the paper).
     """
 
     def build_attention(self, embed_dims: int, num_heads: int, dropout: float) -> tuple[nn.Module, nn.Module]:

@@ -1,4 +1,4 @@
-"""Other reference points (§4.3): a parameter of every query, or the image centre, which is DETR's."""
+"""Alternative reference points (§4.3): one learned parameter per query, or the image centre as in DETR."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class LearnedReferencePoint(FixedReferencePoint):
-    """s is a parameter of every query, spread evenly over the image at the start.
+    """s is a learned parameter of each query, initialised uniformly over the image.
 
     Args:
         embed_dims: D.
         num_queries: N.
 
-    Paper: §4.3, ablation of the reference point (40.7 AP, the paper's).
+    Paper: §4.3, ablation of the reference point (40.7 AP in the paper).
     """
 
     def __init__(self, embed_dims: int, num_queries: int) -> None:
@@ -28,7 +28,7 @@ class LearnedReferencePoint(FixedReferencePoint):
         """Logits (x, y) of the points: object_query (B or 1, N, D) -> (B or 1, N, 2).
 
         Raises:
-            ValueError: if there are other than ``num_queries`` object queries.
+            ValueError: there are not ``num_queries`` object queries.
         """
         if object_query.shape[1] != len(self.logits):
             raise ValueError(
@@ -40,12 +40,12 @@ class LearnedReferencePoint(FixedReferencePoint):
 
 @MODELS.register_module()
 class ZeroReferencePoint(FixedReferencePoint):
-    """s = (0, 0), the image centre, for every query: DETR's.
+    """s = (0, 0), the image centre, for every query, as in DETR.
 
     Args:
         embed_dims: D.
 
-    Paper: §4.3, ablation of the reference point (36.8 AP, the paper's).
+    Paper: §4.3, ablation of the reference point (36.8 AP in the paper).
     """
 
     def forward(self, object_query: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Other spatial queries (Table 3): what p_q becomes when the position, the condition or the transform is left out."""
+"""Ablated spatial queries (Table 3): p_q without the position, the condition or the transform."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class SelfAttentionSpatialQueryHead(ConditionalSpatialQueryHead):
     Args:
         embed_dims: D.
         num_heads: H.
-        transform: config of T, diagonal where None.
+        transform: config of T; diagonal if None.
 
-    Paper: §4.3, Table 3 (40.2 AP, the paper's).
+    Paper: §4.3, Table 3 (40.2 AP in the paper).
     """
 
     def source(self, f: Tensor, c_q: Tensor) -> Tensor:
@@ -28,13 +28,13 @@ class SelfAttentionSpatialQueryHead(ConditionalSpatialQueryHead):
 
 @MODELS.register_module()
 class TransformSpatialQuery(nn.Module):
-    """CSQ-T: p_q = lambda(f), the diagonal transform's values themselves, without p_s.
+    """CSQ-T: p_q = lambda(f), the predicted diagonal itself, without p_s.
 
     Args:
         embed_dims: D.
         num_heads: H; unused.
 
-    Paper: §4.3, Table 3 (37.6 AP, the paper's).
+    Paper: §4.3, Table 3 (37.6 AP in the paper).
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
@@ -48,13 +48,13 @@ class TransformSpatialQuery(nn.Module):
 
 @MODELS.register_module()
 class PositionSpatialQuery(nn.Module):
-    """CSQ-P: p_q = p_s in every layer: the position without the condition.
+    """CSQ-P: p_q = p_s in every layer: the position without conditioning on f.
 
     Args:
         embed_dims: D.
         num_heads: H; unused.
 
-    Paper: §4.3, Table 3 (37.8 AP, the paper's).
+    Paper: §4.3, Table 3 (37.8 AP in the paper).
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
@@ -73,7 +73,7 @@ class ContentSpatialQuery(nn.Module):
         embed_dims: D.
         num_heads: H; unused.
 
-    Paper: §4.3, Table 3 (37.1 AP, the paper's).
+    Paper: §4.3, Table 3 (37.1 AP in the paper).
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:

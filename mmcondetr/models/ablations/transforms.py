@@ -1,4 +1,4 @@
-"""Other transforms T of the spatial query p_q = T p_s (Figure 5); the paper's is diagonal."""
+"""Alternative transforms T of the spatial query p_q = T p_s (Figure 5); the default is diagonal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class IdentityTransform(nn.Module):
         self.num_values = 0
 
     def forward(self, values: Tensor, p_s: Tensor) -> Tensor:
-        """p_s (B, N, D), as it is; values are unused."""
+        """Return p_s (B, N, D) unchanged; values are unused."""
         return p_s
 
 
@@ -50,7 +50,7 @@ class SingleTransform(nn.Module):
 
 @MODELS.register_module()
 class BlockTransform(nn.Module):
-    """T is block-diagonal, one (D/H, D/H) block a head.
+    """T is block-diagonal, one (D/H, D/H) block per head.
 
     Args:
         embed_dims: D.
@@ -75,7 +75,7 @@ class BlockTransform(nn.Module):
 
 @MODELS.register_module()
 class FullTransform(BlockTransform):
-    """T is a full (D, D) matrix: one block for all channels.
+    """T is a full (D, D) matrix: a single block.
 
     Args:
         embed_dims: D.

@@ -92,14 +92,9 @@ class MaskHead(BaseModule):
         return self._refine(inputs, self.attention(queries, inputs.memory.content, inputs.memory.mask), image)
 
     def of_batch(self, inputs: MaskInputs, queries: Tensor) -> Tensor:
-        """As :meth:`forward`, with as many queries in every image, tensors in and a tensor out, as exporters want it.
+        """Like :meth:`forward` for exporters, with the same number of queries in each image.
 
-        Args:
-            inputs: of B images.
-            queries: (B, K, D).
-
-        Returns:
-            (B, K, height / 4, width / 4).
+        Shapes: queries (B, K, D) -> (B, K, height / 4, width / 4).
         """
         maps = self.attention.weights(queries, inputs.memory.content, inputs.memory.mask)  # (B, K, H, S)
         image = torch.arange(maps.shape[0], device=maps.device)[:, None].expand(maps.shape[:2]).flatten()
