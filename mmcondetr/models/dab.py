@@ -121,9 +121,9 @@ class AnchorBoxes(nn.Module):
 
 @MODELS.register_module()
 class LabelledAnchorBoxes(AnchorBoxes):
-    """Anchor boxes whose content says what is asked for: [embedding of 'unknown'; 0] in DN-DETR's matching queries.
+    """Anchor boxes with a label as content: [embedding of 'unknown'; 0] for DN-DETR's matching queries.
 
-    The denoising queries of training say [embedding of a class; 1] instead (models/training/denoising.py).
+    Denoising queries have [embedding of a class; 1] instead (models/training/denoising.py).
 
     Args:
         embed_dims: D.
@@ -137,11 +137,11 @@ class LabelledAnchorBoxes(AnchorBoxes):
         self.unknown = nn.Embedding(1, embed_dims - 1)
 
     def unlabelled(self) -> Tensor:
-        """What every matching query holds before the first layer: (1, 1, D)."""
+        """f of every matching query before the first layer: (1, 1, D)."""
         return F.pad(self.unknown.weight[None], (0, 1))
 
     def content(self, num_anchors: int, memory: Tensor) -> Tensor:
-        """The same (1, N, D) for all anchors, in the memory's precision."""
+        """The same (1, N, D) for all anchors, in the memory's dtype."""
         return self.unlabelled().to(memory.dtype).expand(-1, num_anchors, -1)
 
 
@@ -164,8 +164,7 @@ class PatternAnchorBoxes(AnchorBoxes):
         super().__init__(embed_dims, fixed_xy)
         if num_patterns < 1:
             raise ValueError(
-                f'PatternAnchorBoxes: num_patterns must be 1 or more, got {num_patterns}; '
-                'without patterns use AnchorBoxes'
+                f'PatternAnchorBoxes: num_patterns must be at least 1, got {num_patterns}; or use AnchorBoxes'
             )
         self.patterns = nn.Embedding(num_patterns, embed_dims)
 
@@ -182,12 +181,7 @@ class PatternAnchorBoxes(AnchorBoxes):
 class ScaledPositionEncoder(TransformerEncoder):
     """An encoder that scales positions by the content: position * MLP(tokens), one MLP for all layers.
 
-    Args:
-        num_layers: number of layers.
-        layer: config of one layer.
-        embed_dims: D.
-        with_cp: recompute the layers' activations in the backward pass to save memory.
-        init_cfg: mmengine's initialisation, applied after Xavier for every linear weight.
+    Arguments as in :class:`TransformerEncoder`, and D (``embed_dims``).
 
     Paper: arXiv 2201.12329; the encoder's ``query_scale`` in the authors' code.
     """

@@ -91,7 +91,7 @@ def test_patterns_multiply_the_queries_pattern_by_pattern():
 
 
 def test_no_patterns_is_an_error_that_names_the_class_for_it():
-    with pytest.raises(ValueError, match='num_patterns must be 1 or more, got 0; without patterns use AnchorBoxes'):
+    with pytest.raises(ValueError, match='num_patterns must be at least 1, got 0; or use AnchorBoxes'):
         anchors(type='mmcondetr.PatternAnchorBoxes', num_patterns=0)
 
 
