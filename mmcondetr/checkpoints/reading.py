@@ -13,16 +13,17 @@ from mmengine.dist import broadcast_object_list, get_rank
 from mmcondetr.checkpoints.download import download
 from mmcondetr.checkpoints.files import load_file
 from mmcondetr.checkpoints.source import examine, with_record
+from mmcondetr.checkpoints.work_dirs import best_checkpoint
 from mmcondetr.errors import UserError
 
 _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
 
 def find_file(path: str | os.PathLike) -> str:
-    """The checkpoint itself: in a Hugging Face folder the weights, else the path.
+    """The checkpoint itself: in a Hugging Face folder the weights, in a run's its best or last, else the path.
 
     Raises:
-        UserError: the folder holds no weights, or weights in several files.
+        UserError: the folder holds no weights, weights in several files, or several best checkpoints.
     """
     path = os.path.expanduser(os.fspath(path))
     if not os.path.isdir(path):
@@ -36,7 +37,13 @@ def find_file(path: str | os.PathLike) -> str:
             f"Checkpoint folder '{path}' holds weights in several files ({parts[0]}): load them with "
             'transformers and save them with save_pretrained(folder, max_shard_size="10GB").'
         )
-    raise UserError(f"Checkpoint folder '{path}' holds neither of {', '.join(_IN_FOLDER)}.")
+    found = best_checkpoint(path)
+    if found is not None:
+        return found
+    raise UserError(
+        f"Checkpoint folder '{path}' holds neither of {', '.join(_IN_FOLDER)}, nor best_*.pth, epoch_*.pth or "
+        'iter_*.pth of a run.'
+    )
 
 
 def check_archive(path: str) -> None:

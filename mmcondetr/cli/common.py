@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmcondetr.engine.check_config import check_config
+from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
 from mmcondetr.errors import Stopped, UserError
 
@@ -39,6 +40,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what started the processes'
     )
+    parser.add_argument('--verbose', action='store_true', help='the whole log on the console, not in its file alone')
     # torch.distributed.launch, which mim calls, gives the first spelling or the second, by its version.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -48,8 +50,11 @@ def use_local_rank(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 
-def build_runner(config: Config) -> Runner:
-    """The runner that ``config`` describes, with the process group started where mmengine cannot start it."""
+def build_runner(config: Config, verbose: bool = False) -> Runner:
+    """The runner that ``config`` describes, with the process group started where mmengine cannot start it.
+
+    Unless ``verbose``, its console is short (:mod:`mmcondetr.engine.console`).
+    """
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     check_config(config)
@@ -58,11 +63,17 @@ def build_runner(config: Config) -> Runner:
     if 'visualizer' in config:  # by a name of its own; else a second run of a process logs into the first one's folder
         config.visualizer.pop('name', None)
     try:
-        return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        if 'runner_type' in config:
+            return RUNNERS.build(config)
+        if verbose:
+            return Runner.from_cfg(config)
+        runner = ConsoleRunner.from_cfg(config)
     except TypeError as error:  # what a class of others does not take, where check_config could not know
         if 'unexpected keyword argument' in str(error) or 'required positional argument' in str(error):
             raise UserError(f"Config '{config.filename}': {error}") from error
         raise
+    runner.register_hook(ConsoleHook(), priority='LOWEST')  # after whatever it tells of
+    return runner
 
 
 def check_work_dir(folder: str) -> None:

@@ -16,7 +16,9 @@ from mmcondetr.visualization import write_explorer
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help="a config's path, or the name of one of ours")
-    parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that mmcondetr test reads')
+    parser.add_argument(
+        'checkpoint', help="a checkpoint that fits it, in any format that mmcondetr test reads, or a run's folder"
+    )
     parser.add_argument('image', help='an image file')
     parser.add_argument('--out', help='the page to write (default: explain_<image name>.html)')
     parser.add_argument('--query', type=int, help='show this object query (default: the best detections)')

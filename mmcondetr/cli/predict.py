@@ -29,7 +29,9 @@ from mmcondetr.inference.sources import Video, find_sources, is_video
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help="a config's path, or the name of one of ours")
-    parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that mmcondetr test reads')
+    parser.add_argument(
+        'checkpoint', help="a checkpoint that fits it, in any format that mmcondetr test reads, or a run's folder"
+    )
     parser.add_argument('sources', nargs='+', metavar='SOURCE', help='an image, a video, a folder or a pattern')
     parser.add_argument('--out', default='predictions', help='the folder to write (default: predictions)')
     parser.add_argument('--score-threshold', type=float, default=0.3, help='leave out what scores less (default: 0.3)')

@@ -9,7 +9,10 @@ from mmcondetr.engine.testing import RUNTIMES, apply_testing_options, dump_predi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='the checkpoint to evaluate; with --runtime, the exported file')
+    parser.add_argument(
+        'checkpoint',
+        help="the checkpoint to evaluate, or a run's folder (its best is); with --runtime, the exported file",
+    )
     parser.add_argument('--out', help='write the predictions to this pickle file (.pkl)')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under <work dir>/<time>/')
@@ -31,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     use_local_rank(args)
     config = load_config(args)
     apply_testing_options(config, args)
-    runner = build_runner(config)
+    runner = build_runner(config, args.verbose)
     if args.out is not None:
         dump_predictions(runner, args.out)
     runner.test()

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     if args.log:
         add_logger(config, args.log)
     check_work_dir(config.work_dir)
-    runner = build_runner(config)
+    runner = build_runner(config, args.verbose)
     with stoppable():
         try:
             runner.train()

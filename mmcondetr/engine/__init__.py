@@ -6,6 +6,7 @@ from mmcondetr.engine.checkpoint_hook import CheckpointHook
 from mmcondetr.engine.coco_metric import CocoMetric
 from mmcondetr.engine.coco_panoptic_metric import CocoPanopticMetric
 from mmcondetr.engine.match_classes_hook import MatchClassesHook
+from mmcondetr.engine.visualization_hook import VisualizationHook
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -14,4 +15,5 @@ __all__ = [
     'CocoMetric',
     'CocoPanopticMetric',
     'MatchClassesHook',
+    'VisualizationHook',
 ]

@@ -15,6 +15,7 @@ from mmcondetr.datasets.annotation_checks import Columns, has_part_inside, some
 from mmcondetr.datasets.annotation_file import AnnotationFile, name_file
 from mmcondetr.datasets.annotations import read_checked
 from mmcondetr.datasets.segmentation import check_segmentations
+from mmcondetr.engine.console import without_chatter
 from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
 
@@ -45,7 +46,8 @@ def to_pycocotools(file: AnnotationFile, source: str, with_segmentation: bool) -
         annotations=[dict(entry, id=number) for number, entry in enumerate(entries, 1)],
         categories=[dict(id=category.id, name=category.name) for category in file.categories],
     )
-    coco.createIndex()
+    with without_chatter():
+        coco.createIndex()
     coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
     return coco
 
@@ -106,4 +108,5 @@ class CocoMetric(MMDetCocoMetric):
                 f'({len(unknown)} of {len(tested)} are missing): it must be the file of the data set.'
             )
         self.img_ids = tested
-        return super().compute_metrics(results)
+        with without_chatter():  # the table is in the log
+            return super().compute_metrics(results)

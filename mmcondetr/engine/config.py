@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmcondetr.checkpoints.work_dirs import checkpoints_in, last_checkpoint
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config_options import apply_options
 from mmcondetr.errors import UserError
@@ -86,8 +87,22 @@ def apply_training_options(config: Config, args: Namespace) -> None:
             start = config.get('load_from') or 'the initial weights'
             print(f'--resume: nothing to resume in {config.work_dir} yet; starting from {start}')
     elif args.resume is not None:
-        config.resume, config.load_from = True, args.resume
+        found = last_checkpoint(args.resume) if os.path.isdir(args.resume) else None
+        config.resume, config.load_from = True, found or args.resume
+    else:
+        _say_what_is_there(config)
     _prepare_start(config)
+
+
+def _say_what_is_there(config: Config) -> None:
+    """A new run in the folder of another replaces its checkpoints one by one; that may not be meant."""
+    names = checkpoints_in(config.work_dir) if config.get('work_dir') else []
+    if names and os.environ.get('RANK', '0') == '0':
+        shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        print(
+            f'warning: {config.work_dir} holds checkpoints of an earlier run ({shown}), which this one will overwrite. '
+            '--resume goes on with that run, --work-dir names another folder.'
+        )
 
 
 def _use_mixed_precision(config: Config, dtype: str | None) -> None:

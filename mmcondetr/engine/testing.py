@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.errors import UserError
 
 #: ``--runtime`` -> the runner's provider.
@@ -27,7 +28,8 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{args.out}': give a file that ends in .pkl or .pickle.")
-    config.load_from = args.checkpoint
+    is_file = args.runtime or '://' in args.checkpoint
+    config.load_from = args.checkpoint if is_file else find_file(args.checkpoint)
     if args.show or args.show_dir:
         if 'visualization' not in config.get('default_hooks', {}):
             raise UserError(f"--show and --show-dir: config '{config.filename}' has no default_hooks.visualization.")

@@ -12,6 +12,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmcondetr.checkpoints.files import check_fits
+from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
 
@@ -21,7 +22,7 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
 
     Args:
         config: a config's path, or the name of one of ours.
-        checkpoint: path or URL.
+        checkpoint: a file, a URL, a Hugging Face folder, or a run's, whose best checkpoint is taken.
         device: such as 'cpu' or 'cuda:0'.
         cfg_options: settings to change in the config.
 
@@ -29,8 +30,10 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
         UserError: a file is missing or cannot be read, or the checkpoint does not fit; the message names keys.
     """
     path = find_config(config)
-    if '://' not in checkpoint and not os.path.isfile(checkpoint):
-        raise UserError(f"Checkpoint '{checkpoint}' does not exist.")
+    if '://' not in checkpoint:
+        checkpoint = find_file(checkpoint)
+        if not os.path.isfile(checkpoint):
+            raise UserError(f"Checkpoint '{checkpoint}' does not exist.")
     settings = Config.fromfile(path)
     if cfg_options:
         settings.merge_from_dict(cfg_options)

@@ -29,6 +29,7 @@ def test_amp_trains_on_a_cpu(run_tool, tmp_path):
         'train',
         config,
         '--amp',
+        '--verbose',
         '--work-dir',
         tmp_path / 'work',
         '--cfg-options',

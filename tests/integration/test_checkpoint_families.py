@@ -52,8 +52,9 @@ def test_tools_test_reads_every_family(tmp_path, run_tool):
     for family in ('mmcondetr', 'authors', 'huggingface'):
         path = write_family(tmp_path, model.state_dict(), family, tuple(SHAPES))
         done = run_tool(
-            'test', config, path, '--out', tmp_path / f'{family}.pkl', '--work-dir', tmp_path / family, cwd=tmp_path
-        )
+            'test', config, path, '--verbose', '--out', tmp_path / f'{family}.pkl', '--work-dir', tmp_path / family,
+            cwd=tmp_path,
+        )  # fmt: skip
         output = done.stdout + done.stderr
         assert done.returncode == 0, output[-3000:]
         assert f'recognised as a checkpoint of {FAMILIES[family].title}' in output

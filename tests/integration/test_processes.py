@@ -51,7 +51,7 @@ def test_sigterm_to_all_of_a_training(config, tmp_path):
     options = ('--cfg-options', 'train_dataloader.num_workers=1')
     process = train(config, tmp_path / 'run', *options)
     for line in process.stdout:
-        if 'Epoch(train)' in line:
+        if '  loss ' in line:
             os.killpg(process.pid, signal.SIGTERM)
             break
     text = process.communicate(timeout=300)[0]
@@ -94,7 +94,7 @@ def test_a_process_that_hangs_is_waited_for_no_longer_than_said(config, tmp_path
     first, second = together(config, tmp_path, 20)
     try:
         for line in first.stdout:
-            if 'Epoch(train)' in line:
+            if '  loss ' in line:
                 os.kill(second.pid, signal.SIGSTOP)
                 break
         text = first.communicate(timeout=200)[0]

@@ -37,7 +37,7 @@ def trained(installed) -> Path:
     work_dir = installed.cwd / 'one'
     output = installed.mim('train', 'mmcondetr', CONFIG, '--gpus', 0, '--work-dir', work_dir, *SHORT)
     assert 'Training finished successfully' in output
-    assert 'Epoch(train) [1][2/2]' in output
+    assert 'epoch 1/1, iteration 2/2' in output
     return work_dir
 
 
@@ -83,7 +83,7 @@ def test_mim_on_two_processes_without_cuda(installed, trained, command):
     )  # fmt: skip
     assert 'finished successfully' in output and 'coco/bbox_mAP' in output
     if command == 'train':
-        assert 'Epoch(train) [1][1/1]' in output  # each has half of the images
+        assert 'epoch 1/1, iteration 1/1' in output  # each has half of the images
         state = torch.load(work_dir / 'epoch_1.pth')['state_dict']
         assert not any(name.startswith('module.') for name in state)
 

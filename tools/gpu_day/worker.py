@@ -103,7 +103,7 @@ def _train(folder: Path, name: str, *flags: str, config: Path | None = None, kil
 
     config = config or write_config(folder)
     work = folder / name
-    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(work), *flags]
+    command = [sys.executable, 'tools/train.py', str(config), '--verbose', '--work-dir', str(work), *flags]
     with open(folder / f'{name}.log', 'a') as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         while kill_at and process.poll() is None and not (work / kill_at).exists():

@@ -1,0 +1,42 @@
+"""Checkpoints in the work directory of a run: its best, its last."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from mmcondetr.errors import UserError
+
+_STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+
+
+def checkpoints_in(folder: str | os.PathLike) -> list[str]:
+    """Names of the checkpoints that training has written into a folder, in the order of their epochs or iterations."""
+    names = [path.name for path in Path(folder).glob('*_*.pth') if _STEP.fullmatch(path.name) and path.is_file()]
+    return sorted(names, key=lambda name: int(_STEP.fullmatch(name)[1]))
+
+
+def last_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The path of the last one: that which ``last_checkpoint`` names, if it is there, else the highest number."""
+    note = Path(folder) / 'last_checkpoint'
+    try:
+        name = os.path.basename(note.read_text(encoding='utf-8').strip())  # the folder may have been moved since
+    except (OSError, ValueError):
+        name = ''
+    names = checkpoints_in(folder)
+    if name and (Path(folder) / name).is_file():
+        return os.path.join(folder, name)
+    return os.path.join(folder, names[-1]) if names else None
+
+
+def best_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The path of the best one, or of the last where a run has kept no best; None where there is neither.
+
+    Raises:
+        UserError: there are several: of several measures, or of several runs.
+    """
+    best = sorted(path.name for path in Path(folder).glob('best_*.pth') if path.is_file())
+    if len(best) > 1:
+        raise UserError(f"'{os.fspath(folder)}' holds several best checkpoints, {', '.join(best)}: name one.")
+    return os.path.join(folder, best[0]) if best else last_checkpoint(folder)

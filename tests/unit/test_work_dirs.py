@@ -1,0 +1,65 @@
+"""A run's folder stands for its best checkpoint, or its last; a new run in it says what it would overwrite."""
+
+from argparse import Namespace
+
+import pytest
+from mmengine.config import Config
+
+from mmcondetr.checkpoints.reading import find_file
+from mmcondetr.checkpoints.work_dirs import checkpoints_in, last_checkpoint
+from mmcondetr.engine.config import apply_training_options
+from mmcondetr.engine.testing import apply_testing_options
+from mmcondetr.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name in ('epoch_2.pth', 'epoch_10.pth', 'notes.txt'):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_the_last_is_the_highest_number_unless_the_run_says_otherwise(run):
+    assert checkpoints_in(run) == ['epoch_2.pth', 'epoch_10.pth']
+    assert find_file(run) == last_checkpoint(run) == str(run / 'epoch_10.pth')
+    (run / 'last_checkpoint').write_text('/where/it/was/trained/epoch_2.pth')  # the folder was moved
+    assert last_checkpoint(run) == str(run / 'epoch_2.pth')
+    (run / 'last_checkpoint').write_text('/where/it/was/trained/epoch_3.pth')
+    assert last_checkpoint(run) == str(run / 'epoch_10.pth')
+
+
+def test_the_best_comes_first_and_several_are_a_question(run):
+    (run / 'best_coco_bbox_mAP_epoch_2.pth').touch()
+    assert find_file(run) == str(run / 'best_coco_bbox_mAP_epoch_2.pth')
+    (run / 'best_loss_epoch_2.pth').touch()
+    with pytest.raises(UserError, match='several best checkpoints, best_coco_bbox_mAP_epoch_2.pth, best_loss_epoch_2'):
+        find_file(run)
+
+
+def test_testing_a_folder_tests_its_best(run):
+    (run / 'best_coco_bbox_mAP_epoch_2.pth').touch()
+    given = dict(out=None, show=False, show_dir=None, tta=False, optimize=None, compile=False, runtime=None)
+    config = Config(dict())
+    apply_testing_options(config, Namespace(checkpoint=str(run), **given))
+    assert config.load_from == str(run / 'best_coco_bbox_mAP_epoch_2.pth')
+
+
+def options(resume=None):
+    return Namespace(amp=False, amp_dtype=None, auto_scale_lr=False, resume=resume)
+
+
+def test_a_new_run_in_the_folder_of_another_says_so(run, capsys):
+    apply_training_options(Config(dict(work_dir=str(run))), options())
+    said = capsys.readouterr().out
+    assert f'{run} holds checkpoints of an earlier run (epoch_2.pth, epoch_10.pth), which this one will over' in said
+    assert '--resume' in said and '--work-dir' in said
+    apply_training_options(Config(dict(work_dir=str(run / 'new'))), options())
+    assert capsys.readouterr().out == ''
+
+
+def test_resuming_a_folder_goes_on_from_its_last(run, capsys):
+    (run / 'best_coco_bbox_mAP_epoch_2.pth').touch()
+    config = Config(dict(work_dir=str(run)))
+    apply_training_options(config, options(resume=str(run)))
+    assert (config.resume, config.load_from) == (True, str(run / 'epoch_10.pth'))
+    assert 'overwrite' not in capsys.readouterr().out
