@@ -147,13 +147,22 @@ def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _neighbour_config(path: str) -> dict[str, Any]:
-    """The ``config.json`` beside a Hugging Face checkpoint; empty where there is none of Conditional DETR."""
+    """The ``config.json`` beside a Hugging Face checkpoint; empty where there is none of Conditional DETR.
+
+    Raises:
+        UserError: its ``id2label`` is not what it must be.
+    """
     file = Path(path).parent / 'config.json'
     try:
         config = json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) and config.get('model_type') == 'conditional_detr' else {}
+    if not isinstance(config, dict) or config.get('model_type') != 'conditional_detr':
+        return {}
+    labels = config.get('id2label')
+    if labels is not None and not (isinstance(labels, dict) and all(isinstance(name, str) for name in labels.values())):
+        raise UserError(f'\'{file}\': id2label must name each class, {{"0": "person", ...}}, and is {labels!r:.80}.')
+    return config
 
 
 def _names(

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from mmcondetr.errors import UserError
 from mmcondetr.registry import TRANSFORMS
-from mmcondetr.runtime.images import is_truncated
+from mmcondetr.runtime.encoded import problem
 
 
 def _orientation(data: bytes) -> int:
@@ -32,6 +32,8 @@ def _orientation(data: bytes) -> int:
 class LoadImage(LoadImageFromFile):
     """mmcv's LoadImageFromFile that names a missing, unreadable or truncated file and the annotations that list it.
 
+    What is refused, and what is not (bytes after an image's end), is one policy: :mod:`mmcondetr.runtime.encoded`.
+
     It also compares the image's size with the annotation's, since boxes of another size would train on silently, and
     warns, once a process, where an annotated image is turned because its EXIF says so: its boxes are not turned.
     """
@@ -42,7 +44,8 @@ class LoadImage(LoadImageFromFile):
         """Adds ``img`` (height, width, 3), ``img_shape``, ``ori_shape`` and ``scale_factor``.
 
         Raises:
-            UserError: The file is missing, truncated or no image, or its size is not what the annotations say.
+            UserError: The file is missing, truncated, too large, too thin or no image, or its size is not what the
+                annotations say.
         """
         path = results['img_path']
         listed_in = f" (listed in '{results['ann_file']}')" if 'ann_file' in results else ''
@@ -53,11 +56,9 @@ class LoadImage(LoadImageFromFile):
                 f"Image file '{path}'{listed_in} cannot be read: {error.strerror or error}. Check "
                 f'data_root and data_prefix in the config.'
             ) from error
-        if is_truncated(data):
-            raise UserError(
-                f"Image file '{path}'{listed_in} is truncated: it ends after {len(data)} bytes, before "
-                f'the image does. Copy it again, or remove it from the annotations.'
-            )
+        wrong = problem(data)
+        if wrong is not None:
+            raise UserError(f"Image file '{path}'{listed_in} {wrong} Mend it, or remove it from the annotations.")
         try:
             image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         except (cv2.error, OSError, ValueError):

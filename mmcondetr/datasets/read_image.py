@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.errors import UserError
+from mmcondetr.runtime.encoded import too_thin
 
 CHANNEL_ORDERS = ('bgr', 'rgb')
 
@@ -51,6 +52,9 @@ def read_image(image: Any, channel_order: str = 'bgr') -> np.ndarray:
             f'An image array must be (height, width), (height, width, 3) or (height, width, 4) of uint8 '
             f'or uint16, got shape {image.shape} of {image.dtype}.'
         )
+    wrong = too_thin((pixels.shape[1], pixels.shape[0]))
+    if wrong is not None:
+        raise UserError(f'An image array {wrong}')
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.shape[2] == 1:

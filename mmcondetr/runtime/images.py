@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mmcondetr.errors import UserError
+from mmcondetr.runtime.encoded import problem
 from mmcondetr.runtime.metadata import Resize
 
 Image = str | os.PathLike | np.ndarray
@@ -59,8 +60,9 @@ def read_image(image: Image) -> np.ndarray:
         data = Path(image).read_bytes()
     except OSError as error:
         raise UserError(f"Image file '{image}' cannot be read: {error.strerror or error}.") from error
-    if is_truncated(data):
-        raise UserError(f"Image file '{image}' is truncated: it ends after {len(data)} bytes, before the image does.")
+    wrong = problem(data)
+    if wrong is not None:
+        raise UserError(f"Image file '{image}' {wrong}")
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -70,15 +72,6 @@ def read_image(image: Image) -> np.ndarray:
             f"Image file '{image}' is not an image that can be decoded ({len(data)} bytes, begins with {data[:8]!r})."
         )
     return decoded
-
-
-def is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV decodes such a file and leaves the rest of the image grey."""
-    if data[:2] == b'\xff\xd8':
-        return b'\xff\xd9' not in data[-4096:]  # some writers pad after the end-of-image marker
-    if data[:8] == b'\x89PNG\r\n\x1a\n':
-        return b'IEND' not in data[-4096:]
-    return False
 
 
 def resize_image(image: np.ndarray, resize: Resize | None) -> np.ndarray:

@@ -287,6 +287,23 @@ def test_hugging_face_names_come_from_config_json(tmp_path, log):
     assert torch.equal(model.state_dict()[HEAD_WEIGHT], source.state_dict()[HEAD_WEIGHT][[2, 1]])
 
 
+@pytest.mark.parametrize('labels', [3, 'cat', ['cat'], {'0': 1}, {'0': None}, {'0': ['cat']}])
+def test_a_config_json_with_other_types_is_named_with_its_field(tmp_path, labels):
+    save_file(tensors_of(model_with(3, seed=1), 'huggingface'), tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='conditional_detr', id2label=labels)))
+    with pytest.raises(UserError, match=r"config.json': id2label must name each class, .* and is"):
+        _load_checkpoint(str(tmp_path), map_location='cpu')
+
+
+@pytest.mark.parametrize(
+    'content', ['', '[]', 'null', '3', '{"model_type": 3}', '{"model_type": ["conditional_detr"]}']
+)
+def test_a_config_json_of_something_else_says_nothing(tmp_path, content):
+    save_file(tensors_of(model_with(3, seed=1), 'huggingface'), tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text(content)
+    assert 'state_dict' in _load_checkpoint(str(tmp_path), map_location='cpu')
+
+
 def test_a_folder_without_weights_and_one_with_parts_say_so(tmp_path):
     with pytest.raises(UserError, match='holds neither of'):
         _load_checkpoint(str(tmp_path))

@@ -1,0 +1,87 @@
+"""What a JPEG or PNG says of itself before it is decoded: how large it is, and whether it has its end.
+
+One policy for all image files: bytes after an image's end are nobody's business, as in every viewer; an image without
+its end is refused; so is one whose header asks for more pixels than :data:`MOST_PIXELS`. Damage inside of a PNG fails
+its checksums, and it is refused. A JPEG has no checksums: what its decoder makes of a damaged one is used.
+"""
+
+from __future__ import annotations
+
+MOST_PIXELS = 178_956_970
+"""Pillow's limit, from which on it takes a file for a decompression bomb; 0.5 GB as bytes."""
+MOST_ASPECT = 500
+"""How many times the shorter side of an image the longer may be: what is thinner vanishes when it is resized."""
+
+_PNG = b'\x89PNG\r\n\x1a\n'
+_NO_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))  # stuffing, and markers that no segment follows
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # SOF0 to SOF15
+
+Size = tuple[int, int]
+
+
+def problem(data: bytes) -> str | None:
+    """What is wrong with an encoded image, as the end of a sentence that begins with its name; None if nothing is.
+
+    Formats other than JPEG and PNG are left to their decoders.
+    """
+    if data[:2] == b'\xff\xd8':
+        size, whole = _walk_jpeg(data)
+    elif data[:8] == _PNG:
+        size, whole = _walk_png(data)
+    else:
+        return None
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        return (
+            f'says that it is {size[0]}x{size[1]} pixels, and more than {MOST_PIXELS} are not decoded: it would take '
+            f'{size[0] * size[1] * 3 / 2**30:.1f} GB. Make it smaller, or cut it into tiles.'
+        )
+    if not whole:
+        return f'is truncated: it ends after {len(data)} bytes, before the image does.'
+    return too_thin(size) if size is not None else None
+
+
+def too_thin(size: Size) -> str | None:
+    """What is wrong with an image of this (width, height), if its sides are too different."""
+    if max(size) <= MOST_ASPECT * max(1, min(size)):
+        return None
+    return f'is {size[0]}x{size[1]} pixels: nothing is left of its shorter side when it is resized.'
+
+
+def _walk_jpeg(data: bytes) -> tuple[Size | None, bool]:
+    """(width, height) and whether the end of the image is there.
+
+    Marker by marker: a thumbnail inside has an end of its own.
+    """
+    size, position = None, 2
+    while True:
+        position = data.find(b'\xff', position)
+        if position < 0 or position + 1 >= len(data):
+            return size, False
+        marker = data[position + 1]
+        if marker == 0xD9:
+            return size, True
+        if marker == 0xFF:  # filling
+            position += 1
+            continue
+        if marker in _NO_LENGTH:
+            position += 2
+            continue
+        if marker in _FRAMES and position + 9 <= len(data):
+            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
+            size = (int.from_bytes(width, 'big'), int.from_bytes(height, 'big'))
+        if marker == 0xDA and data.endswith(b'\xff\xd9'):  # pixels up to the end, as in nearly every file
+            return size, True
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
+
+
+def _walk_png(data: bytes) -> tuple[Size | None, bool]:
+    size, position = None, len(_PNG)
+    while position + 12 <= len(data):
+        length, kind = int.from_bytes(data[position : position + 4], 'big'), data[position + 4 : position + 8]
+        if kind == b'IHDR':
+            fields = data[position + 8 : position + 16]
+            size = (int.from_bytes(fields[:4], 'big'), int.from_bytes(fields[4:], 'big'))
+        position += 12 + length
+        if kind == b'IEND':
+            return size, position <= len(data)
+    return size, False

@@ -1,0 +1,118 @@
+"""Image files: what follows the end, what lacks it, and what says that it is huge."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.datasets.read_image import read_image
+from mmcondetr.errors import UserError
+from mmcondetr.runtime.encoded import problem
+from mmcondetr.runtime.images import read_image as read_without_torch
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+
+
+def encode(kind: str, pixels: np.ndarray = PIXELS, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_thumbnail() -> bytes:
+    """A JPEG that holds a whole JPEG in its APP1 segment, as cameras write them."""
+    inner, outer = encode('JPEG', PIXELS[:8, :8]), encode('JPEG')
+    return outer[:2] + b'\xff\xe1' + struct.pack('>H', len(inner) + 2) + inner + outer[2:]
+
+
+FILES = {
+    'jpeg': encode('JPEG'),
+    'progressive': encode('JPEG', progressive=True),
+    'restarts': encode('JPEG', restart_marker_blocks=1),
+    'thumbnail': with_thumbnail(),
+    'png': encode('PNG'),
+}
+
+
+@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('after', [b'', b'\0' * 5000, b'\xff', b'more', b'\xff\xd8\xff' * 10, FILES['png']])
+def test_bytes_after_the_end_are_nobodys_business(tmp_path, name, after):
+    (tmp_path / 'image').write_bytes(FILES[name] + after)
+    plain = Image.open(io.BytesIO(FILES[name])).convert('RGB')
+    for read in (read_image, read_without_torch):
+        found = read(str(tmp_path / 'image'))
+        assert found.shape == (48, 64, 3) and np.abs(found[..., ::-1].astype(int) - np.asarray(plain)).mean() < 3
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_an_image_without_its_end_is_refused_wherever_it_was_cut(tmp_path, name):
+    content = FILES[name]
+    for end in [*range(100, len(content), 97), len(content) - 1]:
+        assert problem(content[:end]) == f'is truncated: it ends after {end} bytes, before the image does.', end
+    (tmp_path / 'image').write_bytes(content[:-1])
+    for read in (read_image, read_without_torch):
+        with pytest.raises(UserError, match=r"image' is truncated: it ends after \d+ bytes"):
+            read(str(tmp_path / 'image'))
+
+
+def bomb(kind: str) -> bytes:
+    if kind == 'jpeg':
+        content = bytearray(FILES['jpeg'])
+        start = content.index(b'\xff\xc0') + 5
+        content[start : start + 4] = struct.pack('>HH', 30_000, 30_000)
+        return bytes(content)
+    header = b'IHDR' + struct.pack('>IIBBBBB', 30_000, 30_000, 8, 2, 0, 0, 0)
+    rows = b'IDAT' + zlib.compress(b'\0' * 1000)
+    chunks = (struct.pack('>I', len(body) - 4) + body + struct.pack('>I', zlib.crc32(body)) for body in (header, rows))
+    return b'\x89PNG\r\n\x1a\n' + b''.join(chunks) + b'\0\0\0\0IEND\xaeB`\x82'
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png'])
+def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path, kind):
+    (tmp_path / 'bomb').write_bytes(bomb(kind))
+    tracemalloc.start()
+    message = (
+        r"bomb'.* says that it is 30000x30000 pixels, and more than 178956970 are not decoded: it would take 2.5 GB"
+    )
+    with pytest.raises(UserError, match=message):
+        LoadImage().transform(dict(img_path=str(tmp_path / 'bomb')))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(('width', 'height'), [(20_000, 1), (1, 20_000), (1002, 2)])
+def test_an_image_of_which_resizing_leaves_nothing(tmp_path, width, height):
+    (tmp_path / 'thin.png').write_bytes(encode('PNG', np.zeros((height, width, 3), np.uint8)))
+    with pytest.raises(UserError, match=f"thin.png' is {width}x{height} pixels: nothing is left of its shorter side"):
+        read_image(str(tmp_path / 'thin.png'))
+    with pytest.raises(UserError, match=f'is {width}x{height} pixels'):
+        read_image(np.zeros((height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 400), (400, 1), (1000, 2)])
+def test_thin_images_that_can_be_resized(size):
+    assert problem(encode('PNG', np.zeros((size[1], size[0], 3), np.uint8))) is None
+
+
+@pytest.mark.parametrize('position', range(40, 400, 30))
+def test_damage_inside_of_a_png_is_refused(tmp_path, position):
+    content = bytearray(FILES['png'])
+    content[position] ^= 4
+    (tmp_path / 'image.png').write_bytes(content)
+    with pytest.raises(UserError, match='image.png'):
+        read_image(str(tmp_path / 'image.png'))
+
+
+def test_a_file_of_markers_takes_no_time():
+    started = time.perf_counter()
+    assert 'truncated' in problem(b'\xff\xd8' + b'\xff\x00' * 10**5)
+    assert 'truncated' in problem(b'\xff\xd8' + b'\xff' * 10**5)
+    assert time.perf_counter() - started < 5
