@@ -38,7 +38,7 @@ from mmcondetr.models.ablations.spatial_queries import (
 )
 from mmcondetr.models.ablations.transforms import BlockTransform, FullTransform, IdentityTransform, SingleTransform
 from mmcondetr.models.attention import ConditionalCrossAttention, FirstConditionalCrossAttention, SelfAttention
-from mmcondetr.models.backbone import ResNet, ResNetDC5
+from mmcondetr.models.backbone import InputProjection, ResNet, ResNetDC5
 from mmcondetr.models.dab import AnchorBoxes, LabelledAnchorBoxes, PatternAnchorBoxes, ScaledPositionEncoder
 from mmcondetr.models.decoder import ConditionalDecoder, ConditionalDecoderLayer
 from mmcondetr.models.detector import ConditionalDETR
@@ -46,7 +46,6 @@ from mmcondetr.models.encoder import TransformerEncoder, TransformerEncoderLayer
 from mmcondetr.models.head import ConditionalDETRHead
 from mmcondetr.models.masks.mask_head import MaskHead
 from mmcondetr.models.matching import HungarianMatcher
-from mmcondetr.models.neck import InputProjection
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
 from mmcondetr.models.training.denoising import DenoisingQueries

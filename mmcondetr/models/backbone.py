@@ -1,4 +1,4 @@
-"""Backbones: mmdet's ResNet with frozen BatchNorm folded into its convolutions, and its DC5 variant."""
+"""Backbone and neck: mmdet's ResNet with folded frozen BatchNorm, its DC5 variant, and the projection to D channels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.backbones import ResNet as MMDetResNet
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from mmdet.models.necks import ChannelMapper
 from torch import Tensor, nn
 
 from mmcondetr.layers import checkpointing
@@ -141,3 +142,20 @@ class ResNetDC5(ResNet):
         super().__init__(depth, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), **options)
         first = self.layer4[0].conv2
         first.dilation, first.padding = (1, 1), (1, 1)
+
+
+@MODELS.register_module()
+class InputProjection(ChannelMapper):
+    """mmdet's ChannelMapper, initialised as the authors' ``input_proj``: PyTorch's default for a convolution.
+
+    Weight and bias are uniform within +-1 / sqrt(input channels), 0.022 for 2048 channels; ChannelMapper's Xavier
+    initialisation gives 0.051 and a bias of zero. Arguments and parameter names are mmdet's.
+
+    Paper: the authors' code of DETR, Conditional DETR and DAB-DETR.
+    """
+
+    def init_weights(self) -> None:
+        """PyTorch's default initialisation for every convolution."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()

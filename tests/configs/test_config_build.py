@@ -22,7 +22,7 @@ def test_parts_come_from_the_modules_they_should(built):
         module_of(model): 'mmcondetr.models.detector',
         module_of(model.backbone): 'mmcondetr.models.backbone',
         # The small models keep mmdet's, so that their runs compare with earlier ones.
-        module_of(model.neck): 'mmdet.models.necks.channel_mapper' if small else 'mmcondetr.models.neck',
+        module_of(model.neck): 'mmdet.models.necks.channel_mapper' if small else 'mmcondetr.models.backbone',
         module_of(model.encoder): 'mmcondetr.models.encoder',
         module_of(model.decoder): 'mmcondetr.models.decoder',
         module_of(model.decoder.reference_point): 'mmcondetr.models.reference',

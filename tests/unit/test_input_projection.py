@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.models.necks import ChannelMapper
 
-from mmcondetr.models.neck import InputProjection
+from mmcondetr.models.backbone import InputProjection
 
 ARGUMENTS = dict(in_channels=[512], kernel_size=1, out_channels=64, act_cfg=None, norm_cfg=None, num_outs=1)
 
