@@ -1,7 +1,7 @@
-"""Fits the tensors of any family into a model: the load hook of the detector.
+"""The detector's load hook, which fits the tensors of any family into the model.
 
-Everything that loads a checkpoint ends in the model's load hooks: ``load_from``, ``tools/test.py``, ``mim test``,
-DetInferencer, ``torch.nn.Module.load_state_dict``. So the names are changed there and nowhere else.
+Every way of loading a checkpoint ends in the model's load hooks: ``load_from``, ``tools/test.py``, ``mim test``,
+DetInferencer, ``torch.nn.Module.load_state_dict``. Names are therefore converted here and nowhere else.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _COUNTER = 'num_batches_tracked'
 
 
 def accept_any_checkpoint(detector: nn.Module) -> None:
-    """Let the detector load every family of rules.py; called once, in its constructor."""
+    """Let the detector load every family in rules.py; called once, by its constructor."""
     detector._register_load_state_dict_pre_hook(_before_load, with_module=True)
 
 
 def _before_load(
     detector: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict, *_: Any
 ) -> None:
-    """PyTorch's load hook: change ``state_dict`` in place into what the detector wants.
+    """PyTorch's load hook: convert ``state_dict`` in place to the detector's names and shapes.
 
     Raises:
-        UserError: the tensors do not fit; lists the names.
+        UserError: the tensors do not fit; lists their names.
     """
     given = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
     known = local_metadata.get(RECORD, {})
     family = recognise(given)
     own = family is None or family.name == 'mmcondetr'
-    wanted = _wanted(detector)
-    if not known and own and any(name in given for name in wanted):
-        # The rest of a state dict in memory is PyTorch's business.
-        fitted, _ = query_groups.fit_groups(given, wanted, None)
+    model_state = _model_state(detector)
+    if not known and own and any(name in given for name in model_state):
+        # PyTorch checks the rest of an in-memory state dict.
+        fitted, _ = query_groups.fit_groups(given, model_state, None)
     else:
         fitted = fit(detector, given, known)
     for name in given:
@@ -51,93 +51,95 @@ def _before_load(
     state_dict.update({prefix + name: value for name, value in fitted.items()})
 
 
-def _wanted(detector: nn.Module) -> dict[str, Tensor]:
-    """The detector's own tensors by name; reading them must not start the hooks of a wrapper's state_dict."""
+def _model_state(detector: nn.Module) -> dict[str, Tensor]:
+    """The detector's own tensors by name, read without triggering the hooks of a wrapper's state_dict."""
     return dict(detector.state_dict())
 
 
 def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors under the detector's names, with the rows of its classes.
+    """Convert tensors to the detector's names and to its classes.
 
     Args:
-        given: under the names of any family.
-        known: what the file said about itself (:func:`~mmcondetr.checkpoints.source.with_record`), and under
-            ``wanted`` the class names of the run's data set.
+        given: tensors under the names of any family.
+        known: the file's metadata (:func:`~mmcondetr.checkpoints.source.with_record`), and as ``dataset_classes``
+            the class names of the run's data set.
 
     Raises:
-        UserError: names are left over or missing, or shapes differ.
+        UserError: names are unexpected or missing, or shapes differ.
     """
     where = known.get('where', 'the state dict')
-    wanted = _wanted(detector)
+    model_state = _model_state(detector)
     family = recognise(given)
-    if family is None and not set(given) & set(wanted):
+    if family is None and not set(given) & set(model_state):
         raise UserError(
             '\n'.join(
                 [
-                    f'{where}: this is not a checkpoint of Conditional DETR: its names are those of none of '
-                    f'{", ".join(FAMILIES)}.',
+                    f'{where}: this is not a checkpoint of Conditional DETR: its names match none of the known '
+                    f'families ({", ".join(FAMILIES)}).',
                     *list_names('It holds', given),
                 ]
             )
         )
-    own = family is None or family.name == 'mmcondetr' or set(given) <= set(wanted)
+    own = family is None or family.name == 'mmcondetr' or set(given) <= set(model_state)
     tensors, ignored = (dict(given), []) if own else to_ours(given, family, where)
-    ignored += [name for name in tensors if name.endswith(_COUNTER) and name not in wanted]
+    ignored += [name for name in tensors if name.endswith(_COUNTER) and name not in model_state]
     tensors = {name: value for name, value in tensors.items() if name not in ignored}
-    for name in wanted:
+    for name in model_state:
         if name.endswith(_COUNTER):
-            tensors.setdefault(name, wanted[name])
+            tensors.setdefault(name, model_state[name])
     tensors = split_labels(tensors)
-    tensors, grouped = query_groups.fit_groups(tensors, wanted, known.get('groups'))
-    tensors, said, detector.untrained_classes = _fit_classes(tensors, wanted, known, where)
-    said += grouped
-    tensors, detector.untrained_masks = _leave_masks(tensors, wanted, where)
-    _check(tensors, wanted, where, 'mmcondetr' if own else family.title)
+    tensors, grouped = query_groups.fit_groups(tensors, model_state, known.get('groups'))
+    tensors, notes, detector.untrained_classes = _fit_classes(tensors, model_state, known, where)
+    notes += grouped
+    tensors, detector.untrained_masks = _keep_mask_head(tensors, model_state, where)
+    _check(tensors, model_state, where, 'mmcondetr' if own else family.title)
     _check_dilation(detector, known, where)
     title = 'mmcondetr' if own else family.title
     dropped = [f'{len(ignored)} ignored ({ignored[0]}{", ..." if len(ignored) > 1 else ""})'] if ignored else []
     kept = f'{len(given)} tensors' + ('' if own else ' renamed')
-    print_log(f'{where}: recognised as a checkpoint of {title}: {"; ".join([kept, *said, *dropped])}.', 'current')
+    print_log(f'{where}: recognised as a checkpoint of {title}: {"; ".join([kept, *notes, *dropped])}.', 'current')
     return tensors
 
 
 def _fit_classes(
-    tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], known: Mapping[str, Any], where: str
+    tensors: dict[str, Tensor], model_state: Mapping[str, Tensor], known: Mapping[str, Any], where: str
 ) -> tuple[dict[str, Tensor], list[str], str]:
-    """Give the head the model's rows; returns what was done and which rows are left as initialised, in words."""
-    if not all(name in tensors and name in wanted for name in classes.HEAD):
+    """Fit the head to the model's classes; also returns log messages, and a notice of rows left as initialised."""
+    if not all(name in tensors and name in model_state for name in classes.HEAD):
         return tensors, [], ''
-    count, rows_wanted = len(tensors[classes.HEAD[0]]), len(wanted[classes.HEAD[0]])
-    given_names, wanted_names = known.get('names') or classes.default_names(count), known.get('wanted')
+    count, model_rows = len(tensors[classes.HEAD[0]]), len(model_state[classes.HEAD[0]])
+    given_names, model_names = known.get('names') or classes.default_names(count), known.get('dataset_classes')
     if (
         given_names is not None
         and len(given_names) != count
         or any(
-            tensors[name].shape[1:] != wanted[name].shape[1:] or tensors[name].shape[:1] != (count,)
+            tensors[name].shape[1:] != model_state[name].shape[1:] or tensors[name].shape[:1] != (count,)
             for name in classes.HEAD
         )
     ):
-        return tensors, [], ''  # damaged or of another width: the check of shapes says so
-    if wanted_names is not None and len(wanted_names) != rows_wanted:
-        wanted_names = None
-    rows = classes.choose_rows(given_names, count, wanted_names, rows_wanted)
-    tensors = fit_labels(tensors, wanted, rows)
+        return tensors, [], ''  # damaged or of another width: reported by the shape check
+    if model_names is not None and len(model_names) != model_rows:
+        model_names = None
+    rows = classes.choose_rows(given_names, count, model_names, model_rows)
+    tensors = fit_labels(tensors, model_state, rows)
     if rows == list(range(count)):
         return tensors, [], ''
-    start, notice = dict(wanted), ''
-    if wanted_names is None and rows_wanted == 91 and classes.is_coco(given_names):
-        start.update(classes.unused_rows(tensors, rows_wanted))
+    start, notice = dict(model_state), ''
+    if model_names is None and model_rows == 91 and classes.is_coco(given_names):
+        start.update(classes.unused_rows(tensors, model_rows))
     else:
-        notice = _tell_new_rows(rows, wanted_names, where)
-    said = f'{count} -> {rows_wanted} classes by ' + (
-        'COCO category id' if classes.is_coco(given_names) and rows_wanted in (80, 91) else 'name'
+        notice = _report_new_rows(rows, model_names, where)
+    notes = f'{count} -> {model_rows} classes by ' + (
+        'COCO category id' if classes.is_coco(given_names) and model_rows in (80, 91) else 'name'
     )
-    return classes.take_rows(tensors, rows, start), [said] if any(row is not None for row in rows) else [], notice
+    return classes.take_rows(tensors, rows, start), [notes] if any(row is not None for row in rows) else [], notice
 
 
-def _leave_masks(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], str]:
-    """A detection checkpoint starts a model with masks: its mask head is left as initialised, and that is said."""
-    masks = {name: value for name, value in wanted.items() if name.startswith('mask_head.')}
+def _keep_mask_head(
+    tensors: dict[str, Tensor], model_state: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], str]:
+    """Let a detection checkpoint initialise a model with masks; also returns a notice of its untrained mask head."""
+    masks = {name: value for name, value in model_state.items() if name.startswith('mask_head.')}
     if not masks or any(name in masks for name in tensors):
         return tensors, ''
     notice = f'{where}: the checkpoint has no mask head, which is left as initialised: train it before testing.'
@@ -145,8 +147,8 @@ def _leave_masks(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], where
     return {**tensors, **masks}, notice
 
 
-def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: str) -> str:
-    """Log and return one line about the rows that the checkpoint does not fill; nothing where it fills all."""
+def _report_new_rows(rows: list[int | None], names: classes.Names | None, where: str) -> str:
+    """Log and return a notice of the rows that the checkpoint does not fill; empty if it fills all."""
     new = [index for index, row in enumerate(rows) if row is None]
     if not new:
         return ''
@@ -160,13 +162,13 @@ def _tell_new_rows(rows: list[int | None], names: classes.Names | None, where: s
     return notice
 
 
-def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str, title: str) -> None:
-    left_over = [name for name in tensors if name not in wanted]
-    missing = [name for name in wanted if name not in tensors]
+def _check(tensors: Mapping[str, Tensor], model_state: Mapping[str, Tensor], where: str, title: str) -> None:
+    left_over = [name for name in tensors if name not in model_state]
+    missing = [name for name in model_state if name not in tensors]
     shapes = [
-        f'{name}: {tuple(tensors[name].shape)} in the file, {tuple(wanted[name].shape)} in the model'
-        for name in wanted
-        if name in tensors and tensors[name].shape != wanted[name].shape
+        f'{name}: {tuple(tensors[name].shape)} in the file, {tuple(model_state[name].shape)} in the model'
+        for name in model_state
+        if name in tensors and tensors[name].shape != model_state[name].shape
     ]
     if not left_over and not missing and not shapes:
         return
@@ -174,12 +176,12 @@ def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: s
     queries = 'query_embedding.weight'
     if any(line.startswith(queries) for line in shapes) and tensors[queries].dim() == 2:
         count, width = tensors[queries].shape
-        hint = [f'The file is of a model with num_queries={count} and embed_dims={width}.']
+        hint = [f'The file is from a model with num_queries={count} and embed_dims={width}.']
     raise UserError(
         '\n'.join(
             [
                 f'{where}: recognised as a checkpoint of {title}, but it does not fit this model. Use the config '
-                'that it was trained with, or correct load_from.',
+                'it was trained with, or correct load_from.',
                 *hint,
                 *list_names('Left over', left_over),
                 *list_names('Missing', missing),
@@ -190,7 +192,7 @@ def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: s
 
 
 def _check_dilation(detector: nn.Module, known: Mapping[str, Any], where: str) -> None:
-    """Weights do not show how they were dilated: warn where the backbone cannot be the one they were trained in."""
+    """Weights do not reveal their dilation: warn if the backbone cannot be the one they were trained with."""
     stage = getattr(getattr(detector, 'backbone', None), 'layer4', None)
     first = getattr(stage[0], 'conv2', None) if isinstance(stage, nn.Sequential) and len(stage) > 1 else None
     if first is None:
@@ -207,8 +209,8 @@ def _check_dilation(detector: nn.Module, known: Mapping[str, Any], where: str) -
     elif known.get('dc5') is not None and known['dc5'] != dilated:
         file, model, backbone = ('DC5', 'not DC5', 'ResNetDC5') if known['dc5'] else ('not DC5', 'DC5', 'ResNet')
         print_log(
-            f'{where}: the checkpoint is of a model that is {file}, this model is {model}; the names fit, the '
-            f'results will not. Use a config with that backbone ({backbone}).',
+            f'{where}: the checkpoint is from a model that is {file}, this model is {model}; the names match, but the '
+            f'results will be wrong. Use a config with that backbone ({backbone}).',
             'current',
             logging.WARNING,
         )

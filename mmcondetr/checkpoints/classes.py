@@ -22,9 +22,9 @@ COCO_80: tuple[str, ...] = (
     'hair drier', 'toothbrush',
 )
 # fmt: on
-"""COCO's classes in the order of their category ids: the rows of our heads and of mmdet's."""
+"""COCO's classes in the order of their category ids, which are the rows of our heads and mmdet's."""
 
-# The authors' heads and Hugging Face's have 91 rows, one per category id; COCO's annotations never use these ids.
+# The heads of the authors and Hugging Face have 91 rows, one per category id; COCO's annotations do not use these ids.
 UNUSED_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_IDS = tuple(number for number in range(91) if number not in UNUSED_IDS)
 
@@ -35,16 +35,16 @@ COCO_91: tuple[str | None, ...] = tuple(
 )
 
 UNUSED_WEIGHT, UNUSED_BIAS = 0.0, -20.0
-"""What the 11 unused rows come back as when a head of 80 classes is written with 91 rows: a probability of 2e-9."""
+"""Values of the 11 unused rows when a head of 80 classes is written with 91 rows: a probability of 2e-9."""
 
 
 def default_names(count: int) -> Names | None:
-    """Names of a head that comes with none: COCO's where it has 80 or 91 rows."""
+    """Default class names of a head without any: COCO's if it has 80 or 91 rows."""
     return {80: COCO_80, 91: COCO_91}.get(count)
 
 
 def used(names: Names) -> tuple[str, ...]:
-    """Without the rows that stand for no class."""
+    """The names without rows that represent no class."""
     return tuple(name for name in names if name is not None)
 
 
@@ -52,27 +52,27 @@ def is_coco(names: Names | None) -> bool:
     return names is not None and used(names) == COCO_80
 
 
-def choose_rows(given: Names | None, given_count: int, wanted: Names | None, wanted_count: int) -> list[int | None]:
-    """For each row of a head the row of another head to take, or None.
+def choose_rows(given: Names | None, given_count: int, target: Names | None, target_count: int) -> list[int | None]:
+    """For each row of the target head, the matching row of the given head, or None.
 
     Args:
-        given: names of the rows that there are; None if unknown.
-        given_count: how many there are.
-        wanted: names of the rows to be filled; None if unknown.
-        wanted_count: how many there are.
+        given: class names of the given head; None if unknown.
+        given_count: its number of rows.
+        target: class names of the target head; None if unknown.
+        target_count: its number of rows.
     """
-    if wanted is None and is_coco(given):
-        wanted = default_names(wanted_count)
-    if given is not None and wanted is not None and tuple(given) != tuple(wanted):
+    if target is None and is_coco(given):
+        target = default_names(target_count)
+    if given is not None and target is not None and tuple(given) != tuple(target):
         number = {name: index for index, name in reversed(list(enumerate(given))) if name is not None}
-        return [number.get(name) for name in wanted]
-    return list(range(given_count)) if given_count == wanted_count else [None] * wanted_count
+        return [number.get(name) for name in target]
+    return list(range(given_count)) if given_count == target_count else [None] * target_count
 
 
 def take_rows(
     tensors: Mapping[str, Tensor], rows: Sequence[int | None], start: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The head's tensors with the chosen rows; rows that are None keep what ``start`` has there."""
+    """The tensors with the chosen rows in the head; rows that are None are taken from ``start``."""
     result = dict(tensors)
     to = torch.tensor([index for index, row in enumerate(rows) if row is not None], dtype=torch.long)
     source = torch.tensor([row for row in rows if row is not None], dtype=torch.long)
@@ -84,7 +84,7 @@ def take_rows(
 
 
 def unused_rows(tensors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """A head of ``count`` rows, all of them those of an unused id."""
+    """A head of ``count`` rows, all with the values of an unused id."""
     weight, bias = (tensors[name] for name in HEAD)
     return {
         HEAD[0]: weight.new_full((count, *weight.shape[1:]), UNUSED_WEIGHT),

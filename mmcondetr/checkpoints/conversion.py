@@ -1,4 +1,4 @@
-"""Writing a checkpoint in another family's format: tensors, and a record of where they come from."""
+"""Converting a checkpoint to another family's format: the tensors, and a record of their origin."""
 
 from __future__ import annotations
 
@@ -37,26 +37,25 @@ def convert(
     force: bool = False,
     half: bool = False,
 ) -> str:
-    """Convert a checkpoint file (or Hugging Face folder) of any family; returns what was done, in one line.
+    """Convert a checkpoint file (or Hugging Face folder) of any family; returns a one-line summary.
 
     Args:
-        source: of any family of rules.py.
+        source: a checkpoint of any family in rules.py.
         target: a ``.pth`` or ``.safetensors`` file; for ``huggingface`` a folder.
         to: one of ``TARGETS``.
-        dc5: whether it is a DC5 model; None: what the source says. Weights do not show it.
-        force: replace ``target`` if it is there.
+        dc5: whether it is a DC5 model, which weights do not reveal; taken from the source if None.
+        force: replace an existing ``target``.
         half: store floating-point tensors in float16, at half the size; they lose precision.
 
     Raises:
-        UserError: the source cannot be read or is of no known family, ``target`` is there or has another ending.
+        UserError: the source cannot be read or is of no known family; ``target`` exists or has a wrong suffix.
     """
     path, target = find_file(source), Path(target)
     _check_target(target, to, force)
     found = examine(read(path, 'cpu'), path)
     if found is None or found.family is None:
         raise UserError(
-            f"'{path}' is not a checkpoint of Conditional DETR, or of a family that is not known "
-            f'({", ".join(FAMILIES)}).'
+            f"'{path}' is not a checkpoint of Conditional DETR, or of an unknown family ({', '.join(FAMILIES)})."
         )
     tensors, _ = to_ours(found.tensors, found.family, path)
     tensors = query_groups.without_groups(split_labels(tensors), found.groups)
@@ -81,12 +80,12 @@ def convert(
 
 
 def _layout(to: str, tensors: Mapping[str, Tensor], dc5: bool | None, path: str) -> Family:
-    """The family that is written."""
+    """The family to write."""
     if to == 'huggingface':
         if dc5 is None:
             raise UserError(
-                f"'{path}' does not say whether it is a DC5 model, and Hugging Face's config.json must: "
-                'give --dc5 or --no-dc5.'
+                f"'{path}' does not state whether it is a DC5 model, which Hugging Face's config.json must: "
+                'pass --dc5 or --no-dc5.'
             )
         return FAMILIES['huggingface' if dc5 else 'huggingface-resnet']
     return FAMILIES[f'dab-{to}' if is_dab(tensors) and to != 'mmcondetr' else to]
@@ -96,11 +95,11 @@ def _check_target(target: Path, to: str, force: bool) -> None:
     if to not in TARGETS:
         raise UserError(f"--to is '{to}', and must be one of {', '.join(TARGETS)}.")
     if to == 'huggingface' and target.suffix in _FILES:
-        raise UserError(f"'{target}': Hugging Face's format is a folder; give a name without {target.suffix}.")
+        raise UserError(f"'{target}': Hugging Face's format is a folder; use a name without {target.suffix}.")
     if to != 'huggingface' and target.suffix not in _FILES:
         raise UserError(f"'{target}' must end in {' or '.join(_FILES)}.")
     if os.path.lexists(target) and not force:
-        raise UserError(f"'{target}' is there already; --force replaces it.")
+        raise UserError(f"'{target}' already exists; --force replaces it.")
     if force and target.is_dir() and not (to == 'huggingface' and (target / 'config.json').is_file()):
         raise UserError(f"'{target}' is a folder without a config.json: --force does not replace it.")
     if not target.absolute().parent.is_dir():
@@ -110,7 +109,7 @@ def _check_target(target: Path, to: str, force: bool) -> None:
 def _with_rows(
     tensors: dict[str, Tensor], names: classes.Names | None, count: int
 ) -> tuple[dict[str, Tensor], classes.Names | None]:
-    """A head of COCO's classes with 80 rows or one per category id; any other stays as it is."""
+    """Give a head of COCO's classes 80 rows, or one per category id; leave any other unchanged."""
     have = len(tensors[classes.HEAD[0]])
     if not classes.is_coco(names) or have == count:
         return tensors, names

@@ -1,4 +1,4 @@
-"""What DAB-DETR's checkpoints name otherwise than Conditional DETR's of the same code base: tables, as in rules.py."""
+"""Tables, as in rules.py, of names that differ between DAB-DETR and Conditional DETR of the same code base."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Rule = tuple[str | tuple[str, ...], str]
 _PREDICTORS = (('ref_point_head', 'query_predictor'), ('ref_anchor_head', 'size_predictor'))
 
 
-def _instead(conditional: Iterable[Rule], rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Conditional DETR's rules without those for a name that DAB-DETR uses otherwise or does not have."""
-    gone = ('ref_point_head.', 'query_embed.')
-    kept = (rule for rule in conditional if not any(part in name for name in _names(rule) for part in gone))
+def _replace_rules(conditional: Iterable[Rule], rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """``rules``, added to Conditional DETR's rules except those for names that DAB-DETR lacks or uses differently."""
+    removed = ('ref_point_head.', 'query_embed.')
+    kept = (rule for rule in conditional if not any(part in name for name in _names(rule) for part in removed))
     return (*kept, *rules)
 
 
@@ -21,7 +21,7 @@ def _names(rule: Rule) -> tuple[str, ...]:
 
 
 def authors(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
-    """DAB-DETR's authors', from those of Conditional DETR's authors, whose code theirs was made from."""
+    """Rules of DAB-DETR's authors, derived from those of Conditional DETR's authors, on whose code theirs is based."""
     rules: list[Rule] = [
         ('refpoint_embed.weight', 'query_embedding.weight'),
         ('transformer.patterns.weight', 'decoder.reference_point.patterns.weight'),
@@ -36,11 +36,11 @@ def authors(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
         (f'transformer.{part}.layers.{{i}}.activation.weight', f'{part}.layers.{{i}}.ffn.activation.weight')
         for part in ('encoder', 'decoder')
     ]
-    return _instead(conditional, rules)
+    return _replace_rules(conditional, rules)
 
 
 def mmdet(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
-    """mmdet's DAB-DETR, from its Conditional DETR."""
+    """Rules of mmdet's DAB-DETR, derived from those of its Conditional DETR."""
     rules: list[Rule] = [
         ('patterns.weight', 'decoder.reference_point.patterns.weight'),
         ('encoder.query_scale.layers.{i}.{p}', 'encoder.position_scale.layers.{i}.{p}'),
@@ -55,4 +55,4 @@ def mmdet(conditional: Iterable[Rule]) -> tuple[Rule, ...]:
         for part in ('encoder', 'decoder')
     ]
     box_mlp = ('bbox_head.reg_ffn', 'bbox_head.fc_reg')
-    return _instead((rule for rule in conditional if not _names(rule)[0].startswith(box_mlp)), rules)
+    return _replace_rules((rule for rule in conditional if not _names(rule)[0].startswith(box_mlp)), rules)

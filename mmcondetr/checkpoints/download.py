@@ -1,4 +1,4 @@
-"""Checkpoints by URL: resumed after an interruption, verified, and never half a file under the final name."""
+"""Downloading checkpoints: resumable, verified, and moved to the final name only when complete."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from mmcondetr.writing import file_sha256
 
 _CHUNK = 1 << 20
 _TRIES = 4
-_LARGE = 8 << 20  # files from this size on get a progress bar
-_LARGEST = 8 << 30  # bytes; no checkpoint of a detector is as large
-_TIMEOUT = 30  # seconds without a byte, and for the head of an answer
-_WINDOW, _SLOWEST = 30, 1 << 10  # seconds, bytes a second: less than that over so long is a broken connection
-_WAIT = 2 * 3600  # seconds that a process waits for another one to fetch the same file
+_LARGE = 8 << 20  # files of at least this size get a progress bar
+_LARGEST = 8 << 30  # bytes; no detector checkpoint is this large
+_TIMEOUT = 30  # seconds without a byte, and for the complete response header
+_WINDOW, _SLOWEST = 30, 1 << 10  # seconds, bytes/s: a connection slower than this for so long is broken
+_WAIT = 2 * 3600  # seconds to wait for another process that is fetching the same file
 
 
-class _Impatient:
-    """A connection whose server must send the head of its answer in time; each byte of it restarts the timeout."""
+class _HeaderTimeout:
+    """Limits the total time for the response header; a socket timeout restarts at every byte."""
 
-    hung_up = False
+    timed_out = False
 
     def getresponse(self) -> http.client.HTTPResponse:
-        timer = threading.Timer(_TIMEOUT, self._hang_up)
+        timer = threading.Timer(_TIMEOUT, self._abort)
         timer.daemon = True
         timer.start()
         try:
             response = super().getresponse()
         finally:
             timer.cancel()
-        if self.hung_up:  # half a head is read as a whole one
+        if self.timed_out:  # http.client accepts a partial header
             raise TimeoutError(f'no answer within {_TIMEOUT} s')
         return response
 
-    def _hang_up(self) -> None:
-        self.hung_up = True
+    def _abort(self) -> None:
+        self.timed_out = True
         if self.sock is not None:
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
-class _HTTPConnection(_Impatient, http.client.HTTPConnection):
+class _HTTPConnection(_HeaderTimeout, http.client.HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_Impatient, http.client.HTTPSConnection):
+class _HTTPSConnection(_HeaderTimeout, http.client.HTTPSConnection):
     pass
 
 
@@ -77,15 +77,15 @@ class _HTTPSHandler(urllib.request.HTTPSHandler):
 
 
 def hash_prefix(name: str) -> str | None:
-    """The start of the file's SHA-256 that its name states, as in ``resnet50-0676ba61.pth``; None without one."""
+    """The start of the SHA-256 in a file name such as ``resnet50-0676ba61.pth``; None if there is none."""
     found = re.search(r'-([0-9a-f]{8,64})\.[A-Za-z]+$', name)
     return found.group(1) if found else None
 
 
 def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
-    """Where the file of a URL is kept: PyTorch's folder of checkpoints unless another is given.
+    """Where the file of a URL is stored: in PyTorch's checkpoint folder unless another is given.
 
-    A name that states its hash is the same file everywhere; any other (``model.safetensors``) gets a folder per URL.
+    A name with a hash identifies the file; any other (``model.safetensors``) gets a folder per URL.
     """
     folder = Path(folder or os.path.join(torch.hub.get_dir(), 'checkpoints'))
     name = os.path.basename(unquote(urlsplit(url).path)) or 'checkpoint'
@@ -93,18 +93,18 @@ def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
 
 
 def download(url: str, folder: str | os.PathLike | None = None, check: Callable[[str], Any] = lambda path: None) -> str:
-    """Fetch a URL unless it is there already; returns the path of the whole, verified file.
+    """Download a URL unless present; returns the path of the complete, verified file.
 
-    What was received so far lies beside it under the name ``part-<name>``, from which the next call goes on. One
-    process at a time fetches a file; the others wait and find it.
+    A partial download is stored next to it as ``part-<name>`` and resumed by the next call. One process at a time
+    downloads a file while the others wait.
 
     Args:
-        folder: where files are kept, PyTorch's folder of checkpoints unless given.
-        check: opens the file before it gets its name; raises UserError where it is no checkpoint.
+        folder: where to store files; PyTorch's checkpoint folder if None.
+        check: opens the file before it is moved to its final name; raises UserError if it is not a checkpoint.
 
     Raises:
-        UserError: the server does not answer in time or has no such file, the connection breaks again and again, the
-            disk is full, or what came is too large, no checkpoint, or not what its name's SHA-256 says.
+        UserError: the server does not answer in time or does not have the file, the connection fails repeatedly, the
+            disk is full, or the content is too large, not a checkpoint, or does not match the hash in its name.
     """
     path = final_path(url, folder)
     if path.is_file() and _is_intact(path):
@@ -117,12 +117,12 @@ def download(url: str, folder: str | os.PathLike | None = None, check: Callable[
     except Timeout as error:
         raise UserError(f'{url}: another process has been fetching it for {_WAIT // 60} minutes ({path}).') from error
     except OSError as error:
-        raise UserError(f'{url}: it cannot be written to {path.parent}: {error.strerror or error}.') from error
+        raise UserError(f'{url}: cannot be written to {path.parent}: {error.strerror or error}.') from error
     return str(path)
 
 
 def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
-    part = path.with_name(f'part-{path.name}')  # the ending says how it is read
+    part = path.with_name(f'part-{path.name}')  # keeps the suffix, which selects the reader
     for attempt in range(_TRIES):
         try:
             _receive(url, part)
@@ -136,7 +136,7 @@ def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
                 size = part.stat().st_size if part.exists() else 0
                 raise UserError(
                     f'{url}: the connection failed {_TRIES} times, last with "{error}"; {size} bytes are '
-                    f'kept in {part}, and the next try goes on from there.'
+                    f'kept in {part}, from which the next attempt resumes.'
                 ) from error
     _verify(url, part, path, check)
     os.replace(part, path)
@@ -144,16 +144,16 @@ def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
 
 
 def _tag_file(part: Path) -> Path:
-    """Beside a part: the server's ETag of the file that it is a part of."""
+    """File with the server's ETag of the file that ``part`` belongs to."""
     return part.with_name(part.name + '.etag')
 
 
 def _receive(url: str, part: Path) -> None:
-    """Append to the part what is missing.
+    """Append the missing bytes to the part.
 
     Raises:
-        OSError: fewer bytes came than the server announced, or too slowly.
-        UserError: more comes than the disk has room for, or than a checkpoint can have.
+        OSError: the response was incomplete or too slow.
+        UserError: the file is larger than the free disk space or than any checkpoint.
     """
     have = part.stat().st_size if part.exists() else 0
     tag = _tag_file(part).read_text() if have and _tag_file(part).exists() else None
@@ -161,12 +161,12 @@ def _receive(url: str, part: Path) -> None:
     if have:
         headers['Range'] = f'bytes={have}-'
         if tag:
-            headers['If-Range'] = tag  # the whole file comes if it is another one by now
+            headers['If-Range'] = tag  # the server sends the whole file if it has changed
     try:
         opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
         response = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing lies beyond what is here: it is whole, or of another file
+        if error.code == 416 and have:  # the part is either complete or of another file
             total = (error.headers.get('Content-Range') or '').rpartition('/')[2]
             if total == str(have):
                 return
@@ -178,10 +178,10 @@ def _receive(url: str, part: Path) -> None:
         start = have if resumed else 0
         total = start + response.length if response.length is not None else None
         room = shutil.disk_usage(part.parent).free + have
-        most = min(_LARGEST, room if total else room // 2)  # of a body that has no end half the disk is enough
-        if (total or 0) > most:
+        limit = min(_LARGEST, room if total else room // 2)  # without a length, use at most half of the disk
+        if (total or 0) > limit:
             _drop(part)
-            raise UserError(f'{url}: the server announces {total} bytes, and {most} are the most that can be taken.')
+            raise UserError(f'{url}: the server announces {total} bytes, but at most {limit} can be stored.')
         etag = response.headers.get('ETag')
         if etag and not etag.startswith('W/'):
             _tag_file(part).write_text(etag)
@@ -191,17 +191,15 @@ def _receive(url: str, part: Path) -> None:
                 file.write(chunk)
                 advance(len(chunk))
                 received += len(chunk)
-                if received > most:
+                if received > limit:
                     _drop(part)
-                    raise UserError(
-                        f'{url}: more than {most} bytes came, and there was no end to it. Nothing was kept.'
-                    )
+                    raise UserError(f'{url}: received more than the limit of {limit} bytes. Nothing was kept.')
                 if (elapsed := time.monotonic() - since) > _WINDOW:
                     if received - before < elapsed * _SLOWEST:
-                        raise OSError(f'less than {_SLOWEST} bytes a second over {elapsed:.0f} s')
+                        raise OSError(f'less than {_SLOWEST} bytes/s for {elapsed:.0f} s')
                     since, before = time.monotonic(), received
     if total is not None and received < total:
-        raise OSError(f'it ended after {received} of {total} bytes')
+        raise OSError(f'the response ended after {received} of {total} bytes')
 
 
 class _Bar:
@@ -241,21 +239,21 @@ def _drop(part: Path) -> None:
 
 
 def _verify(url: str, part: Path, path: Path, check: Callable[[str], Any]) -> None:
-    """Raise, and remove the part, if it cannot be the file."""
+    """Remove the part and raise if it is not the expected file."""
     with open(part, 'rb') as file:
         start = file.read(64)
     prefix, actual = hash_prefix(path.name), None
     if start.lstrip(b'\xef\xbb\xbf \t\r\n')[:1] == b'<':
-        reason = 'what came is an HTML or XML page and not a checkpoint'
+        reason = 'the response is an HTML or XML page, not a checkpoint'
     elif not start:
-        reason = 'what came is empty'
+        reason = 'the response is empty'
     elif prefix is not None and not (actual := file_sha256(part)).startswith(prefix):
-        reason = f'its SHA-256 begins with {actual[: len(prefix)]}, and its name says {prefix}'
+        reason = f'its SHA-256 starts with {actual[: len(prefix)]}, but its name has {prefix}'
     else:
         try:
             check(str(part))
             return
         except UserError as error:
-            reason = str(error).replace(f"Checkpoint '{part}'", 'what came').rstrip('.')
+            reason = str(error).replace(f"Checkpoint '{part}'", 'the response').rstrip('.')
     _drop(part)
-    raise UserError(f'{url}: {reason}. Nothing was kept; check the address or download it again.')
+    raise UserError(f'{url}: {reason}. Nothing was kept; check the URL or download it again.')

@@ -1,7 +1,7 @@
-"""Checkpoint files, read without running code from them.
+"""Reading checkpoint files without executing code from them.
 
-mmengine reads local files through :func:`load_file`, since mmcondetr.checkpoints.reading stands in its loader's place:
-``load_from``, ``--resume``, ``init_cfg`` and DetInferencer alike.
+mmcondetr.checkpoints.reading replaces mmengine's loader, so that ``load_from``, ``--resume``, ``init_cfg`` and
+DetInferencer all read local files through :func:`load_file`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _SHOWN = 12  # keys named in a message
 
 
 def _describe_start(path: str) -> str:
-    """Why a file that torch cannot read may be what it is, judged from its first bytes."""
+    """A likely reason why torch cannot read the file, judged from its first bytes."""
     with open(path, 'rb') as file:
         start = file.read(512)
     size = os.path.getsize(path)
     if not start:
         return 'it is empty'
     if start.lstrip()[:1] == b'<':
-        return 'it is an HTML or XML page, as a server sends instead of a file that it does not have: download it again'
+        return 'it is an HTML or XML page, such as a server sends for a missing file: download it again'
     if start.startswith(b'version https://git-lfs'):
         return 'it is a Git LFS pointer: run "git lfs pull"'
     if start[:2] == b'PK' and not zipfile.is_zipfile(path):
@@ -65,10 +65,10 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
 
 
 def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
-    """Read a checkpoint (.pth, .pt, .safetensors) in which nothing but tensors and plain values may be.
+    """Read a checkpoint (.pth, .pt, .safetensors) that may contain only tensors and plain values.
 
     Raises:
-        UserError: The file is missing, holds code (the message names it), is truncated, or is no checkpoint.
+        UserError: The file is missing, contains code (the message names it), is truncated, or is not a checkpoint.
     """
     path = os.path.expanduser(os.fspath(path))
     if not os.path.isfile(path):
@@ -92,20 +92,20 @@ def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
 
 
 def check_fits(module: torch.nn.Module, state_dict: dict, prefix: str = '') -> None:
-    """Compare a state dict with a module before anything of it is copied; mmengine would only print the differences.
+    """Check that a state dict fits a module before it is loaded; mmengine would only print the differences.
 
-    BatchNorm's ``num_batches_tracked`` may be absent: it is not used, and torchvision's old files lack it.
+    BatchNorm's ``num_batches_tracked`` may be absent: it is unused, and torchvision's old files lack it.
 
     Raises:
         UserError: Keys are missing, unknown, or of another shape.
     """
     given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-    wanted = module.state_dict()
-    missing = [key for key in wanted if key not in given and not key.endswith('num_batches_tracked')]
-    unknown = [key for key in given if key not in wanted]
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in given and not key.endswith('num_batches_tracked')]
+    unknown = [key for key in given if key not in expected]
     shapes = [
         f'{key} is {tuple(given[key].shape)}, the model has {tuple(value.shape)}'
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if key in given and given[key].shape != value.shape
     ]
     parts = [

@@ -14,21 +14,21 @@ from mmcondetr.checkpoints.classes import HEAD, Names
 from mmcondetr.errors import UserError
 
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
-_HEADS = 8  # weights do not show the number of attention heads; it is 8 in every published model
+_HEADS = 8  # weights do not reveal the number of attention heads, which is 8 in every published model
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many numbers the group in the pattern takes over all names."""
+    """The number of different values of the pattern's group over all names."""
     return len({found.group(1) for name in tensors if (found := re.match(pattern, name))})
 
 
 def _backbone(tensors: Mapping[str, Tensor], dc5: bool) -> dict[str, Any]:
-    """transformers dilates timm's ResNet only; without dilation its own ResNet needs no further package."""
+    """transformers can dilate timm's ResNet only; otherwise its own ResNet is used, which needs no extra package."""
     depths = tuple(_count(tensors, rf'backbone\.layer{stage}\.(\d+)\.') for stage in range(1, 5))
     if 'backbone.layer1.0.conv3.weight' not in tensors:
         raise UserError(
-            f'the backbone (blocks per stage: {depths}) is not a ResNet with bottleneck blocks, which is '
-            'all that can be written for Hugging Face.'
+            f'the backbone (blocks per stage: {depths}) is not a ResNet with bottleneck blocks, the '
+            'only kind that can be written for Hugging Face.'
         )
     if dc5:
         if depths not in _DEPTHS:
@@ -65,7 +65,7 @@ def model_config(tensors: Mapping[str, Tensor], names: Names | None, dc5: bool) 
 
     Args:
         tensors: under our names.
-        names: of the head's rows; a row without a class is written as 'N/A', as the published models have it.
+        names: class names of the head's rows; a row without a class becomes 'N/A', as in the published models.
     """
     count = len(tensors[HEAD[0]])
     labels = ['N/A' if name is None else name for name in names] if names else [f'LABEL_{i}' for i in range(count)]
@@ -119,7 +119,7 @@ PREPROCESSOR = dict(
 
 
 def write_configs(folder: Path, tensors: Mapping[str, Tensor], names: Names | None, dc5: bool) -> None:
-    """Write both files."""
+    """Write both config files."""
     files = {'config.json': model_config(tensors, names, dc5), 'preprocessor_config.json': PREPROCESSOR}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')

@@ -1,7 +1,7 @@
-"""DN-DETR's embeddings of the classes and of 'unknown': what a checkpoint holds of them, and what the model wants.
+"""DN-DETR's embeddings of the classes and of 'unknown': fitting a checkpoint's to the model's.
 
-Inference needs that of 'unknown' alone, so that it is a tensor of its own here; the others belong to training. The
-authors keep all in one tensor, 'unknown' last.
+Inference needs the 'unknown' embedding only, so it is a separate tensor here; the others are used in training only. The
+authors store all of them in one tensor, 'unknown' last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ UNKNOWN = 'decoder.reference_point.unknown.weight'
 
 
 def split_labels(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, under our names, with the authors' one tensor taken apart."""
+    """The tensors, under our names, with the authors' single tensor split."""
     result = dict(tensors)
     if LABELS in result and UNKNOWN not in result:
         every = result[LABELS]
@@ -24,25 +24,25 @@ def split_labels(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit_labels(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], rows: Sequence[int | None]
+    tensors: Mapping[str, Tensor], model_state: Mapping[str, Tensor], rows: Sequence[int | None]
 ) -> dict[str, Tensor]:
-    """The tensors with embeddings of the model's classes; what the checkpoint does not have is left as initialised.
+    """The tensors with embeddings of the model's classes; missing ones are left as initialised.
 
-    A plain DAB-DETR starts with 'unknown' at zero: that is what its queries hold, so that nothing changes.
+    From a plain DAB-DETR, whose queries have zero content, 'unknown' starts at zero, so that its outputs do not change.
 
     Args:
         tensors: under our names.
-        wanted: the model's.
-        rows: for each class of the model the row of the checkpoint's, or None.
+        model_state: the model's tensors.
+        rows: for each class of the model, the row in the checkpoint, or None.
     """
-    result = {name: value for name, value in tensors.items() if name != LABELS or name in wanted}
-    if UNKNOWN in wanted and UNKNOWN not in result:
-        result[UNKNOWN] = wanted[UNKNOWN].detach().new_zeros(wanted[UNKNOWN].shape)
-    if LABELS in wanted:
-        embeddings = wanted[LABELS].detach().clone()
+    result = {name: value for name, value in tensors.items() if name != LABELS or name in model_state}
+    if UNKNOWN in model_state and UNKNOWN not in result:
+        result[UNKNOWN] = model_state[UNKNOWN].detach().new_zeros(model_state[UNKNOWN].shape)
+    if LABELS in model_state:
+        embeddings = model_state[LABELS].detach().clone()
         given = result.get(LABELS, embeddings[:0])
         if given.shape[1:] != embeddings.shape[1:]:
-            return result  # of another width: the check of shapes says so
+            return result  # of another width: reported by the shape check
         for index, row in enumerate(rows[: len(embeddings)]):
             if row is not None and row < len(given):
                 embeddings[index] = given[row].to(embeddings)

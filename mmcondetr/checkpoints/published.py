@@ -1,4 +1,4 @@
-"""Weights that others published for our configs, as the metafiles beside the configs list them."""
+"""Weights published by others for our configs, as listed in the metafiles next to the configs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class PublishedModel(NamedTuple):
     """A row of the model table.
 
     Attributes:
-        name: of the row; that of its config, with a suffix where there are several weights for one.
-        config: path below the folder of configs.
-        paper_ap: AP in % of the paper's own run on COCO val2017, None where it has none.
-        weights: URL, None where nobody published any.
-        weights_ap: AP in % that their publisher reports.
+        name: the config's name, with a suffix if there are several weights for it.
+        config: path relative to the folder of configs.
+        paper_ap: AP in % on COCO val2017 in the paper; None if it has none.
+        weights: URL; None if none are published.
+        weights_ap: AP in % reported by the publisher of the weights.
     """
 
     name: str
@@ -38,7 +38,7 @@ class PublishedModel(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """Weights on this machine: where, their SHA-256, and whom it was held against."""
+    """Downloaded weights: path, SHA-256, and what the hash was verified against."""
 
     path: str
     sha256: str
@@ -47,7 +47,7 @@ class Fetched(NamedTuple):
 
 @cache
 def list_models() -> tuple[PublishedModel, ...]:
-    """Every row of every metafile, in order of folders and rows."""
+    """All rows of all metafiles, in order."""
     root, models = config_root(), []
     for path in sorted(root.glob('*/metafile.yml')):
         for entry in yaml.safe_load(path.read_text(encoding='utf-8'))['Models']:
@@ -65,48 +65,48 @@ def list_models() -> tuple[PublishedModel, ...]:
 
 
 def list_configs() -> list[str]:
-    """Every config that is meant to be run, in a metafile or not, as a path below the folder of configs."""
+    """All runnable configs, listed in a metafile or not, as paths relative to the folder of configs."""
     root = config_root()
     return [path.relative_to(root).as_posix() for path in sorted(root.glob('*/*.py')) if path.parent.name != '_base_']
 
 
 def find_model(name: str) -> PublishedModel:
-    """The row of this name that has weights.
+    """The row of this name, which must have weights.
 
     Raises:
-        UserError: there is no such row, or it has no weights; the message names what comes close.
+        UserError: there is no such row, or it has no weights; the message suggests similar names.
     """
     models = list_models()
-    wanted = name.removesuffix('.py')
-    found = next((model for model in models if model.name == wanted), None)
+    query = name.removesuffix('.py')
+    found = next((model for model in models if model.name == query), None)
     if found is None:
         names = [model.name for model in models]
-        close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-        raise UserError(f"There is no model '{name}'. " + _close(close))
+        close = difflib.get_close_matches(query, names, n=3, cutoff=0.5)
+        raise UserError(f"There is no model '{name}'. " + _suggest(close))
     if found.weights is None:
-        system = wanted.split('_')[0]
+        system = query.split('_')[0]
         others = [model.name for model in models if model.weights and model.name.startswith(system)]
-        raise UserError(f"Nobody published weights for '{name}' that are known here. {_close(others)}")
+        raise UserError(f"No published weights for '{name}' are known. {_suggest(others)}")
     return found
 
 
-def _close(names: Sequence[str]) -> str:
-    return f'Close to it: {", ".join(names)}.' if names else 'mmcondetr list shows all.'
+def _suggest(names: Sequence[str]) -> str:
+    return f'Similar: {", ".join(names)}.' if names else '"mmcondetr list" shows all.'
 
 
 def fetch(name: str, folder: str | os.PathLike | None = None) -> Fetched:
-    """Download the weights of a model, unless they are here, and hold them against their SHA-256.
+    """Download the weights of a model, unless present, and verify their SHA-256.
 
-    Publishers who put the start of the SHA-256 into the file's name are taken at their word. For all others it is
-    computed at the first download and kept beside the file as ``<name>.sha256``: whatever changes later is noticed.
+    If the file name contains the start of a SHA-256, it must match. Otherwise the hash is computed at the first
+    download and stored next to the file as ``<name>.sha256``, so that later changes are detected.
 
     Args:
-        name: of a row of the model table.
-        folder: where to put a copy under the publisher's name; in PyTorch's folder of checkpoints only where None.
+        name: a row of the model table.
+        folder: where to put a copy under the publisher's name; None for PyTorch's checkpoint cache only.
 
     Raises:
-        UserError: see :func:`find_model` and :func:`~mmcondetr.checkpoints.download.download`; or the file is not what
-            was downloaded first.
+        UserError: see :func:`find_model` and :func:`~mmcondetr.checkpoints.download.download`; or the file
+            differs from the first download.
     """
     model = find_model(name)
     path = Path(download(model.weights))
@@ -114,17 +114,17 @@ def fetch(name: str, folder: str | os.PathLike | None = None) -> Fetched:
     kept = path.with_name(f'{path.name}.sha256')
     prefix = hash_prefix(path.name)
     if prefix is not None:
-        verified = f'begins with {prefix}, as its publisher says'
+        verified = f'starts with {prefix}, as stated in its name'
     elif not kept.is_file():
         with replacing(kept) as temporary:
             temporary.write_text(f'{digest}  {path.name}\n')
-        verified = f'its publisher states none; kept in {kept} for the next time'
+        verified = f'none published; stored in {kept} for future checks'
     elif kept.read_text().split()[:1] == [digest]:
-        verified = 'the same as at the first download'
+        verified = 'same as at the first download'
     else:
         raise UserError(
-            f"'{path}' is not what was downloaded first: its SHA-256 is {digest}, and {kept} says "
-            f'{kept.read_text().split()[0]}. If you trust the new file remove {kept.name}, else the file.'
+            f"'{path}' differs from the first download: its SHA-256 is {digest}, but {kept} has "
+            f'{kept.read_text().split()[0]}. Remove {kept.name} if you trust the new file, otherwise the file.'
         )
     if folder is not None:
         target = Path(folder) / path.name

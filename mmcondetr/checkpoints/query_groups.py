@@ -1,7 +1,7 @@
-"""Object queries in groups (Group DETR): what a checkpoint holds of them, and what the model wants.
+"""Groups of object queries (Group DETR): fitting a checkpoint's groups to the model's.
 
-Our name of group 0 is that of a plain model's object queries, so that everything but the other groups is a plain
-checkpoint. The authors keep all groups one after another in one tensor.
+Group 0 has the name of a plain model's object queries, so that a checkpoint without the other groups is a plain one.
+The authors store all groups in one tensor, one after another.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from torch import Tensor
 OBJECT_QUERIES = 'query_embedding.weight'
 OTHERS = 'training_queries.others.'
 NOISE = 0.2
-"""Standard deviation, in that of the loaded queries, of what is added to the copies that absent groups start from."""
+"""Standard deviation, relative to that of the loaded queries, of the noise added to copies for missing groups."""
 
 
 def fit_groups(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], said: int | None
+    tensors: Mapping[str, Tensor], model_state: Mapping[str, Tensor], num_groups: int | None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors with as many groups as the model has.
 
-    Groups that the checkpoint does not have start from its group 0 with noise: copies of trained queries that fit the
-    trained decoder at once, yet each goes its own way. Equal copies would learn nothing new.
+    Groups missing from the checkpoint are initialised from its group 0 plus noise: the copies suit the trained decoder
+    at once, and the noise lets them diverge. Identical copies would learn nothing new.
 
     Args:
         tensors: under our names.
-        wanted: the model's.
-        said: how many groups the file says that it has; None where it does not.
+        model_state: the model's tensors.
+        num_groups: the number of groups that the file states; None if it does not.
 
     Returns:
-        The tensors, and what was done, in words.
+        The tensors, and log messages.
     """
-    result, done = dict(tensors), []
-    if OBJECT_QUERIES not in result or OBJECT_QUERIES not in wanted:
-        return result, done
-    names = [name for name in wanted if name.startswith(OTHERS)]
-    _split(result, len(wanted[OBJECT_QUERIES]), said, 1 + len(names))
+    result, notes = dict(tensors), []
+    if OBJECT_QUERIES not in result or OBJECT_QUERIES not in model_state:
+        return result, notes
+    names = [name for name in model_state if name.startswith(OTHERS)]
+    _split(result, len(model_state[OBJECT_QUERIES]), num_groups, 1 + len(names))
     dropped = [name for name in result if name.startswith(OTHERS) and name not in names]
     absent = [name for name in names if name not in result]
     result = {name: value for name, value in result.items() if name not in dropped}
     if dropped:
-        done.append(f'{len(dropped)} of its groups of object queries not used')
+        notes.append(f'{len(dropped)} groups of object queries unused')
     queries = result[OBJECT_QUERIES]
-    if absent and queries.shape == wanted[OBJECT_QUERIES].shape:
-        generator = torch.Generator().manual_seed(0)  # resuming and the run's seed are nobody's business here
+    if absent and queries.shape == model_state[OBJECT_QUERIES].shape:
+        generator = torch.Generator().manual_seed(0)  # independent of the run's seed and of resuming
         spread = queries.float().cpu().std(dim=0) * NOISE
         for name in absent:
             noise = torch.randn(queries.shape, generator=generator) * spread
             result[name] = queries + noise.to(queries)
-        done.append(f'{len(absent)} groups of object queries start from group 0 with noise')
-    return result, done
+        notes.append(f'{len(absent)} groups of object queries start from group 0 with noise')
+    return result, notes
 
 
-def without_groups(tensors: Mapping[str, Tensor], said: int | None) -> dict[str, Tensor]:
-    """What inference needs: tensors under our names with group 0 alone."""
+def without_groups(tensors: Mapping[str, Tensor], num_groups: int | None) -> dict[str, Tensor]:
+    """Tensors under our names with group 0 alone, which is all that inference needs."""
     result = {name: value for name, value in tensors.items() if not name.startswith('training_queries.')}
-    if said and OBJECT_QUERIES in result:
-        result[OBJECT_QUERIES] = result[OBJECT_QUERIES][: len(result[OBJECT_QUERIES]) // said].clone()
+    if num_groups and OBJECT_QUERIES in result:
+        result[OBJECT_QUERIES] = result[OBJECT_QUERIES][: len(result[OBJECT_QUERIES]) // num_groups].clone()
     return result
 
 
-def _split(tensors: dict[str, Tensor], num_queries: int, said: int | None, wanted: int) -> None:
-    """Take the authors' one tensor apart where its rows are those of the groups that the file or the model has."""
+def _split(tensors: dict[str, Tensor], num_queries: int, num_groups: int | None, model_groups: int) -> None:
+    """Split the authors' tensor if it has the rows of all groups that the file or the model has."""
     queries = tensors[OBJECT_QUERIES]
-    if len(queries) <= num_queries or len(queries) not in (num_queries * (said or 1), num_queries * wanted):
+    if len(queries) <= num_queries or len(queries) not in (num_queries * (num_groups or 1), num_queries * model_groups):
         return
     tensors[OBJECT_QUERIES], *others = (group.clone() for group in queries.split(num_queries))
     tensors.update({f'{OTHERS}{index}.weight': group for index, group in enumerate(others)})

@@ -1,4 +1,4 @@
-"""The loaders that mmengine calls for a file, a Hugging Face folder or a URL."""
+"""Loaders that mmengine calls for a file, a Hugging Face folder or a URL."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
 
 def find_file(path: str | os.PathLike) -> str:
-    """The checkpoint itself: in a Hugging Face folder the weights, in a run's its best or last, else the path.
+    """The checkpoint file: the weights in a Hugging Face folder, a run's best or last one, otherwise the path itself.
 
     Raises:
-        UserError: the folder holds no weights, weights in several files, or several best checkpoints.
+        UserError: the folder contains no weights, weights in several files, or several best checkpoints.
     """
     path = os.path.expanduser(os.fspath(path))
     if not os.path.isdir(path):
@@ -47,14 +47,14 @@ def find_file(path: str | os.PathLike) -> str:
 
 
 def check_archive(path: str) -> None:
-    """Compare the checksums in a .pth that is a ZIP archive: PyTorch does not.
+    """Verify the checksums of a .pth that is a ZIP archive, which PyTorch does not.
 
     Raises:
-        UserError: a byte of the content is not what was written.
+        UserError: the content is damaged.
     """
     with open(path, 'rb') as file:
         if file.read(4) != b'PK\x03\x04':
-            return  # the old format, safetensors, or nothing that can be read
+            return  # the old format, safetensors, or unreadable
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
@@ -65,10 +65,10 @@ def check_archive(path: str) -> None:
 
 
 def read(path: str | os.PathLike, map_location: Any = None) -> dict:
-    """Read any file that holds weights, without running code from it and without a traceback.
+    """Read any file with weights, without executing code from it.
 
     Raises:
-        UserError: the file cannot be what it should be; the message says why.
+        UserError: the file is not a valid checkpoint; the message says why.
     """
     path = find_file(path)
     if os.path.isfile(path):
@@ -79,12 +79,12 @@ def read(path: str | os.PathLike, map_location: Any = None) -> dict:
         raise
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file can make the readers fail in any way
+    except Exception as error:  # the readers may fail in any way on a damaged file
         raise UserError(f"Checkpoint '{path}' is damaged: {type(error).__name__}: {error}.") from error
 
 
 def load_from_file(filename: str, map_location: Any = None, source: str | None = None) -> dict:
-    """mmengine's loader for a local path; ``source`` is what messages call it."""
+    """mmengine's loader for a local path; messages call the file ``source``."""
     path = find_file(filename)
     checkpoint = read(path, map_location)
     found = examine(checkpoint, path, source)
@@ -92,7 +92,7 @@ def load_from_file(filename: str, map_location: Any = None, source: str | None =
 
 
 def load_from_url(filename: str, map_location: Any = None, model_dir: str | None = None) -> dict:
-    """mmengine's loader for a URL: rank 0 downloads, the others wait for it; on other machines one process of each."""
+    """mmengine's loader for a URL: rank 0 downloads first; on other machines, one process of each."""
     outcome: list[Any] = [None]
     if get_rank() == 0:
         try:
@@ -107,6 +107,6 @@ def load_from_url(filename: str, map_location: Any = None, model_dir: str | None
 
 
 def register_loaders(checkpoint_loader: type) -> None:
-    """Put our loaders in the place of those of mmengine's ``CheckpointLoader`` for local paths and URLs."""
+    """Replace the loaders of mmengine's ``CheckpointLoader`` for local paths and URLs by ours."""
     checkpoint_loader.register_scheme(prefixes='', loader=load_from_file, force=True)
     checkpoint_loader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_url, force=True)

@@ -1,4 +1,4 @@
-"""The one engine that applies the tables of rules.py, in both directions."""
+"""Applies the tables of rules.py, in both directions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from mmcondetr.checkpoints.rules import COUNTERS, FAMILIES, Family
 from mmcondetr.errors import UserError
 
-_MOST = 64  # {i} counts to here: layers of a transformer, blocks of a stage
+_MAX_INDEX = 64  # upper bound of {i}: layers of a transformer, blocks of a stage
 _VALUES = {
     '{p}': ('weight', 'bias'),
     '{n}': ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'),
-    '{i}': tuple(map(str, range(_MOST))),
+    '{i}': tuple(map(str, range(_MAX_INDEX))),
 }
 _SHOWN = 100  # names in one message
 
-Source = tuple[str, ...]  # the names whose rows together make one tensor of ours; mostly one
+Source = tuple[str, ...]  # the names whose rows, concatenated, are one tensor of ours; usually one
 
 
 def _expand(theirs: Source, ours: str) -> Iterable[tuple[Source, str]]:
@@ -36,7 +36,7 @@ def _expand(theirs: Source, ours: str) -> Iterable[tuple[Source, str]]:
 
 @cache
 def _tables(family: str) -> tuple[dict[str, tuple[Source, str]], dict[str, Source]]:
-    """Their name -> (all sources, our name), and our name -> sources. A later layout does not overwrite an earlier."""
+    """Their name -> (all sources, our name), and our name -> sources; if several rules match, the first is used."""
     forward: dict[str, tuple[Source, str]] = {}
     backward: dict[str, Source] = {}
     for theirs, ours in FAMILIES[family].rules:
@@ -47,21 +47,21 @@ def _tables(family: str) -> tuple[dict[str, tuple[Source, str]], dict[str, Sourc
 
 
 def is_ignored(name: str, family: Family) -> bool:
-    """Whether the family's list says that this tensor is dropped."""
+    """Whether the family ignores this tensor."""
     patterns = family.ignored if family.keeps_counters else (COUNTERS, *family.ignored)
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def recognise(names: Iterable[str]) -> Family | None:
-    """The family that knows most of the names, our own among them; None where none knows the half of them."""
+    """The family, possibly our own, that knows most of the names; None if none knows at least half of them."""
     names = list(names)
     known = {family.name: sum(name in _tables(family.name)[0] for name in names) for family in FAMILIES.values()}
-    best = max(known, key=known.get)  # the first of equals, which is ours
+    best = max(known, key=known.get)  # ties go to the first, which is ours
     return FAMILIES[best] if known[best] * 2 >= len(names) > 0 else None
 
 
 def list_names(title: str, names: Iterable[str]) -> list[str]:
-    """Lines of an error message; nothing where there are no names."""
+    """Lines of an error message that list the names; empty if there are none."""
     names = list(names)
     more = [f'  ... and {len(names) - _SHOWN} more'] if len(names) > _SHOWN else []
     return [f'{title} ({len(names)}):', *(f'  {name}' for name in names[:_SHOWN]), *more] if names else []
@@ -74,17 +74,17 @@ def to_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> tuple[
         where: the file, for messages.
 
     Returns:
-        The tensors, and the names that the family's list ignores.
+        The tensors, and the names that the family ignores.
 
     Raises:
-        UserError: a name that the family does not have, or a part of a tensor is missing; lists them.
+        UserError: the family does not have a name, or a part of a tensor is missing; lists them.
     """
     table = _tables(family.name)[0]
     ignored = [name for name in tensors if is_ignored(name, family)]
     names = [name for name in tensors if name not in set(ignored)]
     unknown = [name for name in names if name not in table]
-    wanted = {table[name] for name in names if name in table}
-    missing = [source for sources, _ in wanted for source in sources if source not in tensors]
+    used = {table[name] for name in names if name in table}
+    missing = [source for sources, _ in used for source in sources if source not in tensors]
     if unknown or missing:
         raise UserError(
             '\n'.join(
@@ -104,10 +104,10 @@ def to_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> tuple[
 
 
 def from_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> dict[str, Tensor]:
-    """Rename our tensors to the family's names; what its list ignores is left out.
+    """Rename our tensors to the family's names, omitting those that it ignores.
 
     Raises:
-        UserError: a tensor has no place in that family (an ablation's, for instance); lists them.
+        UserError: the family cannot represent a tensor (for example an ablation's); lists them.
     """
     backward = _tables(family.name)[1]
     tensors = {name: value for name, value in tensors.items() if not is_ignored(name, family)}
@@ -116,7 +116,7 @@ def from_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> dict
         raise UserError(
             '\n'.join(
                 [
-                    f'{where}: the format of {family.title} has no place for some tensors.',
+                    f'{where}: the format of {family.title} cannot represent some tensors.',
                     *list_names('Left over', unknown),
                 ]
             )
@@ -130,12 +130,12 @@ def from_ours(tensors: Mapping[str, Tensor], family: Family, where: str) -> dict
 
 
 def is_dab(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors under our names are of a DAB-DETR."""
+    """Whether tensors under our names belong to a DAB-DETR."""
     return any(name.startswith('decoder.reference_point.query_predictor.') for name in tensors)
 
 
-def _stages_left_out(tensors: Mapping[str, Tensor]) -> set[str]:
-    """Starts of the names of the last backbone stages, where the neck shows that the model is built without them."""
+def _omitted_stages(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Name prefixes of the last backbone stages if the neck's input shows that the model was built without them."""
     last = max((int(name[len('backbone.layer')]) for name in tensors if name.startswith('backbone.layer')), default=4)
     outputs = [
         tensors[name].shape[0]
@@ -149,7 +149,7 @@ def _stages_left_out(tensors: Mapping[str, Tensor]) -> set[str]:
 
 
 def check_complete(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise if a tensor is missing between others; how many layers there are is read off the names.
+    """Raise if a tensor is missing; the number of layers is inferred from the names.
 
     Args:
         tensors: under our names.
@@ -158,15 +158,15 @@ def check_complete(tensors: Mapping[str, Tensor], where: str) -> None:
         UserError: lists the names.
     """
     bottleneck = any('.conv3.' in name for name in tensors)
-    left_out = _stages_left_out(tensors)
+    omitted = _omitted_stages(tensors)
     missing = []
     for _, ours in FAMILIES['dab-authors' if is_dab(tensors) else 'authors'].rules:
-        if '.patterns.' in ours or '.activation.' in ours or ours.startswith('training_queries.'):  # not all have them
+        if '.patterns.' in ours or '.activation.' in ours or ours.startswith('training_queries.'):  # optional parts
             continue
         if not bottleneck and ('.conv3.' in ours or '.bn3.' in ours or '.downsample.' in ours):
             continue
         head, found, _ = ours.partition('{i}')
-        if head in left_out:
+        if head in omitted:
             continue
         count = 1
         if found and 'cross_attn.query_position_proj' not in ours and 'downsample' not in ours:
@@ -180,7 +180,7 @@ def check_complete(tensors: Mapping[str, Tensor], where: str) -> None:
         raise UserError(
             '\n'.join(
                 [
-                    f'{where}: tensors of a Conditional DETR are missing (under our names).',
+                    f'{where}: tensors of a Conditional DETR are missing (our names).',
                     *list_names('Missing', missing),
                 ]
             )

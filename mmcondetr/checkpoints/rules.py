@@ -1,8 +1,8 @@
-"""How each family names the tensors that we name otherwise: tables, and nothing but tables.
+"""Tables of each family's names for our tensors.
 
 A rule is (their name, our name). ``{i}`` stands for a number, ``{p}`` for ``weight`` or ``bias``, ``{n}`` for the
-tensors of a BatchNorm. Where they keep three tensors that we keep as one, the left side is a tuple: the rows of
-the three one after another are ours.
+tensors of a BatchNorm. If one of our tensors is split into three in their format, the left side is a tuple: our rows
+are the concatenation of theirs.
 
 Our own names are those of ``ConditionalDETR.state_dict()``; see docs/architecture.md.
 """
@@ -17,14 +17,14 @@ Rule = tuple[str | tuple[str, ...], str]
 
 
 class Family(NamedTuple):
-    """One way to name the tensors of a Conditional DETR; a code base that has two layouts is two families.
+    """A naming scheme for the tensors of a Conditional DETR; a code base with two layouts is two families.
 
     Attributes:
-        name: what the log calls it.
-        title: the code base, in words.
-        rules: every name that it has.
-        ignored: regular expressions of names that carry no weight and are dropped.
-        keeps_counters: whether BatchNorm's ``num_batches_tracked`` is part of the format; else it is dropped.
+        name: identifier.
+        title: the code base, for messages.
+        rules: all of its names.
+        ignored: regular expressions of names that are dropped.
+        keeps_counters: whether BatchNorm's ``num_batches_tracked`` is part of the format; otherwise it is dropped.
     """
 
     name: str
@@ -43,7 +43,7 @@ def _attention(theirs: str, ours: str, names: tuple[str, ...]) -> list[Rule]:
 
 
 def _resnet(prefix: str) -> list[Rule]:
-    """torchvision's (and timm's) ResNet names, which are also ours behind ``backbone.``."""
+    """torchvision's (and timm's) ResNet names, which are also ours after ``backbone.``."""
     rules = [(f'{prefix}conv1.weight', 'backbone.conv1.weight'), (f'{prefix}bn1.{{n}}', 'backbone.bn1.{n}')]
     for stage in range(1, 5):
         theirs, ours = f'{prefix}layer{stage}.{{i}}', f'backbone.layer{stage}.{{i}}'
@@ -60,7 +60,7 @@ def _resnet(prefix: str) -> list[Rule]:
 
 
 def _transformers_resnet(prefix: str) -> list[Rule]:
-    """Names of transformers' own ResNet (``ResNetConfig``): everything counts from 0 there."""
+    """Names of transformers' own ResNet (``ResNetConfig``), which counts everything from 0."""
     convolution, norm = 'convolution.weight', 'normalization.{n}'
     stem = f'{prefix}embedder.embedder.'
     rules = [(stem + convolution, 'backbone.conv1.weight'), (stem + norm, 'backbone.bn1.{n}')]
@@ -99,7 +99,7 @@ def _detectron2_resnet(prefix: str) -> list[Rule]:
 
 
 def _decoder_mlps(prefix: str = 'decoder.') -> list[Rule]:
-    """The transform predictor and the reference point head, which all families call alike."""
+    """The transform predictor and the reference point head, named the same by all families."""
     return [
         (f'{prefix}query_scale.layers.{{i}}.{{p}}', 'decoder.spatial_query.predictor.layers.{i}.{p}'),
         (f'{prefix}ref_point_head.layers.{{i}}.{{p}}', 'decoder.reference_point.predictor.layers.{i}.{p}'),
@@ -107,7 +107,7 @@ def _decoder_mlps(prefix: str = 'decoder.') -> list[Rule]:
 
 
 def _detr_ends() -> list[Rule]:
-    """Input projection, object queries and heads as DETR's authors named them."""
+    """Input projection, object queries and heads, as named by DETR's authors."""
     return [
         ('input_proj.{p}', 'neck.convs.0.conv.{p}'),
         ('query_embed.weight', 'query_embedding.weight'),
@@ -182,7 +182,7 @@ def _detrex() -> list[Rule]:
         ]
         rules += [(f'{theirs}norms.{n}.{{p}}', f'{ours}norm{n + 1}.{{p}}') for n in range(norms)]
     rules += _decoder_mlps('transformer.decoder.') + _detr_ends()
-    # Its R50 and R101 are built from detectron2's ResNet, its DC5 models from torchvision's.
+    # Its R50 and R101 use detectron2's ResNet, its DC5 models torchvision's.
     return rules + _detectron2_resnet('backbone.') + _resnet('backbone.body.')
 
 
@@ -200,10 +200,10 @@ def _huggingface_layers(attention: tuple[str, str], names: tuple[str, ...], out:
     """The transformer's layers.
 
     Args:
-        attention: what stands before the names of the decoder's self- and cross-attention projections.
-        names: those five names, and sixth the cross-attention's spatial query.
+        attention: prefixes of the decoder's self- and cross-attention projections.
+        names: the names of the five projections, then of the cross-attention's spatial query.
         out: name of the output projection of every attention.
-        feedforward: what stands before ``fc1`` and ``fc2``.
+        feedforward: prefix of ``fc1`` and ``fc2``.
     """
     encoder, decoder, own = 'model.encoder.layers.{i}.', 'model.decoder.layers.{i}.', 'decoder.layers.{i}.'
     rules: list[Rule] = [
@@ -232,13 +232,13 @@ def _huggingface_on_disk() -> list[Rule]:
 
 
 def _huggingface_in_memory() -> list[Rule]:
-    """``state_dict()`` of a model of transformers 5, as ``torch.save`` or a trainer of one's own writes it."""
+    """``state_dict()`` of a model in transformers 5, as written by ``torch.save`` or a custom trainer."""
     names = tuple(f'{name}_proj' for name in ('q_content', 'q_pos', 'k_content', 'k_pos', 'v', 'q_pos_sine'))
     return _huggingface_layers(('self_attn.', 'encoder_attn.'), names, 'o_proj', 'mlp.') + _huggingface_ends()
 
 
 def _ours(others: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """Our own names: each stays as it is."""
+    """Our own names, unchanged."""
     return tuple((ours, ours) for _, ours in others)
 
 
@@ -258,7 +258,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family('authors', "the authors' code", tuple(_authors())),
         Family('mmdet', 'mmdet', tuple(_mmdet()), keeps_counters=True),
-        # The authors keep the box MLP twice: the decoder refines anchors by the head's.
+        # The authors store the box MLP twice, because their decoder refines anchors with the head's.
         Family(
             'dab-authors',
             "the code of DAB-DETR's authors",

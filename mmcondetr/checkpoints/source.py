@@ -1,4 +1,4 @@
-"""What a checkpoint file says about itself: its tensors, its class names, whether it is a DC5 model, who wrote it."""
+"""Metadata of a checkpoint file: tensors, class names, whether it is a DC5 model, and its origin."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from mmcondetr.checkpoints.rules import Family
 from mmcondetr.errors import UserError
 
 RECORD = 'mmcondetr'
-"""Key of what we know about a file: in ``meta`` of a .pth, in the header of a safetensors file, in ``_metadata``."""
+"""Key of our metadata in ``meta`` of a .pth, in the header of a safetensors file, and in ``_metadata``."""
 
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict')
 
 
 class Source(NamedTuple):
-    """A checkpoint as it was read.
+    """A checkpoint as read.
 
     Attributes:
-        tensors: under the names of the file.
-        family: whose names they are; None if nobody's that we know.
-        names: of the head's rows, None for a row without a class; None where nothing says.
-        dc5: whether the backbone is dilated; None where nothing says.
-        record: what :mod:`mmcondetr.checkpoints.conversion` wrote into the file; else empty.
+        tensors: under the names in the file.
+        family: the naming scheme; None if unknown.
+        names: class name of each row of the head, None for a row without a class; None if unknown.
+        dc5: whether the backbone is dilated; None if unknown.
+        record: metadata written by :mod:`mmcondetr.checkpoints.conversion`; otherwise empty.
         where: the file or URL, for messages.
-        groups: how many groups of object queries the tensor of object queries holds, where the authors' command line
-            says so; else None.
+        groups: number of groups of object queries, from the authors' command line; None if not given.
     """
 
     tensors: Mapping[str, Tensor]
@@ -49,7 +48,7 @@ class Source(NamedTuple):
 
 
 def find_tensors(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
-    """The state dict within a checkpoint, under whichever key it is; None where there is none."""
+    """The state dict within a checkpoint, under any of the usual keys; None if there is none."""
     for key in _CONTAINERS:
         if isinstance(checkpoint.get(key), Mapping):
             return checkpoint[key]
@@ -57,14 +56,14 @@ def find_tensors(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
 
 
 def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) -> Source | None:
-    """Look at a checkpoint that was read from ``path``; None where it holds no state dict.
+    """Examine a checkpoint that was read from ``path``; None if it contains no state dict.
 
     Args:
         where: the URL, if the file came from one.
 
     Raises:
-        UserError: a state dict holds something else than tensors or numbers that are not finite, or the SHA-256 in the
-            record is not the tensors'.
+        UserError: the state dict contains values that are not tensors, or non-finite numbers, or its SHA-256 differs
+            from the recorded one.
     """
     where = where or path
     found = find_tensors(checkpoint)
@@ -72,7 +71,7 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
         return None
     tensors = _strip_wrapper(found)
     family = recognise(tensors)
-    _check_finite(tensors, path, infinite=family is not None)  # others may mask with -inf
+    _check_finite(tensors, path, infinite=family is not None)  # unknown models may use -inf as a mask
     if family is None:
         return Source(tensors, None, None, None, {}, where)
     meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}
@@ -81,7 +80,7 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
     _check_tensors(tensors, path)
     if 'tensors_sha256' in record and record['tensors_sha256'] != hash_tensors(tensors):
         raise UserError(
-            f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors is not the one in its metadata "
+            f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors differs from the one in its metadata "
             f'({record["tensors_sha256"]}). Copy or download it again.'
         )
     return Source(
@@ -96,13 +95,13 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
 
 
 def _groups(checkpoint: Mapping[str, Any]) -> int | None:
-    """The number of groups of Group DETR's authors' command line."""
+    """The number of groups in the command line stored by Group DETR's authors."""
     groups = getattr(checkpoint.get('args'), 'group_detr', None)
     return groups if isinstance(groups, int) and not isinstance(groups, bool) and groups > 0 else None
 
 
 def _strip_wrapper(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the ``module.`` that DistributedDataParallel puts before every name."""
+    """Remove the prefix ``module.`` that DistributedDataParallel adds to every name."""
     wrapped = all(name.startswith('module.') for name in tensors)
     return {name[len('module.') :] if wrapped else name: value for name, value in tensors.items()}
 
@@ -111,12 +110,12 @@ def _check_tensors(tensors: Mapping[str, Any], path: str) -> None:
     wrong = [f'{name} ({type(value).__name__})' for name, value in tensors.items() if not isinstance(value, Tensor)]
     if wrong:
         raise UserError(
-            f"Checkpoint '{path}' holds values that are no tensors in its state dict: {', '.join(wrong[:12])}."
+            f"Checkpoint '{path}' has values that are not tensors in its state dict: {', '.join(wrong[:12])}."
         )
 
 
 def _check_finite(tensors: Mapping[str, Any], path: str, infinite: bool) -> None:
-    """Weights that are NaN give a plausible AP: pycocotools takes an IoU that is NaN for a match."""
+    """NaN weights can give a plausible AP, because pycocotools counts an IoU of NaN as a match."""
     floating = {
         name: value
         for name, value in tensors.items()
@@ -147,10 +146,10 @@ def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _neighbour_config(path: str) -> dict[str, Any]:
-    """The ``config.json`` beside a Hugging Face checkpoint; empty where there is none of Conditional DETR.
+    """The ``config.json`` next to a Hugging Face checkpoint; empty unless it is of a Conditional DETR.
 
     Raises:
-        UserError: its ``id2label`` is not what it must be.
+        UserError: its ``id2label`` is malformed.
     """
     file = Path(path).parent / 'config.json'
     try:
@@ -186,7 +185,7 @@ def _names(
     if not named and family is not None and family.name.startswith('huggingface'):
         named = _huggingface_names(config)
     if not named or isinstance(named, str) or len(named) != rows:
-        # A file of one's own training says its classes; one that does not is taken for COCO's if it has as many.
+        # Files of our own training name their classes; others are assumed to be COCO's if the number of rows fits.
         return classes.default_names(rows)
     return tuple(named)
 
@@ -202,12 +201,15 @@ def _huggingface_names(config: Mapping[str, Any]) -> classes.Names | None:
 def _dc5(
     checkpoint: Mapping[str, Any], record: Mapping[str, Any], config: Mapping[str, Any], where: str
 ) -> bool | None:
-    """What says so, in this order: our record, the authors' command line, Hugging Face's config, the file's name."""
+    """From the first available of our record, the authors' command line, Hugging Face's config and the file name."""
     for known in (record.get('dc5'), getattr(checkpoint.get('args'), 'dilation', None), config.get('dilation')):
         if isinstance(known, bool):
             return known
     *_, folder, name = ('', *where.lower().split('/'))
-    if name in ('model.safetensors', 'pytorch_model.bin'):  # Hugging Face's: the model's name is its folder's
+    if name in (
+        'model.safetensors',
+        'pytorch_model.bin',
+    ):  # Hugging Face names the folder, not the file, after the model
         name = where.lower() if '://' in where else folder
     if 'dc5' in name:
         return True
@@ -230,30 +232,30 @@ def hash_tensors(tensors: Mapping[str, Tensor], tick: Any = None) -> str:
 
 def _little_endian(value: Tensor) -> Any:
     array = value.reshape(-1).view(torch.uint8).numpy()
-    if sys.byteorder == 'big':  # the hash is that of the file, which is little-endian
+    if sys.byteorder == 'big':  # files are little-endian, and so is the hash
         array = array.reshape(-1, value.element_size())[:, ::-1].copy()
     return array
 
 
 def with_record(source: Source, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint as mmengine wants it, with what is known about it where the model finds it.
+    """The checkpoint in mmengine's format, with its metadata where the model finds it.
 
-    ``state_dict`` keeps the file's names: only the model knows which it needs (mmdet's own class wants mmdet's). What
-    is known travels in ``_metadata``, which PyTorch and mmengine hand to the model's load hooks, and the class names
-    also in ``meta``, where DetInferencer looks.
+    ``state_dict`` keeps the file's names, because only the model knows which names it needs (mmdet's own class needs
+    mmdet's). The metadata is stored in ``_metadata``, which PyTorch and mmengine pass to the model's load hooks; the
+    class names also in ``meta``, where DetInferencer looks for them.
     """
     if source.family is None and 'state_dict' not in checkpoint and find_tensors(checkpoint) is not checkpoint:
-        return dict(checkpoint)  # of some other program
+        return dict(checkpoint)  # of another program
     tensors = OrderedDict(source.tensors)
     metadata = OrderedDict(getattr(find_tensors(checkpoint), '_metadata', {}))
     known = dict(names=source.names, dc5=source.dc5, where=source.where, groups=source.groups)
     metadata[''] = {**metadata.get('', {}), RECORD: known}
     tensors._metadata = metadata
     if source.family is None and find_tensors(checkpoint) is checkpoint:
-        return tensors  # the weights of some other network, a backbone's for instance, without a container
+        return tensors  # bare weights of another network, for example a backbone
     result = {} if find_tensors(checkpoint) is checkpoint else dict(checkpoint)
     if 'state_dict' not in result:
-        result.pop('model', None)  # it is the state dict
+        result.pop('model', None)  # already in state_dict
     meta = dict(checkpoint['meta']) if isinstance(checkpoint.get('meta'), Mapping) else {}
     if source.family is not None and source.names is not None:
         meta.setdefault('dataset_meta', dict(classes=classes.used(source.names)))

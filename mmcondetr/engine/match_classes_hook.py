@@ -1,4 +1,4 @@
-"""Tells a checkpoint that is being loaded which classes the run's data set has."""
+"""Passes the class names of the run's data set to the checkpoint being loaded."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class MatchClassesHook(Hook):
                 continue
             names = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
             if names:
-                known['wanted'] = tuple(names)
+                known['dataset_classes'] = tuple(names)
                 return

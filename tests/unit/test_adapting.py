@@ -191,7 +191,7 @@ def test_coco_tables():
 
 
 @pytest.mark.parametrize(
-    'given, count, wanted, rows, chosen',
+    'given, count, target, rows, chosen',
     [
         (('a', 'b', 'c'), 3, ('c', 'x', 'a'), 3, [2, None, 0]),
         (('a', 'b', 'c'), 3, None, 3, [0, 1, 2]),
@@ -204,8 +204,8 @@ def test_coco_tables():
         (classes.COCO_91, 91, ('dog', 'unicorn'), 2, [18, None]),
     ],
 )
-def test_rows_are_chosen_by_name(given, count, wanted, rows, chosen):
-    assert classes.choose_rows(given, count, wanted, rows) == chosen
+def test_rows_are_chosen_by_name(given, count, target, rows, chosen):
+    assert classes.choose_rows(given, count, target, rows) == chosen
 
 
 def checkpoint_file(tmp_path, model, names=None):
@@ -215,13 +215,13 @@ def checkpoint_file(tmp_path, model, names=None):
     return str(path)
 
 
-def load_for(model, path, wanted=None):
+def load_for(model, path, dataset_classes=None):
     """As Runner does with MatchClassesHook: the hook tells the data set's classes between reading and loading."""
     from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
     checkpoint = _load_checkpoint(path, map_location='cpu')
-    if wanted:
-        checkpoint['state_dict']._metadata['']['mmcondetr']['wanted'] = wanted
+    if dataset_classes:
+        checkpoint['state_dict']._metadata['']['mmcondetr']['dataset_classes'] = dataset_classes
     _load_checkpoint_to_model(model, checkpoint)
 
 

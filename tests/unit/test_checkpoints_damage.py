@@ -201,5 +201,5 @@ def test_a_record_that_is_not_the_tensors(valid, outcome, tmp_path):
     checkpoint = torch.load(tmp_path / 'ours.pth', weights_only=True)
     checkpoint['state_dict']['decoder.norm.bias'][3] += 1e-6
     torch.save(checkpoint, tmp_path / 'ours.pth')
-    with pytest.raises(UserError, match='SHA-256 of its tensors is not the one in its metadata'):
+    with pytest.raises(UserError, match='SHA-256 of its tensors differs from the one in its metadata'):
         load_checkpoint(valid[1], str(tmp_path / 'ours.pth'), map_location='cpu')

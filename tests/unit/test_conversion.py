@@ -130,7 +130,7 @@ def test_hugging_faces_two_configs(tmp_path, source):
 
 def test_dc5_must_be_known_for_hugging_face(tmp_path, source):
     unnamed = source.rename(tmp_path / 'checkpoint.pth')
-    with pytest.raises(UserError, match='give --dc5 or --no-dc5'):
+    with pytest.raises(UserError, match='pass --dc5 or --no-dc5'):
         convert(unnamed, tmp_path / 'folder', 'huggingface')
     convert(unnamed, tmp_path / 'ours.pth', 'mmcondetr', dc5=True)
     convert(tmp_path / 'ours.pth', tmp_path / 'folder', 'huggingface')
@@ -141,7 +141,7 @@ def test_dc5_must_be_known_for_hugging_face(tmp_path, source):
     'target, to, said',
     [
         ('out.bin', 'mmcondetr', 'must end in .pth or .safetensors'),
-        ('out.pth', 'huggingface', 'is a folder; give a name without .pth'),
+        ('out.pth', 'huggingface', 'is a folder; use a name without .pth'),
         ('nowhere/out.pth', 'mmdet', 'does not exist'),
         ('out.pth', 'detrex', 'must be one of mmcondetr, mmdet, authors, huggingface'),
     ],
@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_without_force(tmp_path, source, target):
     path = tmp_path / name_of(target, '.pth')
     convert(source, path, target)
     before = read(path)[1]
-    with pytest.raises(UserError, match='is there already; --force replaces it'):
+    with pytest.raises(UserError, match='already exists; --force replaces it'):
         convert(source, path, target)
     assert read(path)[1] == before
     convert(source, path, target, dc5=True, force=True)

@@ -142,7 +142,7 @@ def test_a_part_that_is_too_long_is_dropped(server, tmp_path):
     [
         (b'<!DOCTYPE html><html>Sign in</html>', 'HTML or XML page'),
         (b'', 'empty'),
-        (CONTENT + b'!', r'SHA-256 begins with [0-9a-f]{8}, and its name says'),
+        (CONTENT + b'!', r'SHA-256 starts with [0-9a-f]{8}, but its name has'),
     ],
 )
 def test_what_cannot_be_the_file_is_not_kept(server, tmp_path, content, said):

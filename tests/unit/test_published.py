@@ -55,30 +55,30 @@ def test_every_row_of_the_metafiles_names_a_config_that_is_there():
 
 
 def test_names_without_weights():
-    with pytest.raises(UserError, match=f"no model 'conditional-detr_r50'. Close to it: .*{NAME}"):
+    with pytest.raises(UserError, match=f"no model 'conditional-detr_r50'. Similar: .*{NAME}"):
         find_model('conditional-detr_r50')
-    with pytest.raises(UserError, match=f'Nobody published weights for .* Close to it: {NAME}'):
+    with pytest.raises(UserError, match=f'No published weights for .* Similar: {NAME}'):
         find_model('conditional-detr_r50_8xb2-75e_coco')
     with pytest.raises(UserError, match="no model 'my.py'"):
         mmcondetr.Detector('my.py')
 
 
-def test_a_sum_that_nobody_states_is_kept_at_the_first_download(served, tmp_path):
+def test_an_unpublished_hash_is_stored_at_the_first_download(served, tmp_path):
     digest = hashlib.sha256((served / 'model.pth').read_bytes()).hexdigest()
     first = fetch('plain', tmp_path / 'out')
-    assert first.sha256 == digest and 'states none' in first.verified
+    assert first.sha256 == digest and 'none published' in first.verified
     assert first.path == str(tmp_path / 'out' / 'model.pth')
     second = fetch('plain')
-    assert second.verified == 'the same as at the first download'
+    assert second.verified == 'same as at the first download'
     with open(second.path, 'ab') as file:
         file.write(b'!')
-    with pytest.raises(UserError, match='not what was downloaded first'):
+    with pytest.raises(UserError, match='differs from the first download'):
         fetch('plain')
 
 
-def test_a_sum_in_the_name_is_the_publishers(served):
+def test_a_hash_in_the_name_is_verified(served):
     fetched = fetch('stated')
-    assert 'as its publisher says' in fetched.verified and fetched.sha256.startswith(fetched.path[-12:-4])
+    assert 'as stated in its name' in fetched.verified and fetched.sha256.startswith(fetched.path[-12:-4])
 
 
 def test_the_download_command(served, tmp_path, capsys):
@@ -86,7 +86,7 @@ def test_the_download_command(served, tmp_path, capsys):
     said = capsys.readouterr().out
     assert 'SHA-256' in said and said.splitlines()[-1] == str(tmp_path / 'out' / 'model.pth')
     assert main(['download', 'plane']) == 2
-    assert 'Close to it: plain' in capsys.readouterr().err
+    assert 'Similar: plain' in capsys.readouterr().err
 
 
 def test_configs_are_listed(capsys):
