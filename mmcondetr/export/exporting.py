@@ -68,10 +68,10 @@ def export_detector(
         if format == 'openvino':
             draft = convert_to_openvino(draft, metadata)
         comparisons = _verify(detector, draft, verify, report)
-        if calibration:
+        if len(calibration):
             precise, metadata = draft, replace(metadata, precision='int8 backbone')
             draft = quantize_backbone(precise, calibration, metadata)
-            if verify:
+            if len(verify):
                 report('with an int8 backbone, which is not held to a limit:')
                 report(table(list(compare(detector, open_session(draft), verify))))
         _move(draft, out)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmcondetr.layers.dropout import uses_seeded_dropout
 from mmcondetr.layers.dropout_attention import dropout_attention
+from mmcondetr.layers.explicit_attention import explicit_attention, is_faster
 from mmcondetr.layers.linear import Linear
 from mmcondetr.registry import MODELS
 
@@ -69,6 +70,8 @@ class DotProductAttention(nn.Module):
         q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value,), batch)
         if uses_seeded_dropout(self, self.dropout, q):
             return dropout_attention(q, k, v, self.dropout, mask).transpose(1, 2).flatten(2)
+        if is_faster(q):
+            return explicit_attention(q, k, v, mask).transpose(1, 2).flatten(2)
         # torch's fused kernels need q, k and v of equal width; padding v with zeros is cheaper than an unfused kernel.
         width = v.shape[-1]
         v = F.pad(v, (0, q.shape[-1] - width))
