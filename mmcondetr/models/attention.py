@@ -66,25 +66,22 @@ class DotProductAttention(nn.Module):
         Returns:
             (B, N, D).
         """
-        batch = value.shape[0]
-        q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value,), batch)
+        q, k, v = (self._heads(parts, value.shape[0]) for parts in (queries, keys, (value,)))
         if uses_seeded_dropout(self, self.dropout, q):
             return dropout_attention(q, k, v, self.dropout, mask).transpose(1, 2).flatten(2)
         if is_faster(q):
             return explicit_attention(q, k, v, mask).transpose(1, 2).flatten(2)
         # torch's fused kernels need q, k and v of equal width; padding v with zeros is cheaper than an unfused kernel.
-        width = v.shape[-1]
-        v = F.pad(v, (0, q.shape[-1] - width))
+        wide = F.pad(v, (0, q.shape[-1] - v.shape[-1]))
         keep = None if mask is None else ~mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, keep, dropout)  # (B, H, N, width of q per head)
-        return attended[..., :width].transpose(1, 2).flatten(2)
+        attended = F.scaled_dot_product_attention(q, k, wide, keep, dropout)  # (B, H, N, width of q per head)
+        return attended[..., : v.shape[-1]].transpose(1, 2).flatten(2)
 
     def _heads(self, parts: Sequence[Tensor], batch: int) -> Tensor:
         """Split each part into heads and concatenate the parts: (B, H, tokens, parts * D / H)."""
         heads = [part.unflatten(-1, (self.num_heads, -1)).expand(batch, -1, -1, -1) for part in parts]
-        joined = heads[0] if len(heads) == 1 else torch.cat(heads, dim=-1)
-        return joined.transpose(1, 2)
+        return (heads[0] if len(heads) == 1 else torch.cat(heads, dim=-1)).transpose(1, 2)
 
 
 #: (attention, q, k, v), with q, k and v (B, N, D) -> (B, N, D): self-attention within sets of queries.
