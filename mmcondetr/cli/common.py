@@ -6,8 +6,10 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 
 from mmengine.config import Config, DictAction
@@ -23,8 +25,23 @@ USER_ERROR, INTERRUPTED = 2, 130  # exit codes; argparse's own errors have 2 as 
 STOPPED = 75
 """Exit code of a training that SIGTERM stopped and that has saved: EX_TEMPFAIL of sysexits.h, 'try again later'."""
 
+TRACEBACK = 'MMCONDETR_TRACEBACK'
+"""An environment variable: where it is set, an error that the user can fix comes with its traceback, too."""
+
+#: What constructors raise that are given something else than they expect.
+_IN_BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 #: What the system says of a disk, and not of a program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+class OptionsAction(DictAction):
+    """mmengine's reading of ``key=value``, with one line for what is none."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        wrong = [given for given in values or () if not re.fullmatch(r'[^=\s]+=.*', given, re.DOTALL)]
+        if wrong:
+            parser.error(f'argument {option_string}: {wrong[0]!r} is no key=value')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +51,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         help='change settings of the config, as key=value; lists as key="[a,b]" or key=a,b, without white space',
     )
     parser.add_argument(
@@ -68,10 +85,12 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
         if verbose:
             return Runner.from_cfg(config)
         runner = ConsoleRunner.from_cfg(config)
-    except TypeError as error:  # what a class of others does not take, where check_config could not know
-        if 'unexpected keyword argument' in str(error) or 'required positional argument' in str(error):
-            raise UserError(f"Config '{config.filename}': {error}") from error
-        raise
+    except _IN_BUILDING as error:  # what a class of others does not take, where check_config could not know
+        reason = ' '.join(str(error).split())[:300]
+        raise UserError(
+            f"Config '{config.filename}' cannot be built: {type(error).__name__}: {reason} "
+            f'({TRACEBACK}=1 in the environment shows where).'
+        ) from error
     runner.register_hook(ConsoleHook(), priority='LOWEST')  # after whatever it tells of
     return runner
 
@@ -105,6 +124,8 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
         run()
     except UserError as error:
         tell_others(str(error))
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
         _say(f'error{_process()}: {error}')
         return user_error
     except Stopped as error:

@@ -20,8 +20,18 @@ from mmcondetr.errors import UserError
 
 #: What mmengine's Runner takes from a loader's dict besides torch's own arguments.
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'worker_init_fn', 'collate_fn', 'num_batch_per_epoch')
-_COUNTS = ('batch_size', 'num_queries', 'num_classes', 'num_heads', 'embed_dims', 'feedforward_channels')
+_COUNTS = ('batch_size', 'num_queries', 'num_classes', 'num_heads', 'embed_dims', 'num_feats', 'feedforward_channels')
 _SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop')
+#: Of our models: what must be one number, the width of tokens and queries; and twice the last.
+_WIDTHS = (
+    'neck.out_channels',
+    'encoder.layer.embed_dims',
+    'decoder.layer.embed_dims',
+    'decoder.reference_point.embed_dims',
+    'decoder.spatial_query.embed_dims',
+    'bbox_head.embed_dims',
+)
+_HALF = 'positional_encoding.num_feats'
 #: Dicts whose type a function of mmcv or mmengine looks up, which takes more than the type does.
 _OTHERS = ('norm_cfg', 'act_cfg', 'conv_cfg', 'upsample_cfg', 'init_cfg', 'dcn', 'plugins')
 #: Taken out of a dict by whoever builds from it.
@@ -72,6 +82,8 @@ def check_config(config: Config) -> None:
             known = {*inspect.signature(DataLoader.__init__).parameters, *_LOADER_KEYS}
             _refuse_unknown(name, [key for key in loader if key not in known], known, 'a data loader')
             _check_loader(name, loader)
+    if str((config.get('model') or {}).get('type')).startswith('mmcondetr.'):
+        _check_widths(config.model)
     loop = config.get('train_cfg')
     for key in ('max_epochs', 'max_iters', 'val_interval'):
         if isinstance(loop, dict) and key in loop:
@@ -162,7 +174,9 @@ def _check_types(path: str, value: dict, cls: type) -> None:
 def _check_values(path: str, value: dict) -> None:
     for key in _COUNTS:
         if key in value and value[key] is not None and not path.endswith('auto_scale_lr'):
-            _check_count(f'{path}.{key}', value[key])
+            several = isinstance(value[key], (list, tuple))  # one a stage
+            for count in value[key] if several else [value[key]]:
+                _check_count(f'{path}.{key}', count)
     for key in _SHARES:
         share = value.get(key, 0)
         if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
@@ -170,6 +184,31 @@ def _check_values(path: str, value: dict) -> None:
     width, heads = value.get('embed_dims'), value.get('num_heads')
     if isinstance(width, int) and isinstance(heads, int) and width % heads:
         raise UserError(f'{path}: embed_dims={width} cannot be divided among num_heads={heads} heads.')
+
+
+def _check_widths(model: dict) -> None:
+    """The parts of one of our models fit: else the first step would fail on the shapes of two matrices."""
+    given = {f'model.{path}': _at(model, path) for path in _WIDTHS}
+    half = _at(model, _HALF)
+    if isinstance(half, int):
+        given[f'2 * model.{_HALF}'] = 2 * half
+    given = {path: width for path, width in given.items() if isinstance(width, int)}
+    if len(set(given.values())) > 1:
+        told = ', '.join(f'{path}={width}' for path, width in given.items())
+        raise UserError(f'model: the width of tokens and queries must be one number, and is {told}.')
+    layers = _at(model, 'decoder.num_layers')
+    if layers is not None:
+        _check_count('model.decoder.num_layers', layers)
+    temperature = _at(model, 'positional_encoding.temperature')
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if 'temperature' in (model.get('positional_encoding') or {}) and not (number and 0 < temperature < float('inf')):
+        raise UserError(f'model.positional_encoding.temperature: must be a number above 0, not {temperature!r}.')
+
+
+def _at(value: Any, path: str) -> Any:
+    for key in path.split('.'):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _check_count(path: str, value: Any) -> None:

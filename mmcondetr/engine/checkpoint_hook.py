@@ -5,53 +5,27 @@ from __future__ import annotations
 import logging
 import os.path
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
-from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmcondetr.datasets.random_state import get_random_state, set_random_state
 from mmcondetr.engine import stopping
 from mmcondetr.engine.folder_lock import lock_folder, unlock_folder
 from mmcondetr.engine.resuming import advance, advance_epoch, check_loader, drawing_sampler, validation_is_due
+from mmcondetr.engine.saving import check_finite
 from mmcondetr.engine.written_files import WrittenFiles
-from mmcondetr.errors import NonFiniteLossError, Stopped, UserError
+from mmcondetr.errors import Stopped, UserError
 from mmcondetr.registry import HOOKS
 from mmcondetr.writing import remove_leftovers, replacing
 
 STOPPED = 'stopped.pth'
 """Where training is saved that was asked to stop between two checkpoints; the next checkpoint removes it."""
-
-
-@register_backend('mmcondetr_atomic')
-class AtomicBackend(LocalBackend):
-    """Local files that are written under a temporary name, synced and renamed."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(filepath) as temporary:
-            temporary.write_bytes(obj)
-
-
-def _check_finite(runner: Runner, last: str | None) -> None:
-    """A loss can be finite and its gradient not: the weights are then lost, and must not replace good ones."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    broken = [
-        name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()
-    ]
-    if broken:
-        shown = ', '.join(broken[:5]) + (', ...' if len(broken) > 5 else '')
-        raise NonFiniteLossError(
-            f'{len(broken)} tensors of the model are NaN or infinite at iteration {runner.iter} ({shown}), so no '
-            f'checkpoint is written; the last good one is {last}. Try a smaller learning rate or '
-            'optim_wrapper.clip_grad, or training without --amp.'
-        )
 
 
 @HOOKS.register_module()
@@ -247,7 +221,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _write(self, runner: Runner, name: str, meta: dict) -> None:
         """Write a checkpoint, then its name as the latest."""
-        _check_finite(runner, self.last_ckpt)
+        check_finite(runner, self.last_ckpt)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         state = self._pending or get_random_state()

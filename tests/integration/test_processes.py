@@ -35,7 +35,7 @@ def config(tmp_path_factory) -> Path:
 def train(config: Path, work: Path, *options: str, **environment: object) -> subprocess.Popen:
     variables = {name: str(value) for name, value in environment.items()}
     return subprocess.Popen(
-        [sys.executable, '-u', '-m', 'mmcondetr', 'train', str(config), '--work-dir', str(work), *options],
+        [sys.executable, '-u', '-m', 'mmcondetr', 'train', str(config), '--work-dir', str(work), '--verbose', *options],
         env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

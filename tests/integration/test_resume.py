@@ -136,17 +136,19 @@ import os, signal, sys
 import mmcondetr
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmcondetr.engine import checkpoint_hook
+from mmengine.fileio import register_backend
+from mmcondetr.engine.saving import AtomicBackend
+from mmcondetr.writing import replacing
 
-class Dying(checkpoint_hook.AtomicBackend):
+class Dying(AtomicBackend):
     def put(self, obj, filepath):
         if filepath.endswith('epoch_3.pth'):
-            with checkpoint_hook.replacing(filepath) as temporary:
+            with replacing(filepath) as temporary:
                 temporary.write_bytes(obj[:len(obj) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
         super().put(obj, filepath)
 
-checkpoint_hook.register_backend('mmcondetr_atomic', Dying, force=True)
+register_backend('mmcondetr_atomic', Dying, force=True)
 config = Config.fromfile(sys.argv[1])
 config.work_dir = sys.argv[2]
 Runner.from_cfg(config).train()

@@ -13,7 +13,7 @@ from toy_runner import Told, Toy, make_runner, names
 
 from mmcondetr.checkpoints.files import load_file
 from mmcondetr.datasets.random_state import get_random_state, seeded, set_random_state
-from mmcondetr.engine.checkpoint_hook import AtomicBackend
+from mmcondetr.engine.saving import AtomicBackend
 from mmcondetr.errors import NonFiniteLossError, UserError
 
 

@@ -192,6 +192,25 @@ def test_a_file_that_a_program_lacks_keeps_its_traceback():
         cli.run_guarded(failing(FileNotFoundError(errno.ENOENT, 'no such file', 'x')))
 
 
+@pytest.mark.parametrize('given', ['nonsense', '=1', 'a b=1'])
+def test_an_option_that_is_no_key_and_value(capsys, given):
+    parser = ArgumentParser()
+    cli.add_common_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['config.py', '--cfg-options', 'a.b=1', given])
+    assert f'--cfg-options: {given!r} is no key=value' in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_built_is_one_line_and_its_traceback_can_be_had(capsys, monkeypatch, tmp_path):
+    config = load_config(arguments(work_dir=str(tmp_path)))
+    config.model.backbone.depth = 7
+    with pytest.raises(UserError, match=rf"{NAME}.py' cannot be built: KeyError: .*invalid depth 7") as caught:
+        cli.build_runner(config)
+    monkeypatch.setenv(cli.TRACEBACK, '1')
+    assert cli.run_guarded(failing(caught.value)) == cli.USER_ERROR
+    assert 'Traceback (most recent call last)' in capsys.readouterr().err
+
+
 def test_a_work_directory_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('x')
     with pytest.raises(UserError, match=r"work_dir '.*file': cannot be written \(File exists\)"):
