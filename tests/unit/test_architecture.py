@@ -1,4 +1,4 @@
-"""The rooms of the package: who may import whom, as docs/architecture.md says; no circles; no two files of one name."""
+"""The allowed imports in docs/architecture.md, no circular imports, unique file names, short model files."""
 
 import ast
 import re
@@ -13,15 +13,15 @@ MODULES = {
     for path in sorted(PACKAGE.rglob('*.py'))
     if '.mim' not in path.parts
 }
-ENTRANCES = {'mmcondetr', 'mmcondetr.__main__'}  # set everything up when it is needed, so that they may know everything
+ENTRANCES = {'mmcondetr', 'mmcondetr.__main__'}  # set up the other packages, so they may import anything
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split('.')[1] if '.' in module else ''
 
 
 def imports(module: str) -> set[str]:
-    """The modules of the package that a module imports anywhere, inside functions and under TYPE_CHECKING too."""
+    """Our modules that a module imports, including inside functions and under TYPE_CHECKING."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -34,17 +34,17 @@ def imports(module: str) -> set[str]:
 
 
 def allowed() -> dict[str, set[str]]:
-    """Room -> the rooms it may import from: the table 'Rooms' in docs/architecture.md, from the ground up."""
+    """Package -> packages it may import from: the table 'Packages' in docs/architecture.md, bottom-up."""
     text = (PACKAGE.parent / 'docs' / 'architecture.md').read_text()
     rows = re.findall(r'^\| `(\w+)/?` \| ([^|]*) \| ([^|]*) \|$', text, re.M)
     return {name: set(re.findall(r'\w+', below.replace('—', ''))) for name, _, below in rows}
 
 
-def test_every_room_is_in_the_table():
-    assert {room(module) for module in MODULES if module not in ENTRANCES} == set(allowed())
+def test_every_package_is_in_the_table():
+    assert {package_of(module) for module in MODULES if module not in ENTRANCES} == set(allowed())
 
 
-def test_rooms_import_from_below_only():
+def test_packages_import_from_below_only():
     table = allowed()
     order = list(table)
     for name, below in table.items():
@@ -54,7 +54,7 @@ def test_rooms_import_from_below_only():
         for module in MODULES
         if module not in ENTRANCES
         for other in imports(module)
-        if room(other) != room(module) and room(other) not in table[room(module)]
+        if package_of(other) != package_of(module) and package_of(other) not in table[package_of(module)]
     ]
     assert not wrong
 
@@ -63,14 +63,14 @@ def test_the_table_allows_no_more_than_is_used():
     used: dict[str, set[str]] = {name: set() for name in allowed()}
     for module in MODULES:
         if module not in ENTRANCES:
-            used[room(module)] |= {room(other) for other in imports(module)} - {room(module)}
+            used[package_of(module)] |= {package_of(other) for other in imports(module)} - {package_of(module)}
     assert used == allowed()
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_no_circular_imports():
     arrows = {module: imports(module) - {module} for module in MODULES}
     for package in [module for module in MODULES if MODULES[module].name == '__init__.py']:
-        # A package's own modules may not lean on what their package makes of them.
+        # Modules inside a package do not import from its __init__.
         inside = [module for module in MODULES if module.startswith(f'{package}.')]
         if package not in ENTRANCES:
             assert not [module for module in inside if package in arrows[module]], package
@@ -87,8 +87,8 @@ def test_no_module_imports_itself_in_a_circle():
         visit(module, ())
 
 
-def test_no_two_files_of_one_name():
-    """But for the commands, which are named as what they call."""
+def test_file_names_are_unique():
+    """Except commands, which are named after the function they call."""
     counts = Counter(path.name for path in MODULES.values() if path.name != '__init__.py' and path.parent.name != 'cli')
     assert not [name for name, count in counts.items() if count > 1]
 
