@@ -1,6 +1,6 @@
 """Compare predictions with the truth: AP by class, confusions, kinds of errors (TIDE), and the worst images as a page.
 
-    mmcondetr analyze my_config.py work_dirs/my_config/best.pth --out analysis
+    mmcondetr analyze my_config.py work_dirs/my_config --out analysis
     mmcondetr analyze --truth val.json --predictions predictions/predictions.json --images photos/
 
 The first form predicts on the config's validation images; the second takes what mmcondetr predict wrote, of which all

@@ -1,8 +1,11 @@
-"""Do heads attend to the extremities of boxes? ``python tools/attention_extremities.py CONFIG CHECKPOINT``.
+"""Do heads attend to the extremities of boxes?
+
+    mmcondetr attention-extremities my_config.py work_dirs/my_config --images 100
 
 Measures over the config's test data where the mass of every head's attention map lies relative to the predicted box:
 in a band around its left, right, top or bottom edge, inside or outside, beside what chance would give. Prints a table,
 draws it as bars, and writes the numbers as JSON. What the regions are stands in mmcondetr/visualization/extremities.py.
+Where objects are large the bands cover much of the image, and chance says little: this is then said.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Convert a Conditional DETR checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face transformers.
 
-    python tools/convert_checkpoint.py ConditionalDETR_r50_epoch50.pth conditional-detr_r50.safetensors --to mmcondetr
-    python tools/convert_checkpoint.py work_dirs/mine/epoch_50.pth my-conditional-detr --to huggingface --no-dc5
+    mmcondetr convert-checkpoint ConditionalDETR_r50_epoch50.pth conditional-detr_r50.safetensors --to mmcondetr
+    mmcondetr convert-checkpoint work_dirs/mine/epoch_50.pth my-conditional-detr --to huggingface --no-dc5
 
 The source may be of any family (detrex too) and is never changed. Loading needs no conversion: every config of ours
 reads all of them as they are.

@@ -1,8 +1,8 @@
 """Write a page that shows where a detector looks in an image: every detection, layer and head, to click through.
 
-    mmcondetr explain my_config.py work_dirs/my_config/best.pth photo.jpg --out photo.html
+    mmcondetr explain my_config.py work_dirs/my_config photo.jpg --out photo.html
 
-The page needs no server and no network. As a picture, and compared with other models: mmcondetr visualize-attention.
+The page holds all detections above a low score, which a slider shows. It needs no server and no network. As a picture, and compared with other models: mmcondetr visualize-attention.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', help='an image file')
     parser.add_argument('--out', help='the page to write (default: explain_<image name>.html)')
     parser.add_argument('--query', type=int, help='show this object query (default: the best detections)')
-    parser.add_argument('--count', type=int, default=20, help='the most detections to show (default: 20)')
-    parser.add_argument('--score-threshold', type=float, default=0.3, help='of the detections (default: 0.3)')
+    parser.add_argument('--count', type=int, default=40, help='the most detections in the page (default: 40)')
+    parser.add_argument(
+        '--score-threshold', type=float, default=0.3, help='of those shown at first (default: 0.3; a slider shows more)'
+    )
     parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
 
 
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     found = write_explorer(
         model, args.image, out, count=args.count, score_threshold=args.score_threshold, query=args.query
     )
-    for detection in found:
+    for detection in [one for one in found if one.score >= args.score_threshold or args.query is not None]:
         box = ', '.join(f'{side:.0f}' for side in detection.box)
         print(f'query {detection.query}: {detection.name} {detection.score:.3f} at ({box})')
-    print(f'wrote {out}')
+    print(f'wrote {out}: {len(found)} detections, as low as {found[-1].score:.2f}')

@@ -1,6 +1,6 @@
 """Find objects in images, folders, patterns and videos: pictures with boxes, and one COCO JSON.
 
-    mmcondetr predict my_config.py work_dirs/my_config/best.pth photos/ --out found
+    mmcondetr predict my_config.py work_dirs/my_config photos/ --out found
     mmcondetr predict conditional-detr_r50_8xb2-50e_coco ConditionalDETR_r50_epoch50.pth a.jpg 'b*.png' film.mp4
     mmcondetr predict my_config.py best.pth aerial.tif --tile 800        # small objects in large images
 

@@ -1,4 +1,10 @@
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``, with the flags of mmdet's own tools/test.py."""
+"""Evaluate a checkpoint, with the flags of mmdet's own tools/test.py, which this is as tools/test.py, too.
+
+    mmcondetr test my_config.py work_dirs/my_config                    # a run's folder: its best checkpoint
+    mmcondetr test conditional-detr_r50_8xb2-50e_coco ConditionalDETR_r50_epoch50.pth --show-dir drawn
+
+In a batch, images of other shapes are padded, which changes scores a little: test_dataloader.batch_size=1 avoids it.
+"""
 
 import argparse
 

@@ -1,7 +1,7 @@
 """Train a detector, with the flags of mmdet's own tools/train.py, which this is as tools/train.py, too.
 
-mmcondetr train my_config.py --work-dir work_dirs/mine --log tensorboard
-mmcondetr train conditional-detr_r50_8xb2-50e_coco --cfg-options train_dataloader.batch_size=4
+    mmcondetr train my_config.py --work-dir work_dirs/mine --log tensorboard
+    mmcondetr train conditional-detr_r50_8xb2-50e_coco --cfg-options train_dataloader.batch_size=4
 
 SIGTERM (Slurm, Kubernetes) saves before the next step and ends with exit code 75; --resume goes on from there.
 """

@@ -1,4 +1,6 @@
-"""Draw where a detector looks: ``python tools/visualize_attention.py IMAGE CONFIG CHECKPOINT``.
+"""Draw where a detector looks.
+
+    mmcondetr visualize-attention photo.jpg my_config.py work_dirs/my_config --out attention.png
 
 Writes a picture like the paper's Figure 4 (rows spatial, content and combined attention, columns heads) for the best
 detections or for a chosen query. With ``--compare CONFIG CHECKPOINT`` one like Figure 1: spatial attention of two or

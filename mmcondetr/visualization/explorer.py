@@ -28,6 +28,7 @@ from mmcondetr.visualization.panels import COLOUR_MAP
 from mmcondetr.visualization.record import resolve_layers
 from mmcondetr.writing import replacing
 
+FLOOR = 0.05  # scores below it are nearly always nothing
 LARGEST_SIDE = 1280  # of the image in the page, in pixels
 LARGEST_MAPS = 4_000_000  # bytes of maps before they are zipped; a DC5 model's detection takes 482 400 of them
 NOTES = (
@@ -47,7 +48,7 @@ def write_explorer(
     model: nn.Module,
     image: Image,
     out_html: str | os.PathLike,
-    count: int = 20,
+    count: int = 40,
     score_threshold: float = 0.3,
     query: int | None = None,
     layers: Sequence[int] | None = None,
@@ -59,34 +60,42 @@ def write_explorer(
         model: a detector as ``mmdet.apis.init_detector`` gives it.
         image: a path, or an array (height, width, 3) BGR.
         out_html: the file to write.
-        count: the most detections to show; fewer where the page would become too large (DC5: 8).
-        score_threshold: of the detections.
+        count: the most detections in the page; fewer where it would become too large (DC5: 8).
+        score_threshold: of the detections that it shows at first; a slider shows those down to FLOOR.
         query: show this object query alone instead.
         layers: decoder layers to show; all where None.
         title: of the page; the model's class and the image's name where None.
 
     Returns:
-        The detections shown, best first.
+        The detections in the page, best first.
 
     Raises:
-        UserError: no detection reaches the threshold; query or layer does not exist; the image cannot be read; the
+        UserError: no detection reaches the floor; query or layer does not exist; the image cannot be read; the
             model is not supported.
     """
     attended = attend(model, image, layers=layers)
     shown = resolve_layers('decoder layer', layers, attended.attention.num_layers)
     rows, columns = attended.attention.grid.valid
+    floor = min(FLOOR, score_threshold)
     size = len(shown) * len(KINDS) * attended.attention.num_heads * rows * columns
     count = min(count, max(1, LARGEST_MAPS // size))
-    found = [attended.detection(query)] if query is not None else attended.best_detections(count, score_threshold)
+    found = [attended.detection(query)] if query is not None else attended.best_detections(count, floor)
     if title is None:
         name = 'image' if isinstance(image, np.ndarray) else os.path.basename(os.fspath(image))
         title = f'{type(model).__name__} on {name}'
-    page = _fill_page(_page_data(attended, found, shown, title))
+    page = _fill_page(
+        dict(_page_data(attended, found, shown, title), threshold=_start(found, score_threshold), floor=floor)
+    )
     path = Path(out_html)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding='utf-8')
     return found
+
+
+def _start(found: Sequence[Detection], score_threshold: float) -> float:
+    """The threshold, or the best score where none reaches it; in whole percent, as the slider has it."""
+    return int(100 * min(score_threshold, found[0].score)) / 100
 
 
 def _page_data(attended: AttendedImage, found: Sequence[Detection], layers: Sequence[int], title: str) -> dict:

@@ -15,6 +15,7 @@ from mmcondetr.visualization.extremities import BAND, EDGES, REGIONS, ExtremityT
 from mmcondetr.visualization.panels import save_figure
 from mmcondetr.writing import replacing
 
+MOST_COVERED = 1 / 3  # of the image by the edge bands, beyond which they say little
 COLOURS = (*(OKABE_ITO[name] for name in ('blue', 'sky', 'vermilion', 'orange', 'green')), '#BBBBBB')  # outside: grey
 
 
@@ -30,7 +31,19 @@ def summarise(table: ExtremityTable) -> str:
         f'{edges.mean() / table.chance[EDGES].sum():.2f} times chance; the inside '
         f'{table.shares[:, 4].mean():.1%}, chance {table.chance[4]:.1%}: '
         f'{table.shares[:, 4].mean() / table.chance[4]:.2f} times chance.\n'
-        f'Most above chance by head: {counts}.'
+        f'Most above chance by head: {counts}.' + _warning(table)
+    )
+
+
+def _warning(table: ExtremityTable) -> str:
+    """Bands of large boxes are most of the image: what lies in them is then no sign of attention to edges."""
+    covered = table.chance[EDGES].sum()
+    if covered <= MOST_COVERED:
+        return ''
+    return (
+        f'\nwarning: the edge bands cover {covered:.0%} of the image on average, for the objects are large in it: a head '
+        'that looks at the whole object or image has much of its mass there, too. Compare lifts, not shares, or measure '
+        'on smaller objects.'
     )
 
 

@@ -119,6 +119,50 @@ def test_clicking_a_detection_changes_the_overlay(opened):
     assert overlay(opened) != before and status(opened) != first
 
 
+def test_covered_boxes_are_reached_by_clicking_again(opened):
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+    # a point where boxes lie above each other, and how many
+    covered = opened.execute_script("""
+        const stage = document.getElementById('stage').getBoundingClientRect();
+        let best = [0, 0, 0];
+        for (let x = stage.left + 5; x < stage.right; x += 10) for (let y = stage.top + 5; y < stage.bottom; y += 10) {
+          const here = document.elementsFromPoint(x, y).filter((one) => one.parentElement?.id === 'boxes').length;
+          if (here > best[2]) best = [x, y, here];
+        }
+        return best""")
+    assert covered[2] > 1
+    seen = set()
+    for _ in range(covered[2]):
+        mouse = ActionBuilder(opened)
+        mouse.pointer_action.move_to_location(int(covered[0]), int(covered[1])).click()
+        mouse.perform()
+        seen.add(status(opened))
+    assert len(seen) == covered[2]
+
+
+def test_the_score_slider_shows_fewer_and_more(opened):
+    def shown():
+        return opened.execute_script(
+            'return [...document.querySelectorAll("#boxes button")].filter((one) => !one.hidden).length'
+        )
+
+    def slide(value):
+        opened.execute_script(
+            """const slider = document.getElementById('threshold'); slider.value = arguments[0];
+               slider.dispatchEvent(new Event('input'));""",
+            value,
+        )
+
+    assert shown() == 4 and opened.find_element('id', 'shown').text == '4 of 4'
+    slide(100)
+    assert shown() == 1 and opened.find_element('id', 'shown').text == '0 of 4'  # the chosen one stays
+    slide(0)
+    assert shown() == 4
+    press(opened, ']')
+    assert opened.find_element('id', 'threshold-value').text == '0.05'
+
+
 def test_layers_heads_and_kinds_change_the_overlay(opened):
     shown = {overlay(opened)}
     for selector, index in (
@@ -163,7 +207,7 @@ def test_keys(opened):
     press(opened, Keys.ARROW_DOWN)
     assert 'layer 1' in status(opened) and value('layer') == '1'
     press(opened, '+')
-    assert value('opacity') == '90'
+    assert value('opacity') == '70'
     before = status(opened)
     press(opened, 'n')
     assert status(opened) != before

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import re
+import shlex
 from argparse import ArgumentParser, Namespace
 
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from mmcondetr import cli as cli_package
 from mmcondetr.cli import common as cli
 from mmcondetr.cli import train
 from mmcondetr.compat.config_scope import config_root
@@ -235,6 +238,23 @@ cli.main(['train'])
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         cli.run_guarded(failing(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize('command', cli_package.COMMANDS)
+def test_the_help_of_each_command_shows_an_example_that_parses(command, capsys):
+    module = cli_package.load_command(command)
+    with pytest.raises(SystemExit) as done:
+        cli_package.main([command, '--help'])
+    assert done.value.code == 0
+    examples = re.findall(r'^ {4}(mmcondetr .*)$', capsys.readouterr().out, re.M)
+    assert examples, f'{command} --help shows no example'
+    parser = ArgumentParser(exit_on_error=False)
+    module.add_arguments(parser)
+    for example in examples:
+        words = shlex.split(example, comments=True)
+        if words[1] == command:
+            parser.parse_args(words[2:])  # else SystemExit
+    assert any(shlex.split(example, comments=True)[1] == command for example in examples)
 
 
 @pytest.mark.parametrize('spelling', ['--local_rank', '--local-rank'])

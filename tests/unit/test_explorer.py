@@ -90,7 +90,19 @@ def test_the_page_does_not_grow_without_bound(model, pixels, tmp_path, monkeypat
     assert len(write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=0)) == 3
 
 
-def test_nothing_found(model, pixels, tmp_path):
+def test_the_page_begins_at_the_threshold_and_holds_all_above_the_floor(model, pixels, tmp_path, monkeypatch):
+    scores = attend(model, pixels).attention.scores[-1].max(dim=-1).values
+    monkeypatch.setattr('mmcondetr.visualization.explorer.FLOOR', float(scores.median()))
+    found = write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=float(scores.max()))
+    data = data_of(tmp_path / 'e.html')
+    assert len(found) == len(data['detections']) == int((scores >= scores.median()).sum()) > 1
+    assert data['threshold'] == int(100 * float(scores.max())) / 100
+    write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=0.99)  # which none reaches
+    assert data_of(tmp_path / 'e.html')['threshold'] == int(100 * float(scores.max())) / 100
+
+
+def test_nothing_found(model, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmcondetr.visualization.explorer.FLOOR', 2)
     with pytest.raises(UserError, match='No detection reaches'):
         write_explorer(model, pixels, tmp_path / 'e.html', score_threshold=2)
     assert not list(tmp_path.glob('*.html'))

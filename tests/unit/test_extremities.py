@@ -86,6 +86,8 @@ def test_report(table, tmp_path):
     assert len({line.count('|') for line in markdown}) == 1
     assert 'edge bands hold 50.0% of the mass, chance 20.0%: 2.50 times chance' in summarise(table)
     assert summarise(table).endswith('Most above chance by head: 1 left, 1 inside.')
+    wide = table._replace(chance=np.array([0.1, 0.1, 0.1, 0.05, 0.1, 0.55]))
+    assert 'warning: the edge bands cover 35% of the image on average' in summarise(wide)
     plot_table(table, tmp_path / 'bars.png')
     assert cv2.imread(str(tmp_path / 'bars.png')).std() > 10
     write_json(table, tmp_path / 'table.json')

@@ -87,7 +87,7 @@ class Maps {
         pixels.data[at] = this.colours[colour];
         pixels.data[at + 1] = this.colours[colour + 1];
         pixels.data[at + 2] = this.colours[colour + 2];
-        pixels.data[at + 3] = seeThrough ? 255 * (0.45 + 0.55 * share) : 255; // little weight hides little
+        pixels.data[at + 3] = seeThrough ? 255 * (0.2 + 0.8 * share) : 255; // little weight hides little: the photo stays visible
       }
     }
     context.putImageData(pixels, 0, 0);

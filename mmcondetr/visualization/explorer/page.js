@@ -2,7 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId('data').textContent);
-const state = { detection: 0, layer: data.layers.length - 1, kind: 0, head: MEAN, opacity: 85, overlay: true, shared: false, cells: false };
+const state = { detection: 0, layer: data.layers.length - 1, kind: 0, head: MEAN, opacity: 65, overlay: true, shared: false, cells: false, threshold: data.threshold };
 let maps = null;
 let playing = null;
 
@@ -15,6 +15,7 @@ function element(tag, properties = {}, parent = null) {
 const pressed = (button, is) => button.setAttribute('aria-pressed', String(is));
 const headName = (head) => (head === MEAN ? 'mean of heads' : `head ${head}`);
 const chosen = () => data.detections[state.detection];
+const isShown = (detection) => detection === chosen() || detection.score >= state.threshold;
 const nameOf = (detection) => `${detection.name} ${detection.score.toFixed(2)}`;
 const weightText = (weight) => (weight >= 0.1 ? weight.toFixed(2) : weight.toPrecision(2));
 const heads = [MEAN, ...Array(data.heads).keys()];
@@ -22,6 +23,23 @@ const heads = [MEAN, ...Array(data.heads).keys()];
 function set(change) {
   Object.assign(state, change);
   show();
+}
+
+// A lower threshold shows more; a choice that falls below a raised one gives way to the best.
+function setThreshold(threshold) {
+  const kept = chosen().score >= threshold || data.detections[0].score < threshold;
+  set({ threshold, detection: kept ? state.detection : 0 });
+}
+
+// A click takes the smallest box there; further ones at that place what lies below it, so that all boxes are reached.
+let clicked = null;
+function chooseAt(event, index) {
+  const boxes = [...byId('boxes').children];
+  const below = document.elementsFromPoint(event.clientX, event.clientY).map((one) => boxes.indexOf(one)).filter((at) => at >= 0);
+  const again = clicked && Math.hypot(event.clientX - clicked[0], event.clientY - clicked[1]) < 5;
+  clicked = [event.clientX, event.clientY];
+  if (event.detail === 0 || !below.length) set({ detection: index }); // the keyboard means this one
+  else set({ detection: again ? below[(below.indexOf(state.detection) + 1) % below.length] : below[0] });
 }
 
 function step(list, current, by) {
@@ -45,7 +63,8 @@ function build() {
   data.detections.forEach((detection, index) => {
     const choose = () => set({ detection: index });
     element('button', { type: 'button', textContent: nameOf(detection), onclick: choose }, byId('detections'));
-    const hit = element('button', { type: 'button', title: nameOf(detection), onclick: choose }, byId('boxes'));
+    const hit = element('button', { type: 'button', title: nameOf(detection) }, byId('boxes'));
+    hit.addEventListener('click', (event) => chooseAt(event, index));
     hit.setAttribute('aria-label', `${nameOf(detection)}, query ${detection.query}`);
   });
   KINDS.forEach((kind, index) => {
@@ -62,6 +81,7 @@ function build() {
     element('i', {}, bar);
   });
   byId('layer').max = data.layers.length - 1;
+  byId('threshold').min = Math.floor(100 * data.floor);
   buildThumbnails();
   paintScale();
 }
@@ -126,7 +146,7 @@ function showBoxes() {
   const { width, height } = data.image;
   const selected = chosen().layers;
   const box = selected[state.layer].box;
-  const others = data.detections.filter((one) => one !== chosen()).map((one) => svgRectangle(one.layers[state.layer].box, 'other'));
+  const others = data.detections.filter((one) => one !== chosen() && isShown(one)).map((one) => svgRectangle(one.layers[state.layer].box, 'other'));
   const trace = selected.map((layer) => svgRectangle(layer.box, 'trace'));
   byId('drawing').replaceChildren(...others, ...trace, svgRectangle(box, 'back'), svgRectangle(box, 'chosen'));
 
@@ -140,6 +160,7 @@ function showBoxes() {
     hit.style.height = percent(inside.bottom - inside.top, height);
     hit.style.zIndex = Math.round(1e4 * (1 - (inside.right - inside.left) * (inside.bottom - inside.top) / (width * height)));
     pressed(hit, index === state.detection);
+    hit.hidden = !isShown(data.detections[index]);
     hit.style.background = 'none';
   });
 
@@ -156,7 +177,13 @@ function showBoxes() {
 
 function showControls() {
   const layer = data.layers[state.layer];
-  [...byId('detections').children].forEach((chip, index) => pressed(chip, index === state.detection));
+  [...byId('detections').children].forEach((chip, index) => {
+    pressed(chip, index === state.detection);
+    chip.hidden = !isShown(data.detections[index]);
+  });
+  byId('threshold').value = Math.round(100 * state.threshold);
+  byId('threshold-value').textContent = state.threshold.toFixed(2);
+  byId('shown').textContent = `${data.detections.filter((one) => one.score >= state.threshold).length} of ${data.detections.length}`;
   [...byId('kinds').children].forEach((button, index) => pressed(button, index === state.kind));
   [...byId('heads').children].forEach((button, index) => pressed(button, heads[index] === state.head));
   byId('kind-note').textContent = data.notes[layer][state.kind];
@@ -207,11 +234,17 @@ function play() {
   }, 700);
 }
 
-const detections = data.detections.map((_, index) => index);
+function toNext(by) {
+  const shown = data.detections.map((_, index) => index).filter((index) => isShown(data.detections[index]));
+  set({ detection: shown[(shown.indexOf(state.detection) + by + shown.length) % shown.length] });
+}
+
 const layers = data.layers.map((_, index) => index);
 const keys = {
-  n: () => set({ detection: (state.detection + 1) % detections.length }),
-  p: () => set({ detection: (state.detection + detections.length - 1) % detections.length }),
+  n: () => toNext(1),
+  p: () => toNext(-1),
+  '[': () => setThreshold(Math.max(data.floor, Math.round(100 * state.threshold - 5) / 100)),
+  ']': () => setThreshold(Math.min(1, Math.round(100 * state.threshold + 5) / 100)),
   ArrowRight: () => set({ head: step(heads, state.head, 1) }),
   ArrowLeft: () => set({ head: step(heads, state.head, -1) }),
   ArrowUp: () => set({ layer: step(layers, state.layer, 1) }),
@@ -253,6 +286,7 @@ function listen() {
   byId('stage').addEventListener('pointermove', onPoint);
   byId('stage').addEventListener('pointerleave', () => { byId('probe').textContent = 'attention weight'; });
   byId('layer').addEventListener('input', (event) => set({ layer: Number(event.target.value) }));
+  byId('threshold').addEventListener('input', (event) => setThreshold(Number(event.target.value) / 100));
   byId('opacity').addEventListener('input', (event) => set({ opacity: Number(event.target.value), overlay: true }));
   byId('shared').addEventListener('change', (event) => set({ shared: event.target.checked }));
   byId('cells').addEventListener('change', (event) => set({ cells: event.target.checked }));
