@@ -2,7 +2,8 @@
 
     mmcondetr explain my_config.py work_dirs/my_config photo.jpg --out photo.html
 
-The page holds all detections above a low score, which a slider shows. It needs no server and no network. As a picture, and compared with other models: mmcondetr visualize-attention.
+The page holds all detections above a low score, which a slider shows. It needs no server and no network. As a picture,
+and compared with other models: mmcondetr visualize-attention.
 """
 
 from __future__ import annotations

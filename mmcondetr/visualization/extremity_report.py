@@ -41,9 +41,9 @@ def _warning(table: ExtremityTable) -> str:
     if covered <= MOST_COVERED:
         return ''
     return (
-        f'\nwarning: the edge bands cover {covered:.0%} of the image on average, for the objects are large in it: a head '
-        'that looks at the whole object or image has much of its mass there, too. Compare lifts, not shares, or measure '
-        'on smaller objects.'
+        f'\nwarning: the edge bands cover {covered:.0%} of the image on average, for the objects are large in it: a '
+        'head that looks at the whole object or image has much of its mass there, too. Compare lifts, not shares, or '
+        'measure on smaller objects.'
     )
 
 

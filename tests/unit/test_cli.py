@@ -2,11 +2,11 @@
 
 import errno
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
-import re
-import shlex
 from argparse import ArgumentParser, Namespace
 
 import pytest
