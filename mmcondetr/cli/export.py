@@ -1,7 +1,7 @@
 """Export a detector to ONNX or OpenVINO; ``mmcondetr.runtime.Detector`` runs the file without PyTorch.
 
-    mmcondetr export CONFIG CHECKPOINT --out model.onnx --verify IMAGES
-    mmcondetr export CONFIG CHECKPOINT --out model.xml --format openvino --int8 CALIBRATION_FOLDER --verify IMAGES
+mmcondetr export CONFIG CHECKPOINT --out model.onnx --verify IMAGES
+mmcondetr export CONFIG CHECKPOINT --out model.xml --format openvino --int8 CALIBRATION_FOLDER --verify IMAGES
 """
 
 import argparse
