@@ -27,6 +27,7 @@ from mmcondetr.models.ablations.additive import (
     ContentCrossAttention,
     FirstPositionDecoderLayer,
 )
+from mmcondetr.models.ablations.frozen_queries import FrozenQueries
 from mmcondetr.models.ablations.group_controls import MixedQueryGroups, OneToMany
 from mmcondetr.models.ablations.reference_points import LearnedReferencePoint, ZeroReferencePoint
 from mmcondetr.models.ablations.softmax_head import SoftmaxDETRHead, SoftmaxHungarianMatcher
@@ -71,6 +72,7 @@ __all__ = [
     'DiagonalTransform',
     'FirstConditionalCrossAttention',
     'FirstPositionDecoderLayer',
+    'FrozenQueries',
     'FullTransform',
     'HungarianMatcher',
     'IdentityTransform',

@@ -122,7 +122,7 @@ def test_backbone_starts_from_imagenet_frozen_stem_and_batch_norm(table1_leaf, l
 def test_backbone_is_frozen_only_where_it_starts_from_weights(leaf, load_config):
     config = load_config(leaf)
     backbone = config.model.backbone
-    started = backbone.get('init_cfg') is not None
+    started = (backbone.get('init_cfg') or {}).get('checkpoint', '').startswith('https:')  # from ImageNet
     assert backbone.frozen_stages == (1 if started else -1)
     assert (backbone.norm_eval, backbone.norm_cfg.requires_grad) == (started, not started)
     assert started or 'from scratch' in config.text.lower()

@@ -1,6 +1,7 @@
 """One process of test_distributed.py: gradients of a tiny Conditional DETR, through mmengine's own wrapping.
 
-Called as ``gradient_worker.py OUTPUT [pytorch]``: alone it sees both images, as one of two processes its own one.
+Called as ``gradient_worker.py OUTPUT LAUNCHER GROUPS``: alone (launcher none) it sees both images, as one of two
+processes (pytorch) its own one. With more than one group of queries the model is in training mode, without dropout.
 """
 
 import sys
@@ -29,9 +30,17 @@ def batch() -> tuple:
     return images, samples
 
 
-def main(output: str, launcher: str = 'none') -> None:
+def tiny(num_groups: int) -> dict:
+    model = dict(tiny_config(), training_queries=dict(type='mmcondetr.QueryGroups', num_groups=num_groups))
+    for part in ('encoder', 'decoder'):
+        model[part] = dict(model[part], layer=dict(model[part]['layer'], dropout=0.0))
+    return model
+
+
+def main(output: str, launcher: str, groups: str) -> None:
     torch.set_num_threads(1)
-    config = Config(dict(launcher=launcher, model=tiny_config(), work_dir=str(Path(output).parent)))
+    model = tiny(int(groups))
+    config = Config(dict(launcher=launcher, model=model, work_dir=str(Path(output).parent)))
     prepare_processes(config)
     images, samples = batch()
     if launcher != 'none':
@@ -39,10 +48,10 @@ def main(output: str, launcher: str = 'none') -> None:
         images, samples = images[mine], samples[mine]
     torch.set_default_dtype(torch.float64)  # single precision blurs a softmax that random weights saturate
     runner = Runner(
-        model=build(tiny_config()).double(), work_dir=config.work_dir, launcher=launcher, cfg=config, log_level='ERROR'
+        model=build(model).double(), work_dir=config.work_dir, launcher=launcher, cfg=config, log_level='ERROR'
     )
     model = runner.model
-    model.eval()  # no dropout, and BatchNorm as it is: what is left must agree
+    model.train(int(groups) > 1)  # no dropout, and BatchNorm as it is: what is left must agree
     losses = model(images, samples, mode='loss')
     sum(losses.values()).backward()
     if get_rank() == 0:

@@ -28,9 +28,10 @@ def run(*command: object, environment: dict) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(tmp_path, source_environment):
-    run(sys.executable, WORKER, tmp_path / 'one.pth', environment=source_environment)
-    run(*TORCHRUN, WORKER, tmp_path / 'two.pth', 'pytorch', environment=source_environment)
+@pytest.mark.parametrize('groups', [1, 3])
+def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(tmp_path, source_environment, groups):
+    run(sys.executable, WORKER, tmp_path / 'one.pth', 'none', groups, environment=source_environment)
+    run(*TORCHRUN, WORKER, tmp_path / 'two.pth', 'pytorch', groups, environment=source_environment)
     one, two = torch.load(tmp_path / 'one.pth'), torch.load(tmp_path / 'two.pth')
     assert (one['world_size'], one['wrapped']) == (1, False)
     assert (two['world_size'], two['wrapped']) == (2, True)

@@ -28,6 +28,9 @@ param_scheduler = [dict(type='MultiStepLR', begin=0, end=30, by_epoch=False, mil
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=10))
 log_processor = dict(by_epoch=False)
 """
+GROUPS = """
+model = dict(training_queries=dict(type='mmcondetr.QueryGroups', num_groups=3))
+"""
 WITHOUT_SEED = """
 randomness = dict(seed=None, _delete_=True)
 """
@@ -118,8 +121,9 @@ def test_workers_do_not_change_training(uninterrupted):
     [
         ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
         ([loader(0), BY_ITERATION], 'iter_20.pth', 'iter_30.pth'),
+        ([loader(0), GROUPS], 'epoch_4.pth', 'epoch_6.pth'),
     ],
-    ids=['without-a-seed', 'iterations-in-passes'],
+    ids=['without-a-seed', 'iterations-in-passes', 'groups-of-queries'],
 )
 def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, changes, middle, last):
     """Where the config has no seed, the resumed run has the first run's order and augmentation, too."""

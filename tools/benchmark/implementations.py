@@ -129,6 +129,8 @@ def _detector_config(workload: Workload) -> dict:
         from mmcondetr.engine.config import find_config
 
         config = Config.fromfile(find_config(OUR_CONFIGS[workload.model])).model
+        if workload.implementation == 'mmcondetr-11-groups':
+            config.training_queries = dict(type='mmcondetr.QueryGroups', num_groups=11)
         if workload.implementation == 'mmcondetr-recomputing':
             for part in ('backbone', 'encoder', 'decoder'):
                 config[part].with_cp = True

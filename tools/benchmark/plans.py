@@ -11,7 +11,8 @@ INFERENCE = ('mmdet', 'transformers', 'authors', 'mmcondetr', 'mmcondetr-optimiz
 TRAINING = ('mmdet', 'transformers', 'authors', 'mmcondetr', 'mmcondetr-recomputing')
 SPLIT = ('mmdet', 'mmcondetr-optimized')
 TRAINING_SPLIT = ('mmdet', 'mmcondetr')
-PARTS = ('inference', 'training', 'split', 'sizes', 'queries', 'deployment')
+PARTS = ('inference', 'training', 'groups', 'split', 'sizes', 'queries', 'deployment')
+GROUPS = ('mmcondetr', 'mmcondetr-11-groups')
 EXACT = ('mmdet', 'mmdet-keeping', 'mmcondetr-optimized', 'onnxruntime', 'openvino', 'openvino-int8')
 BF16 = ('mmcondetr-optimized', 'openvino', 'openvino-int8')
 
@@ -68,6 +69,7 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
         cells += [
             Cell('inference', _inference(replace(base, model=model), bf16, gpu), many, warm_up),
             Cell('training', _training(replace(base, model=model, mode='training'), gpu), few, settle),
+            Cell('groups', _each(replace(base, model=model, mode='training'), GROUPS), few, settle),
             Cell('split', _each(replace(base, model=model), SPLIT), few, warm_up),
             Cell('split', _each(replace(base, model=model, mode='training'), TRAINING_SPLIT), few, settle),
         ]
@@ -87,7 +89,7 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
         for cell in cells
         if cell.part in args.parts
     ]
-    return [cell for cell in chosen if len(cell.workloads) > 1]  # mmdet's alone is compared to nothing
+    return [cell for cell in chosen if len(cell.workloads) > 1]  # one alone is compared to nothing
 
 
 def _each(base: Workload, implementations: tuple[str, ...]) -> tuple[Workload, ...]:

@@ -30,7 +30,8 @@ BEGIN, END = '<!-- {}: begin -->', '<!-- {}: end -->'
 def markdown(results: dict) -> str:
     """The whole report of one run."""
     blocks = [_header(results['environment']), '## Ratios', ratios_table(results)]
-    for part, heading in (('inference', 'Inference'), ('training', 'Training step')):
+    headings = dict(inference='Inference', training='Training step', groups='Training step with groups of queries')
+    for part, heading in headings.items():
         for cell in _cells(results, part):
             blocks += [f'## {heading}: {_where(cell)}', contestants_table(cell, results['environment'])]
     for mode, heading in (('inference', 'an inference'), ('training', 'a training step')):

@@ -11,7 +11,7 @@ OUR_CONFIGS = {
 }
 MODES = ('inference', 'training')
 PRECISIONS = ('fp32', 'bf16', 'fp16')
-#: Contestants by name; the first is what ratios are to.
+#: Contestants by name.
 IMPLEMENTATIONS = {
     'mmdet': "mmdet's ConditionalDETR",
     'transformers': "Hugging Face's ConditionalDetrForObjectDetection",
@@ -19,6 +19,7 @@ IMPLEMENTATIONS = {
     'mmcondetr': 'this package, as a config builds it',
     'mmcondetr-optimized': 'this package after optimize_for_inference',
     'mmcondetr-compiled': 'this package after optimize_for_inference(compile=True)',
+    'mmcondetr-11-groups': 'this package with 11 groups of object queries (Group DETR)',
     'mmcondetr-recomputing': 'this package with with_cp in encoder, decoder and backbone',
     'mmdet-keeping': "mmdet's ConditionalDETR with freed memory kept",
     'onnxruntime': 'exported, in ONNX Runtime',

@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
+from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.curves import METRIC, read_curve
@@ -50,13 +51,17 @@ SYSTEMS: dict[str, str] = {
     'dn-dab-detr': 'dn-dab-detr_r50_8xb2-50e_coco',
 }
 
+START = config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors'
+
 #: What exists in training only, by the name that is put behind a system's: ``conditional-detr_6-groups``.
 TRAINING: dict[str, dict] = {
-    f'{count}-groups': dict(type='mmcondetr.QueryGroups', num_groups=count) for count in (2, 4, 6, 11)
+    **{f'{count}-groups': dict(type='mmcondetr.QueryGroups', num_groups=count) for count in (2, 4, 6, 11)},
+    'mixed-groups': dict(type='mmcondetr.MixedQueryGroups', num_groups=6),
+    'one-to-many': dict(type='mmcondetr.OneToMany', num_copies=6),
+    'frozen-queries': dict(type='mmcondetr.FrozenQueries', checkpoint=str(START)),
 }
-SYSTEMS.update(
-    {f'{system}_{part}': SYSTEMS[system] for part in TRAINING for system in ('conditional-detr', 'dab-detr')}
-)
+SYSTEMS.update({f'conditional-detr_{part}': SYSTEMS['conditional-detr'] for part in TRAINING})
+SYSTEMS.update({f'dab-detr_{part}': SYSTEMS['dab-detr'] for part in TRAINING if part.endswith('-groups')})
 
 
 def system_config(system: str, base: Config, epochs: int, seed: int, backbone: str | None = None) -> Config:

@@ -8,7 +8,7 @@ from mmcondetr.cli.common import run_guarded
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description='Evaluate, train and draw a small Conditional DETR')
+    parser = argparse.ArgumentParser(description='Train, evaluate and draw a small Conditional DETR')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
     args = parser.parse_args()
     from tools.demo.demo import run_demo
