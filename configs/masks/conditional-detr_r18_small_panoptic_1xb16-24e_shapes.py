@@ -6,15 +6,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 load_from = '{{ fileDirname }}/../shapes/conditional-detr_r18_small_shapes-start.safetensors'
-model = dict(
-    backbone=dict(out_indices=(0, 1, 2)),
-    bbox_head=dict(num_classes=9),
-    mask_head=dict(
-        type='mmcondetr.MaskHead',
-        embed_dims=128,
-        lateral_channels=(32, 64),
-        panoptic=dict(num_classes=9, num_things=6, score_threshold=0.4),
-    ),
-)
+panoptic = dict(num_classes=9, num_things=6, score_threshold=0.4)
+masks = dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), panoptic=panoptic)
+model = dict(backbone=dict(out_indices=(0, 1, 2)), bbox_head=dict(num_classes=9), mask_head=masks)
 train_cfg = dict(max_epochs=24, val_interval=4)
 param_scheduler = [dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[18], gamma=0.1)]

@@ -118,6 +118,8 @@ def _fit_classes(
         )
     ):
         return tensors, [], ''  # damaged or of another width: reported by the shape check
+    if model_names is not None and len(model_names) == model_rows - 1 and given_names is not None:
+        model_names = (*model_names, classes.BACKGROUND)  # a head with a softmax
     if model_names is not None and len(model_names) != model_rows:
         model_names = None
     rows = classes.choose_rows(given_names, count, model_names, model_rows)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mmcondetr.checkpoints.coco_panoptic_classes import STUFF, STUFF_IDS
+
 HEAD = ('bbox_head.class_embed.weight', 'bbox_head.class_embed.bias')
 
 # fmt: off
@@ -34,13 +36,32 @@ COCO_91: tuple[str | None, ...] = tuple(
     None if number in UNUSED_IDS else COCO_80[COCO_IDS.index(number)] for number in range(91)
 )
 
+BACKGROUND = 'no object'
+"""The last row of a head with a softmax, such as DETR's."""
+
+COCO_PANOPTIC = COCO_80 + STUFF
+"""Things, then stuff, each by category id: the rows of a head for mmdet's panoptic COCO."""
+
+_STUFF_BY_ID = dict(zip(STUFF_IDS, STUFF))
+DETR_PANOPTIC: Names = (*COCO_91, *(_STUFF_BY_ID.get(number) for number in range(91, 250)), BACKGROUND)
+"""DETR's panoptic models: 250 rows by category id, most of them unused, and background."""
+
 UNUSED_WEIGHT, UNUSED_BIAS = 0.0, -20.0
 """Values of the 11 unused rows when a head of 80 classes is written with 91 rows: a probability of 2e-9."""
 
 
 def default_names(count: int) -> Names | None:
-    """Default class names of a head without any: COCO's if it has 80 or 91 rows."""
-    return {80: COCO_80, 91: COCO_91}.get(count)
+    """Default class names of a head without any: COCO's if the number of rows is one of theirs."""
+    known: dict[int, Names] = {
+        80: COCO_80,
+        81: (*COCO_80, BACKGROUND),
+        91: COCO_91,
+        92: (*COCO_91, BACKGROUND),
+        133: COCO_PANOPTIC,
+        134: (*COCO_PANOPTIC, BACKGROUND),
+        251: DETR_PANOPTIC,
+    }
+    return known.get(count)
 
 
 def used(names: Names) -> tuple[str, ...]:
@@ -61,7 +82,7 @@ def choose_rows(given: Names | None, given_count: int, target: Names | None, tar
         target: class names of the target head; None if unknown.
         target_count: its number of rows.
     """
-    if target is None and is_coco(given):
+    if target is None and given is not None and given == default_names(given_count):
         target = default_names(target_count)
     if given is not None and target is not None and tuple(given) != tuple(target):
         number = {name: index for index, name in reversed(list(enumerate(given))) if name is not None}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mmcondetr.checkpoints import dab_rules
+from mmcondetr.checkpoints import dab_rules, detr_rules
 
 Rule = tuple[str | tuple[str, ...], str]
 
@@ -237,6 +237,26 @@ def _huggingface_in_memory() -> list[Rule]:
     return _huggingface_layers(('self_attn.', 'encoder_attn.'), names, 'o_proj', 'mlp.') + _huggingface_ends()
 
 
+def _huggingface_detr() -> list[Rule]:
+    """Hugging Face's DETR in every layout: on disk first, which is what its names are written as."""
+    disk, memory = _huggingface_on_disk(), _huggingface_in_memory()
+    return [
+        *detr_rules.huggingface(disk, 'out_proj'),
+        *detr_rules.huggingface(memory, 'o_proj'),
+        *_huggingface_backbones(),
+    ]
+
+
+def _huggingface_backbones() -> list[Rule]:
+    return [rule for at in (_ON_DISK, _IN_MEMORY) for rule in (*_resnet(at), *_transformers_resnet(at))]
+
+
+def _with_masks(prefix: str, rules: list[Rule], in_memory: bool = False) -> tuple[Rule, ...]:
+    """A model for masks holds the detector as a part."""
+    memory = detr_rules.masks_in_memory() if in_memory else []
+    return (*detr_rules.behind(prefix, rules), *detr_rules.masks(), *memory)
+
+
 def _ours(others: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """Our own names, unchanged."""
     return tuple((ours, ours) for _, ours in others)
@@ -252,7 +272,15 @@ FAMILIES: dict[str, Family] = {
         Family(
             'mmcondetr',
             'mmcondetr',
-            _ours((*_authors(), *dab_rules.authors(_authors()), ('', 'decoder.reference_point.unknown.weight'))),
+            _ours(
+                (
+                    *_authors(),
+                    *dab_rules.authors(_authors()),
+                    *detr_rules.authors(_authors()),
+                    *detr_rules.masks(),
+                    ('', 'decoder.reference_point.unknown.weight'),
+                )
+            ),
             ignored=(r'training_queries\..*',),  # what exists in training only
             keeps_counters=True,
         ),
@@ -282,6 +310,23 @@ FAMILIES: dict[str, Family] = {
             'huggingface-memory-resnet',
             f'{_TRANSFORMERS} (in memory), its own ResNet',
             tuple(_huggingface_in_memory() + _transformers_resnet(_IN_MEMORY)),
+        ),
+        Family('detr', "DETR's code", tuple(detr_rules.authors(_authors()))),
+        Family('detr-masks', "DETR's code, with masks", _with_masks('detr.', detr_rules.authors(_authors()))),
+        Family('huggingface-detr', f'{_TRANSFORMERS}, DETR', tuple(_huggingface_detr())),
+        Family(
+            'huggingface-detr-masks',
+            f'{_TRANSFORMERS}, DETR with masks',
+            _with_masks('detr.', _huggingface_detr(), in_memory=True),
+        ),
+        Family(
+            'huggingface-masks',
+            f'{_TRANSFORMERS}, with masks',
+            _with_masks(
+                'conditional_detr.',
+                [*_huggingface_on_disk(), *_huggingface_in_memory(), *_huggingface_backbones()],
+                in_memory=True,
+            ),
         ),
     )
 }

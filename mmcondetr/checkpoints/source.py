@@ -22,6 +22,7 @@ from mmcondetr.errors import UserError
 RECORD = 'mmcondetr'
 """Key of our metadata in ``meta`` of a .pth, in the header of a safetensors file, and in ``_metadata``."""
 
+_MODEL_TYPES = ('conditional_detr', 'detr')  # of Hugging Face's config.json
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict')
 
 
@@ -146,7 +147,7 @@ def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _neighbour_config(path: str) -> dict[str, Any]:
-    """The ``config.json`` next to a Hugging Face checkpoint; empty unless it is of a Conditional DETR.
+    """The ``config.json`` next to a Hugging Face checkpoint; empty unless it is of a (Conditional) DETR.
 
     Raises:
         UserError: its ``id2label`` is malformed.
@@ -156,7 +157,7 @@ def _neighbour_config(path: str) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return {}
-    if not isinstance(config, dict) or config.get('model_type') != 'conditional_detr':
+    if not isinstance(config, dict) or config.get('model_type') not in _MODEL_TYPES:
         return {}
     labels = config.get('id2label')
     if labels is not None and not (isinstance(labels, dict) and all(isinstance(name, str) for name in labels.values())):
@@ -184,6 +185,8 @@ def _names(
     named = record.get('classes') or dataset.get('classes') or meta.get('CLASSES')
     if not named and family is not None and family.name.startswith('huggingface'):
         named = _huggingface_names(config)
+        if named and len(named) == rows - 1:  # DETR's softmax; its config does not name the background
+            named = (*named, classes.BACKGROUND)
     if not named or isinstance(named, str) or len(named) != rows:
         # Files of our own training name their classes; others are assumed to be COCO's if the number of rows fits.
         return classes.default_names(rows)
@@ -195,7 +198,7 @@ def _huggingface_names(config: Mapping[str, Any]) -> classes.Names | None:
     names = [labels.get(str(index)) for index in range(len(labels))]
     if all(name is None or re.fullmatch(r'LABEL_\d+', name) for name in names):
         return None
-    return tuple(None if name in (None, 'N/A') else name for name in names)
+    return tuple(None if name is None or re.fullmatch(r'N/A|LABEL_\d+', name) else name for name in names)
 
 
 def _dc5(

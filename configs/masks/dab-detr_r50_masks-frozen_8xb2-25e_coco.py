@@ -1,0 +1,11 @@
+# Masks for a DAB-DETR, which is frozen: give it with --cfg-options load_from=FILE. DETR's recipe.
+_base_ = '../dab_detr/dab-detr_r50_8xb2-50e_coco.py'
+load_from = None  # a DAB-DETR-R50: its authors', mmdet's or yours
+model = dict(backbone=dict(out_indices=(0, 1, 2, 3)), mask_head=dict(type='mmcondetr.MaskHead', freeze_detector=True))
+load = dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)
+train_pipeline = [_base_.train_pipeline[0], load, *_base_.train_pipeline[2:]]  # noqa: F821
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_evaluator = dict(metric=['bbox', 'segm'])
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=25)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=25, by_epoch=True, milestones=[15], gamma=0.1)]
