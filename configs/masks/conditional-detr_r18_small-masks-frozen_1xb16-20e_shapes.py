@@ -10,5 +10,6 @@ model = dict(
     backbone=dict(out_indices=(0, 1, 2)),
     mask_head=dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), freeze_detector=True),
 )
-train_cfg = dict(max_epochs=12, val_interval=3)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[9], gamma=0.1)]
+optim_wrapper = dict(optimizer=dict(lr=2e-3))  # the mask head starts from nothing, and has its GroupNorm
+train_cfg = dict(max_epochs=20, val_interval=5)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=20, by_epoch=True, milestones=[15], gamma=0.1)]
