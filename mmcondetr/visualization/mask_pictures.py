@@ -1,0 +1,72 @@
+"""Masks and panoptic maps as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+Colour = tuple[int, int, int]
+_BLEND = 0.55  # of a mask's colour in its pixels
+
+
+def paint_masks(pixels: np.ndarray, masks: np.ndarray, colours: Sequence[Colour], scale: int = 1) -> np.ndarray:
+    """Paint masks and their outlines over an image, the last one on top.
+
+    Args:
+        pixels: (height, width, 3) uint8, BGR.
+        masks: (n, height, width) bool.
+        colours: RGB of each.
+        scale: how many pixels of the picture a pixel of the image gets, so that outlines can be finer than those.
+
+    Returns:
+        (height, width, 3) times the scale, uint8, BGR.
+    """
+    picture = _enlarge(pixels, scale)
+    for mask, colour in zip(masks, colours):
+        mask, bgr = _enlarge(mask.astype(np.uint8), scale), colour[::-1]
+        picture[mask > 0] = (1 - _BLEND) * picture[mask > 0] + _BLEND * np.array(bgr)
+        outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, bgr, max(1, scale // 2))
+    return picture
+
+
+def paint_panoptic(pixels: np.ndarray, sem_seg: np.ndarray, colours: Sequence[Colour], scale: int = 1) -> np.ndarray:
+    """Paint a panoptic map over an image: a colour a class, a white line between segments, nothing where it is void.
+
+    Args:
+        pixels: (height, width, 3) uint8, BGR.
+        sem_seg: (height, width), class + 1000 * instance; the number of classes where there is nothing.
+        colours: RGB by class.
+        scale: as in :func:`paint_masks`.
+
+    Returns:
+        As :func:`paint_masks`.
+    """
+    picture, ids = _enlarge(pixels, scale), _enlarge(sem_seg.astype(np.int32), scale)
+    classes = ids % 1000
+    palette = np.array([colour[::-1] for colour in colours], np.float64)
+    known = classes < len(palette)
+    picture[known] = (1 - _BLEND) * picture[known] + _BLEND * palette[classes[known]]
+    between = np.zeros(ids.shape, bool)
+    between[:-1] |= ids[:-1] != ids[1:]
+    between[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    picture[between] = 255
+    return picture
+
+
+def grid_of(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """Pictures (height, width, 3) uint8 of one size in rows on white."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    result = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        result[top : top + height, left : left + width] = picture
+    return result
+
+
+def _enlarge(values: np.ndarray, scale: int) -> np.ndarray:
+    """(height, width, ...) -> a copy, each pixel ``scale`` times in both directions."""
+    return values.repeat(scale, axis=0).repeat(scale, axis=1)
