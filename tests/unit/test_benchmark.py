@@ -186,7 +186,7 @@ def test_a_page_gets_what_was_measured_or_the_goals_by_its_markers():
 
 
 def test_a_page_without_markers_is_named():
-    with pytest.raises(UserError, match=r"'page\.md' needs the line"):
+    with pytest.raises(UserError, match=r"'page\.md' must contain the line"):
         report.insert('no place', [results()], 'page.md')
 
 

@@ -9,8 +9,11 @@ from tiny_model import batch, build
 from tiny_variants import ROOT, tiny_variant
 
 from mmcondetr.checkpoints.adapting import fit
+from mmcondetr.checkpoints.classes import COCO_IDS
 from mmcondetr.checkpoints.conversion import convert
 from mmcondetr.checkpoints.label_embeddings import LABELS, UNKNOWN
+from mmcondetr.checkpoints.renaming import from_ours
+from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.training.denoising import DenoisingQueries, in_slots
 
@@ -20,8 +23,9 @@ PLAIN = ROOT / 'configs/dab_detr/dab-detr_r50_8xb2-50e_coco.py'
 GROUPS = dict(type='mmcondetr.QueryGroups', num_groups=3)
 
 
-def denoising(matching: dict | None = None, seed: int = 0) -> torch.nn.Module:
+def denoising(matching: dict | None = None, seed: int = 0, num_classes: int = 5) -> torch.nn.Module:
     config = tiny_variant(CONFIG)
+    config['bbox_head']['num_classes'] = num_classes
     config['training_queries'].update(num_groups=P, matching=matching)
     return build(config, seed=seed).train()
 
@@ -174,6 +178,17 @@ def test_a_converted_file_holds_what_inference_needs_and_loads_for_further_train
     load_checkpoint(again, str(tmp_path / 'converted.pth'), map_location='cpu')
     assert torch.equal(again.decoder.reference_point.unknown.weight, tensors[UNKNOWN])
     assert torch.equal(again.training_queries.label_embedding.weight, before)
+
+
+def test_the_authors_rows_of_91_classes_are_those_of_80_by_category_id():
+    given, model = denoising(num_classes=91, seed=1), denoising(num_classes=80)
+    tensors = dict(given.state_dict())
+    every = torch.cat([tensors.pop(LABELS), tensors.pop(UNKNOWN)])
+    tensors = from_ours(tensors, FAMILIES['dab-authors'], 'made here')
+    tensors['label_enc.weight'] = every  # all in one, 'unknown' last
+    model.load_state_dict(fit(model, tensors, {}))
+    assert torch.equal(model.training_queries.label_embedding.weight, every[list(COCO_IDS)])
+    assert torch.equal(model.decoder.reference_point.unknown.weight, every[-1:])
 
 
 def test_what_does_not_fit_is_refused():
