@@ -60,6 +60,7 @@ def describe(detector: nn.Module, config: Config, config_name: str, checkpoint: 
         mean=tuple(mean),
         std=tuple(std),
         max_detections=head.max_per_img,
+        masks=detector.mask_head is not None,
     )
 
 

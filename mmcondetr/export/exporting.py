@@ -19,9 +19,9 @@ from mmcondetr.errors import UserError
 from mmcondetr.export.formats import convert_to_openvino, write_onnx
 from mmcondetr.export.graph import DetectionGraph
 from mmcondetr.export.quantizing import quantize_backbone
-from mmcondetr.export.verifying import LIMIT, Comparison, compare, table
+from mmcondetr.export.verifying import LIMIT, MASK_LIMIT, Comparison, compare, table
 from mmcondetr.runtime.metadata import Metadata
-from mmcondetr.runtime.sessions import INPUTS, OUTPUTS, open_session
+from mmcondetr.runtime.sessions import INPUTS, MASKS, OUTPUTS, open_session
 from mmcondetr.writing import replacing
 
 FORMATS = ('onnx', 'openvino')
@@ -126,7 +126,7 @@ def trace(graph: DetectionGraph, batch: int | None) -> torch.onnx.ONNXProgram:
                 program,
                 (),
                 input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
+                output_names=[*OUTPUTS, *(MASKS if graph.detector.mask_head is not None else ())],
                 dynamic_shapes=shapes,
                 opset_version=OPSET,
                 dynamo=True,
@@ -164,8 +164,8 @@ def _verify(
     failed = [comparison for comparison in comparisons if not comparison.passed]
     if failed:
         raise UserError(
-            f'--verify: the exported file differs from the model by more than {LIMIT:g} on {len(failed)} of '
-            f'{len(comparisons)} batches; it was not kept.'
+            f'--verify: the exported file differs from the model by more than {LIMIT:g} (masks: {MASK_LIMIT:g}) '
+            f'on {len(failed)} of {len(comparisons)} batches; it was not kept.'
         )
     return comparisons
 

@@ -2,7 +2,7 @@
 
 What the eager model decides on the host from Python numbers (what is padded, how large an image was) is computed from
 tensors here, so that nothing of the images that a graph is traced with stays in it. This file is all that the export
-knows of the models: ``extract_feat``, ``forward_transformer`` and the head, and the module in which softmax is taken.
+knows of the models: backbone, neck, ``encode``, decoder and heads, and the module in which softmax is taken.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from torch import Tensor, nn
 from mmcondetr.errors import UserError
 from mmcondetr.models.attention import DotProductAttention
 from mmcondetr.models.detector import ConditionalDETR
-
-#: Names of the graph's inputs and outputs, in their order.
-INPUTS = ('images', 'valid_sizes', 'original_sizes')
-OUTPUTS = ('boxes', 'scores', 'labels')
+from mmcondetr.models.masks.mask_inputs import MaskInputs
 
 
 class DetectionGraph(nn.Module):
@@ -57,7 +54,7 @@ class DetectionGraph(nn.Module):
         self.register_buffer('mean', mean.clone().expand(3, 1, 1))
         self.register_buffer('std', std.clone().expand(3, 1, 1))
 
-    def forward(self, images: Tensor, valid_sizes: Tensor, original_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, valid_sizes: Tensor, original_sizes: Tensor) -> tuple[Tensor, ...]:
         """Detect.
 
         Args:
@@ -68,14 +65,21 @@ class DetectionGraph(nn.Module):
         Returns:
             - boxes (B, K, 4), xyxy in pixels of the original images, best first;
             - scores (B, K);
-            - labels (B, K) int64.
+            - labels (B, K) int64;
+            - with a mask head: masks (B, K, height / 4, width / 4), logits, of the padded images.
         """
         padding = outside(images.shape[-2:], images.shape[-2:], valid_sizes)
-        features = self.detector.extract_feat(self.normalise(images, padding))
-        grid = outside(images.shape[-2:], features.shape[-2:], valid_sizes)
-        hidden_states, references = self.detector.forward_transformer(features, grid)
+        maps = self.detector.backbone(self.normalise(images, padding))
+        features = self.detector.neck(maps[-1:])[-1]
+        memory = self.detector.encode(features, outside(images.shape[-2:], features.shape[-2:], valid_sizes))
+        hidden_states, references = self.detector.decoder(self.detector.query_embedding.weight[None], memory)
         logits, boxes = self.detector.bbox_head(hidden_states[-1:], references[-1:])
-        return self.best(logits[0], boxes[0], original_sizes)
+        boxes, scores, labels, query = self.best(logits[0], boxes[0], original_sizes)
+        if self.detector.mask_head is None:
+            return boxes, scores, labels
+        chosen = hidden_states[-1].gather(1, query[..., None].expand(-1, -1, hidden_states.shape[-1]))  # (B, K, D)
+        masks = self.detector.mask_head.of_batch(MaskInputs(features, memory, maps[:-1]), chosen)
+        return boxes, scores, labels, masks
 
     def normalise(self, images: Tensor, padding: Tensor) -> Tensor:
         """What the backbone sees: images (B, 3, height, width) uint8, padding (B, height, width) -> float32."""
@@ -83,8 +87,12 @@ class DetectionGraph(nn.Module):
             images = images.flip(1)
         return torch.where(padding[:, None], self.pad_value, (images.float() - self.mean) / self.std)
 
-    def best(self, logits: Tensor, boxes: Tensor, original_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best pairs of query and class: logits (B, N, outputs), boxes (B, N, 4) cxcywh in fractions."""
+    def best(self, logits: Tensor, boxes: Tensor, original_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best pairs of query and class: logits (B, N, outputs), boxes (B, N, 4) cxcywh in fractions.
+
+        Returns:
+            Boxes, scores and labels as :meth:`forward`, and queries (B, K).
+        """
         head = self.detector.bbox_head
         scores = head.class_scores(logits).flatten(1)  # (B, N * classes)
         scores, indices = scores.topk(min(head.max_per_img, logits.shape[1] * head.num_classes))
@@ -93,7 +101,7 @@ class DetectionGraph(nn.Module):
         if head.clip_boxes:
             boxes = boxes.clamp(0, 1)
         sizes = original_sizes.flip(1).repeat(1, 2)[:, None]  # (B, 1, 4): w, h, w, h
-        return boxes * sizes.to(boxes.dtype), scores, indices - query * head.num_classes
+        return boxes * sizes.to(boxes.dtype), scores, indices - query * head.num_classes, query
 
 
 class ExplicitAttention(nn.Module):

@@ -12,10 +12,13 @@ from mmdet.structures import DetDataSample
 from torch import nn
 
 from mmcondetr.runtime.images import resize_image, stack_images
+from mmcondetr.runtime.masks import Sizes, finish_masks
 from mmcondetr.runtime.sessions import Session
 
 #: Largest difference that is allowed: of a score, and of a box's side as a fraction of the image.
 LIMIT = 1e-4
+#: Largest share of pixels on which masks may differ: those whose logit is almost zero.
+MASK_LIMIT = 1e-3
 #: Height and width of the images as fractions of what the resize rule gives.
 _SIZES = ((1.0, 1.0), (0.75, 0.75), (0.6, 0.9))
 
@@ -28,16 +31,18 @@ class Comparison:
         sizes: (height, width) of each image, pixels; the batch is as large as the largest.
         boxes: largest difference of a box's side, as a fraction of the image; infinite where a detection is missing.
         scores: largest difference of a score.
+        masks: largest share of an image's pixels on which the masks of a detection differ.
     """
 
     sizes: tuple[tuple[int, int], ...]
     boxes: float
     scores: float
+    masks: float = 0.0
 
     @property
     def passed(self) -> bool:
-        """Whether both are within :data:`LIMIT`."""
-        return max(self.boxes, self.scores) <= LIMIT
+        """Whether boxes and scores are within :data:`LIMIT`, and masks within :data:`MASK_LIMIT`."""
+        return max(self.boxes, self.scores) <= LIMIT and self.masks <= MASK_LIMIT
 
 
 def compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]) -> Iterator[Comparison]:
@@ -67,11 +72,14 @@ def compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray])
 def _compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]) -> Comparison:
     originals = np.array([(2 * image.shape[0], 3 * image.shape[1]) for image in images])  # as if they had been larger
     batch, sizes = stack_images(images, session.metadata.pad_size_divisor)
-    found = zip(*session.run(batch, sizes, originals))
+    found = [list(each) for each in zip(*session.run(batch, sizes, originals))]
+    for each, image, original in zip(found, images, originals):
+        each[3:] = [finish_masks(each[3], Sizes(batch.shape[2:], image.shape[:2], tuple(original)))] if each[3:] else []
     wanted = _run_torch(detector, images, originals)
     differences = [_differences(a, b, size) for a, b, size in zip(wanted, found, originals)]
-    boxes, scores = (max(each) for each in zip(*differences))
-    return Comparison(tuple((int(height), int(width)) for height, width in sizes), boxes, scores)
+    return Comparison(
+        tuple((int(height), int(width)) for height, width in sizes), *(max(each) for each in zip(*differences))
+    )
 
 
 @torch.no_grad()
@@ -88,32 +96,36 @@ def _run_torch(detector: nn.Module, images: Sequence[np.ndarray], originals: np.
     ]
     tensors = [torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in images]
     results = [result.pred_instances for result in detector.test_step(dict(inputs=tensors, data_samples=samples))]
-    return [(result.bboxes.numpy(), result.scores.numpy(), result.labels.numpy()) for result in results]
+    names = ('bboxes', 'scores', 'labels', *(('masks',) if detector.mask_head is not None else ()))
+    return [tuple(result[name].numpy() for name in names) for result in results]
 
 
-def _differences(wanted: tuple, found: tuple, size: Sequence[int]) -> tuple[float, float]:
-    """Largest difference of boxes and of scores between two lists of (boxes, scores, labels), best first.
+def _differences(wanted: Sequence, found: Sequence, size: Sequence[int]) -> tuple[float, float, float]:
+    """Largest difference of boxes, scores and masks between two lists of (boxes, scores, labels[, masks]), best first.
 
     Detections whose scores are almost equal may come in another order, and which of them are the last of the list is
     chance: each is looked for among those of its label and score, but for those that score as the last one does.
     """
     scale = np.array([*size[::-1], *size[::-1]], dtype=np.float32)
-    (boxes, scores, labels), (other_boxes, other_scores, other_labels) = wanted, found
-    worst = 0.0
-    for box, score, label in zip(boxes, scores, labels):
+    (boxes, scores, labels, *masks), (other_boxes, other_scores, other_labels, *other_masks) = wanted, found
+    worst = worst_mask = 0.0
+    for place, (box, score, label) in enumerate(zip(boxes, scores, labels)):
         if score <= scores[-1] + LIMIT and len(scores) > 1:
             break
         alike = (other_labels == label) & (np.abs(other_scores - score) <= LIMIT)
         distances = np.abs((other_boxes[alike] - box) / scale).max(axis=1)
         worst = max(worst, float(distances.min(initial=np.inf)))
-    return worst, float(np.abs(scores - other_scores).max(initial=0.0))
+        if masks and len(distances):
+            other = other_masks[0][alike][distances.argmin()]
+            worst_mask = max(worst_mask, float((masks[0][place] != other).mean()))
+    return worst, float(np.abs(scores - other_scores).max(initial=0.0)), worst_mask
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """A table of the comparisons, as text."""
-    lines = [f'{"images (height x width)":<32}{"boxes":>10}{"scores":>10}']
+    lines = [f'{"images (height x width)":<32}{"boxes":>10}{"scores":>10}{"masks":>10}']
     for comparison in comparisons:
         sizes = ' + '.join(f'{height}x{width}' for height, width in comparison.sizes)
-        state = '' if comparison.passed else f'  more than {LIMIT:g}'
-        lines.append(f'{sizes:<32}{comparison.boxes:>10.1e}{comparison.scores:>10.1e}{state}')
+        state = '' if comparison.passed else '  too much'
+        lines.append(f'{sizes:<32}{comparison.boxes:>10.1e}{comparison.scores:>10.1e}{comparison.masks:>10.1e}{state}')
     return '\n'.join(lines)

@@ -50,6 +50,8 @@ class ExportedDetector(BaseModel):
                 scores=torch.from_numpy(found.scores),
                 labels=torch.from_numpy(found.labels),
             )
+            if found.mask_logits is not None:
+                sample.pred_instances.masks = torch.from_numpy(found.masks)
         return samples
 
     val_step = test_step

@@ -49,6 +49,7 @@ class Metadata:
         mean: subtracted from red, green, blue, in the graph.
         std: what they are divided by then, in the graph.
         max_detections: K, detections of each image.
+        masks: whether the graph gives masks.
         format: :data:`FORMAT`.
     """
 
@@ -64,6 +65,7 @@ class Metadata:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     max_detections: int
+    masks: bool = False
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -126,6 +128,7 @@ _FIELDS = {
     'mean': (_list_of(_is_number, 3), 'three numbers'),
     'std': (_list_of(_is_number, 3), 'three numbers'),
     'max_detections': (_is_count, 'a positive integer'),
+    'masks': (lambda value: isinstance(value, bool), 'true or false'),
     'format': (_is_count, 'a positive integer'),
 }
 _RESIZE_FIELDS = {

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcondetr.errors import UserError
 from mmcondetr.runtime.images import Image, read_image, resize_image, stack_images
+from mmcondetr.runtime.masks import Sizes, finish_masks
 from mmcondetr.runtime.sessions import open_session
 
 
@@ -23,12 +24,21 @@ class Detections:
         scores: (K, ) float32, in 0 ... 1.
         labels: (K, ) int64, places in the classes.
         names: the classes' names, one a detection.
+        mask_logits: (K, h, w) float32 at a quarter of the padded batch's size; None where the file gives no masks.
+        sizes: what ``mask_logits`` are resized to.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
+    mask_logits: np.ndarray | None = None
+    sizes: Sizes | None = None
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(K, height, width) bool, in the image's size, computed when asked for; None where the file gives none."""
+        return None if self.mask_logits is None else finish_masks(self.mask_logits, self.sizes)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -36,7 +46,10 @@ class Detections:
     def above(self, score: float) -> Detections:
         """Those of at least this score."""
         count = int((self.scores >= score).sum())  # best first
-        return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.names[:count])
+        logits = None if self.mask_logits is None else self.mask_logits[:count]
+        return Detections(
+            self.boxes[:count], self.scores[:count], self.labels[:count], self.names[:count], logits, self.sizes
+        )
 
 
 class Detector:
@@ -93,13 +106,18 @@ class Detector:
             missing = self.session.batch - len(images)
             inputs = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for x in inputs]
         results = self.session.run(*inputs)
-        return [self._named(*result) for result in zip(*(result[: len(images)] for result in results))]
+        sizes = [
+            Sizes(batch.shape[2:], tuple(map(int, valid)), image.shape[:2])
+            for valid, image in zip(valid_sizes, originals)
+        ]
+        return [self._named(size, *result) for size, result in zip(sizes, zip(*results))]
 
-    def _named(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Detections:
+    def _named(self, sizes: Sizes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, *masks) -> Detections:
         classes = self.metadata.classes
         if len(labels) and labels.max() >= len(classes):
             raise UserError(
                 f"Model '{self.path}' does not fit its metadata: it found class {labels.max()}, and metadata "
                 f'classes has {len(classes)} names.'
             )
-        return Detections(boxes, scores, labels, tuple(classes[label] for label in labels))
+        names = tuple(classes[label] for label in labels)
+        return Detections(boxes, scores, labels, names, *masks, **(dict(sizes=sizes) if masks else {}))

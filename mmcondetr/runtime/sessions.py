@@ -14,6 +14,8 @@ from mmcondetr.runtime.metadata import KEY, Metadata, parse
 #: Names of the graph's inputs and outputs, in their order, and the types of their elements.
 INPUTS = dict(images='uint8', valid_sizes='int64', original_sizes='int64')
 OUTPUTS = dict(boxes='float32', scores='float32', labels='int64')
+#: Also given by a detector with a mask head.
+MASKS = dict(masks='float32')
 PRECISIONS = ('fp32', 'bf16')
 #: What ``provider`` may be beside the name of one of ONNX Runtime's execution providers.
 PROVIDERS = {
@@ -35,7 +37,10 @@ class Session(Protocol):
     batch: int | None
 
     def run(self, images: np.ndarray, valid_sizes: np.ndarray, original_sizes: np.ndarray) -> list[np.ndarray]:
-        """Boxes (B, K, 4), scores (B, K) and labels (B, K); see :class:`mmcondetr.export.graph.DetectionGraph`."""
+        """Boxes (B, K, 4), scores (B, K), labels (B, K), and masks (B, K, h, w) where there are any.
+
+        See :class:`mmcondetr.export.graph.DetectionGraph`.
+        """
 
 
 class OnnxRuntimeSession:
@@ -83,7 +88,7 @@ class OnnxRuntimeSession:
 
     def run(self, images: np.ndarray, valid_sizes: np.ndarray, original_sizes: np.ndarray) -> list[np.ndarray]:
         """See :class:`Session`."""
-        return self.session.run(list(OUTPUTS), dict(zip(INPUTS, (images, valid_sizes, original_sizes))))
+        return self.session.run(outputs_of(self.metadata), dict(zip(INPUTS, (images, valid_sizes, original_sizes))))
 
 
 class OpenVINOSession:
@@ -115,7 +120,7 @@ class OpenVINOSession:
         graph = {}
         for port in (*model.inputs, *model.outputs):
             shape = [None if size.is_dynamic else size.get_length() for size in port.partial_shape]
-            name = next((name for name in (*INPUTS, *OUTPUTS) if name in port.get_names()), '?')
+            name = next((name for name in (*INPUTS, *OUTPUTS, *MASKS) if name in port.get_names()), '?')
             graph[name] = (port.element_type.to_dtype().name, shape)
         self.batch = _check_graph(graph, self.metadata, path)
         self.request = core.compile_model(model, 'CPU', settings).create_infer_request()
@@ -123,7 +128,12 @@ class OpenVINOSession:
     def run(self, images: np.ndarray, valid_sizes: np.ndarray, original_sizes: np.ndarray) -> list[np.ndarray]:
         """See :class:`Session`."""
         results = self.request.infer(dict(zip(INPUTS, (images, valid_sizes, original_sizes))))
-        return [np.array(results[name]) for name in OUTPUTS]
+        return [np.array(results[name]) for name in outputs_of(self.metadata)]
+
+
+def outputs_of(metadata: Metadata) -> list[str]:
+    """Names of what a file with these metadata gives."""
+    return [*OUTPUTS, *MASKS] if metadata.masks else list(OUTPUTS)
 
 
 def open_session(path: Path, provider: str = 'cpu', precision: str = 'fp32', threads: int | None = None) -> Session:
@@ -176,6 +186,8 @@ def _check_graph(graph: dict[str, tuple[str, Sequence]], metadata: Metadata, pat
     shapes = dict(images=(None, 3, None, None), valid_sizes=(None, 2), original_sizes=(None, 2))
     shapes |= dict(boxes=(None, metadata.max_detections, 4))
     shapes |= {name: (None, metadata.max_detections) for name in ('scores', 'labels')}
+    if metadata.masks:
+        shapes['masks'] = (None, metadata.max_detections, None, None)
     if set(graph) != set(shapes):
         raise UserError(
             f"Model '{path}' does not fit its metadata: inputs and outputs are {', '.join(sorted(graph))}, "
@@ -183,7 +195,7 @@ def _check_graph(graph: dict[str, tuple[str, Sequence]], metadata: Metadata, pat
         )
     for name, wanted in shapes.items():
         kind, shape = graph[name]
-        wanted_kind = {**INPUTS, **OUTPUTS}[name]
+        wanted_kind = {**INPUTS, **OUTPUTS, **MASKS}[name]
         fits = len(shape) == len(wanted) and all(
             size is None or given == size or not isinstance(given, int) for given, size in zip(shape, wanted)
         )

@@ -49,7 +49,7 @@ def assert_same_detections(model):
     tensors = [torch.from_numpy(x) for x in (batch, sizes, originals)]
     found = [x.numpy() for x in DetectionGraph(model)(*tensors)]
     for index, wanted in enumerate(_run_torch(model, images, originals)):
-        boxes, scores = _differences(wanted, [x[index] for x in found], originals[index])
+        boxes, scores, _ = _differences(wanted, [x[index] for x in found], originals[index])
         assert boxes <= 1e-5 and scores <= 1e-5
     spread = found[1][:, 0] - found[1][:, -1]
     assert spread.min() > 1e-3  # or every order of detections would do
