@@ -139,7 +139,8 @@ class ConsoleHook(Hook):
         total, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
         start = runner._load_from  # mmengine keeps it there alone
         self._say(
-            f'model     {type(model).__name__}, {total / 1e6:.1f} million parameters'
+            f'model     {type(model).__name__}'
+            + (f', {total / 1e6:.1f} million parameters' if total else '')
             + (f', {learning / 1e6:.1f} of them learn' if 'train' in loaders else '')
             + (f', from {_short(start)}' if start else '')
         )
@@ -194,7 +195,9 @@ def _measures(metrics: dict[str, Any] | None) -> str:
 
 
 def _device(model: torch.nn.Module) -> str:
-    device = next(model.parameters()).device
+    device = next(
+        (parameter.device for parameter in model.parameters()), torch.device('cpu')
+    )  # an exported file has none
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
         return f'{get_world_size()} x {name}' if get_world_size() > 1 else name

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmcondetr import __version__
 from mmcondetr.errors import UserError
+from mmcondetr.export.graph import check_supported
 from mmcondetr.runtime.metadata import INTERPOLATIONS, Metadata, Resize
 from mmcondetr.writing import file_sha256
 
@@ -28,8 +29,10 @@ def describe(detector: nn.Module, config: Config, config_name: str, checkpoint: 
         checkpoint: the checkpoint's path.
 
     Raises:
-        UserError: the test pipeline does what the runner cannot, or the class names do not fit the head.
+        UserError: the detector is another package's, the test pipeline does what the runner cannot, or the class names
+            do not fit the head.
     """
+    check_supported(detector)
     preprocessor = detector.data_preprocessor
     classes = tuple(detector.dataset_meta['classes'])
     palette = detector.dataset_meta.get('palette') or ()

@@ -21,6 +21,19 @@ from mmcondetr.models.detector import ConditionalDETR
 from mmcondetr.models.masks.mask_inputs import MaskInputs
 
 
+def check_supported(detector: nn.Module) -> None:
+    """Refuse another package's detector.
+
+    Raises:
+        UserError: naming its type.
+    """
+    if not isinstance(detector, ConditionalDETR):
+        raise UserError(
+            f"{type(detector).__module__}.{type(detector).__name__} cannot be exported: only this package's "
+            "detectors can (model.type in the config: 'mmcondetr.ConditionalDETR')."
+        )
+
+
 class DetectionGraph(nn.Module):
     """Normalisation, padding, the detector and its post-processing, for export and on its own.
 
@@ -35,11 +48,7 @@ class DetectionGraph(nn.Module):
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        if not isinstance(detector, ConditionalDETR):
-            raise UserError(
-                f"{type(detector).__module__}.{type(detector).__name__} cannot be exported: only this package's "
-                "detectors can (model.type in the config: 'mmcondetr.ConditionalDETR')."
-            )
+        check_supported(detector)
         detector.check_trained()
         detector = fuse_conv_bn(copy.deepcopy(detector).eval()).eval().requires_grad_(False)
         for name, module in list(detector.named_modules()):

@@ -13,12 +13,14 @@ import pytest
 from mmengine.config import Config
 from packaging.requirements import Requirement
 
+from mmcondetr.cli import main
 from mmcondetr.engine.config import find_config
 from mmcondetr.export import export_detector
 from mmcondetr.export.describing import describe
 from mmcondetr.inference.load_detector import load_detector
 
 pytest.importorskip('onnxscript')
+pytest.importorskip('openvino')
 pytestmark = pytest.mark.slow
 CONFIG = 'conditional-detr_r18_small_1xb16-24e_shapes'
 WEIGHTS = 'configs/shapes/conditional-detr_r18_small_shapes-start.safetensors'
@@ -77,22 +79,31 @@ def bare(wheel, tmp_path_factory) -> Path:
     return python
 
 
-def test_the_runtime_extra_alone_detects(bare, root, tmp_path, run_tool):
-    detector = load_detector(find_config(CONFIG), str(root / WEIGHTS))
-    config = Config.fromfile(find_config(CONFIG))
-    made = run_tool(
-        'generate_shapes', tmp_path / 'set', '--num-train', 1, '--num-val', 6, '--image-size', 128, cwd=tmp_path
-    )
+@pytest.fixture(scope='module')
+def images(run_tool, tmp_path_factory) -> Path:
+    """The shapes data set with six held-out images."""
+    folder = tmp_path_factory.mktemp('images')
+    sizes = ('--num-train', 1, '--num-val', 6, '--image-size', 128)
+    made = run_tool('generate_shapes', folder / 'set', *sizes, cwd=folder)
     assert made.returncode == 0, made.stderr
-    truth = json.loads((tmp_path / 'set' / 'annotations' / 'val.json').read_text())
-    paths = [tmp_path / 'set' / 'val' / image['file_name'] for image in truth['images']]
-    metadata = describe(detector, config, CONFIG, str(root / WEIGHTS))
-    compared = export_detector(detector, metadata, tmp_path / 'model.onnx', verify=[cv2.imread(str(paths[0]))])
-    assert len(compared) == 4 and all(comparison.passed for comparison in compared)
+    return folder / 'set'
 
-    done = subprocess.run(
-        [bare, '-I', '-c', PROGRAM, tmp_path / 'model.onnx', *paths], capture_output=True, text=True, timeout=120
-    )
+
+@pytest.fixture(scope='module')
+def exported(root, images, tmp_path_factory) -> Path:
+    """The trained small model as a file."""
+    file = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    detector = load_detector(find_config(CONFIG), str(root / WEIGHTS))
+    metadata = describe(detector, Config.fromfile(find_config(CONFIG)), CONFIG, str(root / WEIGHTS))
+    compared = export_detector(detector, metadata, file, verify=[cv2.imread(str(next((images / 'val').iterdir())))])
+    assert len(compared) == 4 and all(comparison.passed for comparison in compared)
+    return file
+
+
+def test_the_runtime_extra_alone_detects(bare, images, exported):
+    truth = json.loads((images / 'annotations' / 'val.json').read_text())
+    paths = [images / 'val' / image['file_name'] for image in truth['images']]
+    done = subprocess.run([bare, '-I', '-c', PROGRAM, exported, *paths], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result['imported'] == []
@@ -107,6 +118,23 @@ def test_the_runtime_extra_alone_detects(bare, root, tmp_path, run_tool):
         if annotation['image_id'] == image['id']
     ]
     assert len(hits) >= 10 and np.mean(hits) > 0.5  # at scores of 0.3; AP50 is 0.86 on such images
+
+
+def test_the_file_has_the_models_ap(images, exported, root, tmp_path, monkeypatch):
+    monkeypatch.setenv('SHAPES_ROOT', f'{images}/')
+    options = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    found = {}
+    for name, arguments in dict(
+        torch=[str(root / WEIGHTS)],
+        onnx=[str(exported), '--runtime', 'onnx'],
+        openvino=[str(exported), '--runtime', 'openvino'],
+    ).items():
+        work_dir = tmp_path / name
+        assert main(['test', CONFIG, *arguments, '--work-dir', str(work_dir), *options]) == 0
+        (log,) = work_dir.glob('*/*.json')
+        found[name] = json.loads(log.read_text().splitlines()[-1])['coco/bbox_mAP']
+    assert found['torch'] > 0.4
+    assert found == pytest.approx(dict.fromkeys(found, found['torch']), abs=1e-3)
 
 
 def overlap(box: list[float], xywh: list[float]) -> float:

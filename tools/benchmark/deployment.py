@@ -103,7 +103,8 @@ def load_note(results: dict) -> str:
     )
     named = ', '.join(f'{name} {version}' for name, version in versions.items())
     span = f'{min(loads):.1f} - {max(loads):.1f}' if loads else 'unknown'
-    return f'Exported files: {named or "none"}. Load average of the machine before a cell: {span}.'
+    busy = ' Other work ran beside it: compare within this table, not with others.' if max(loads, default=0) > 1 else ''
+    return f'Exported files: {named or "none"}. Load average of the machine before a cell: {span}.{busy}'
 
 
 def _cell(record: dict | None, show: Callable[[dict], str]) -> str:
