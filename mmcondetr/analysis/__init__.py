@@ -1,1 +1,1 @@
-"""Predictions against truth: AP by class, confusions, kinds of errors, and the worst images as a page."""
+"""Predictions against ground truth: AP by class, confusion matrix, kinds of errors, and an HTML report."""

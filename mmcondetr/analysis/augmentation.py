@@ -1,4 +1,4 @@
-"""Training samples as they are in their files and as augmentation hands them to the model."""
+"""Training samples before and after augmentation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mmcondetr.inference.drawing import colour_of, draw_boxes
 
 
 def draw_samples(dataset: Any, count: int = 6, times: int = 2, seed: int = 0) -> list[tuple[Image.Image, str]]:
-    """Some images with their boxes, each followed by what augmentation makes of it.
+    """Some images with their boxes, each followed by augmented versions.
 
     Args:
         dataset: the training data, whose pipeline ends with PackDetInputs.
-        count: of images, spread over the data set.
-        times: each is augmented.
-        seed: of augmentation.
+        count: number of images, spread over the data set.
+        times: number of augmented versions per image.
+        seed: of the augmentation.
     """
     from mmengine.runner import set_random_seed
 

@@ -1,4 +1,4 @@
-"""COCO's AP by class, with pycocotools, and AP at one overlap from lists of right and wrong predictions."""
+"""COCO's AP by class, with pycocotools, and AP at one IoU from lists of correct and wrong predictions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from pycocotools.cocoeval import COCOeval
 
 from mmcondetr.analysis.samples import Sample
 
-MOST = 100  # predictions an image, as in COCO
-
 
 def ap_by_class(samples: Sequence[Sample], count: int) -> list[tuple[float, float]]:
     """(AP, AP50) of every class, 0 to 1; NaN for a class without objects.
 
     Args:
         samples: the images.
-        count: of classes.
+        count: number of classes.
     """
     evaluation = COCOeval(*_as_coco(samples, count), 'bbox')
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (overlaps, recalls, classes), all sizes, 100 an image
+    precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoUs, recalls, classes), all sizes, 100 per image
     found = []
     for label in range(count):
         values = precision[:, :, label]
@@ -66,12 +64,12 @@ def _annotations(samples: Sequence[Sample], truth: bool):
 
 
 def interpolated_ap(scores: np.ndarray, right: np.ndarray, objects: int) -> float:
-    """AP of one class: precision, made to fall with recall, averaged at 101 recalls.
+    """AP of one class: the monotone envelope of precision, averaged at 101 recalls.
 
     Args:
         scores: (n,) of the predictions.
-        right: (n,) bool.
-        objects: how many there are to be found, at least 1.
+        right: (n,) bool, whether each is correct.
+        objects: number of ground truth objects, at least 1.
     """
     right = right[np.argsort(-scores, kind='mergesort')]
     hits = right.cumsum()

@@ -1,4 +1,4 @@
-"""Every annotation and every image of a data set, looked at before anything is trained."""
+"""Checks of every annotation and image of a data set before training."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mmcondetr.datasets.annotations import examine
 from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.errors import UserError
 
-SHOWN = 5  # examples named in a line
+SHOWN = 5  # examples per message
 THREADS = min(16, 2 * (os.cpu_count() or 1))  # decoding releases the GIL
 
 
 @dataclass
 class Part:
-    """What is known of the training, validation or test data.
+    """The findings for the training, validation or test data.
 
     Attributes:
         name: 'train', 'val' or 'test'.
-        ann_file: its annotations.
-        errors: one line each: training or evaluating would fail or go wrong.
+        ann_file: its annotation file.
+        errors: one line each; training or evaluation would fail or be wrong.
         warnings: one line each.
         statistics: see :func:`mmcondetr.datasets.annotations.examine`.
         digests: SHA-256 by image path.
-        looks: a hash of what is seen (64 bits), by image path.
+        looks: perceptual hash, by image path.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Part:
 
 
 def look_at_annotations(name: str, ann_file: str, classes: Sequence[str]) -> Part:
-    """The annotation file of a part."""
+    """Check the annotation file of a part."""
     part = Part(name, ann_file)
     report = examine(ann_file, tuple(classes), training=name == 'train')
     part.errors = [f"{name}, '{ann_file}': {finding}" for finding in report.errors]
@@ -55,7 +55,7 @@ def look_at_annotations(name: str, ann_file: str, classes: Sequence[str]) -> Par
 
 
 def image_entries(ann_file: str, folder: str) -> list[dict[str, Any]]:
-    """Path, width and height of every image that an annotation file lists."""
+    """Path, width and height of every image in an annotation file."""
     return [
         dict(
             img_path=os.path.join(folder, image.file_name),
@@ -68,9 +68,9 @@ def image_entries(ann_file: str, folder: str) -> list[dict[str, Any]]:
 
 
 def look_at_images(part: Part, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Decode every image on several threads, filling in the part; yields each path when it has been looked at."""
+    """Decode every image on several threads, adding to the part's findings; yields each path when it is done."""
     with ThreadPoolExecutor(THREADS) as pool:
-        for entry, (error, digest, look) in zip(entries, pool.map(_look_at, entries)):
+        for entry, (error, digest, look) in zip(entries, pool.map(_check_image, entries)):
             path = entry['img_path']
             if error:
                 part.errors.append(f'{part.name}: {error}')
@@ -79,8 +79,8 @@ def look_at_images(part: Part, entries: Sequence[dict[str, Any]]) -> Iterator[st
             yield path
 
 
-def _look_at(entry: dict[str, Any]) -> tuple[str, str, int]:
-    """(error or '', SHA-256 of the file, hash of what is seen)."""
+def _check_image(entry: dict[str, Any]) -> tuple[str, str, int]:
+    """(error or '', SHA-256 of the file, perceptual hash)."""
     try:
         pixels = LoadImage().transform(dict(entry))['img']
         with open(entry['img_path'], 'rb') as file:
@@ -89,17 +89,17 @@ def _look_at(entry: dict[str, Any]) -> tuple[str, str, int]:
         return str(error), '', 0
     grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), (17, 16), interpolation=cv2.INTER_AREA).astype(int)
     steps = grey[:, 1:] - grey[:, :-1]
-    if np.abs(steps).max() < 3:  # an empty picture looks like every other
+    if np.abs(steps).max() < 3:  # uniform images all look alike
         return '', digest, 0
     return '', digest, int(''.join('1' if step > 0 else '0' for step in steps.ravel()), 2)
 
 
 def find_copies(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
-    """Images that are there twice.
+    """Find duplicate images.
 
     Returns:
-        - errors: the same file in training and in validation or test, which makes the measured AP a fiction;
-        - warnings: the same file twice in a part, and images of different parts that look alike.
+        - errors: the same file in training and in validation or test, which invalidates the measured AP;
+        - warnings: the same file twice within a part, and similar images in different parts.
     """
     errors, warnings = [], []
     for part in parts:

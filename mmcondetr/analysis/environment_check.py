@@ -1,4 +1,4 @@
-"""What is installed, and whether it goes together."""
+"""Installed versions and their compatibility."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ('mmcondetr', 'torch', 'mmdet', 'mmengine', 'mmcv', 'mmcv-lite', 'numpy'
 
 
 def look_at_environment() -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """(what, version) rows, errors and warnings."""
+    """(name, version) rows, errors and warnings."""
     versions = {name: _version(name) for name in NAMES}
     rows = [('Python', platform.python_version())]
     rows += [(name, version) for name, version in versions.items() if version]
@@ -21,7 +21,7 @@ def look_at_environment() -> tuple[list[tuple[str, str]], list[str], list[str]]:
     for name, low, high in (('mmdet', (3, 3), (3, 4)), ('mmengine', (0, 10), (0, 11)), ('torch', (2, 1), (99,))):
         found = versions[name]
         if found and not low <= _numbers(found) < high:
-            errors.append(f'{name} {found} is not supported: from {_dotted(low)} up to and without {_dotted(high)}')
+            errors.append(f'{name} {found} is not supported: use at least {_dotted(low)} and below {_dotted(high)}')
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         rows.append(('GPU', f'{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}'))
@@ -29,7 +29,7 @@ def look_at_environment() -> tuple[list[tuple[str, str]], list[str], list[str]]:
         rows.append(('GPU', 'none that torch can use'))
         if torch.version.cuda:
             warnings.append(
-                f'torch was built for CUDA {torch.version.cuda}, but finds no GPU: training runs on the CPU'
+                f'torch was built for CUDA {torch.version.cuda}, but found no GPU: training runs on the CPU'
             )
     rows.append(('compiled operations', 'mmcv' if versions['mmcv'] else 'PyTorch versions (mmcv-lite)'))
     return rows, errors, warnings

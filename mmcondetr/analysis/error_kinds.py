@@ -1,7 +1,7 @@
-"""What goes wrong, by the kinds of TIDE, and how much AP50 each kind costs.
+"""The kinds of errors defined by TIDE, and how much AP50 each kind costs.
 
-Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, §2;
-the thresholds 0.5 and 0.1 and the oracles are its.
+Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, §2,
+including the thresholds 0.5 and 0.1 and the oracles.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from mmcondetr.analysis.average_precision import interpolated_ap
 from mmcondetr.analysis.samples import Sample, covered, overlaps
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
-#: Kind -> what it means.
+#: Kind -> its meaning.
 KINDS = {
-    'class': 'the box is right, the class is not',
-    'location': 'the class is right, the box overlaps the object too little',
+    'class': 'the box is right, but the class is wrong',
+    'location': 'the class is right, but the box overlaps the object too little',
     'both': 'class and box are wrong',
-    'duplicate': 'the object was found already, with a higher score',
+    'duplicate': 'the object was already found with a higher score',
     'background': 'there is no object',
-    'missed': 'an object that no prediction comes near',
+    'missed': 'no prediction overlaps the object',
 }
 RIGHT, IGNORED = 'right', 'ignored'
 
 
 class Verdict(NamedTuple):
-    """One prediction: what it is, and the object of the truth that this is said about (-1 for none)."""
+    """The kind of one prediction, and the index of the ground truth object that it refers to (-1 for none)."""
 
     kind: str
     target: int
@@ -37,21 +37,21 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Judged:
-    """An image's verdicts, one a prediction, and its missed objects."""
+    """An image's verdicts, one per prediction, and its missed objects."""
 
     verdicts: list[Verdict]
     missed: list[int]
 
 
 class Cost(NamedTuple):
-    """A kind of error: how many there are above the score threshold, and what mending them would add to AP50."""
+    """The number of errors of one kind above the score threshold, and the gain in AP50 if all were fixed."""
 
     count: int
     ap50: float
 
 
 def judge(sample: Sample) -> Judged:
-    """What each prediction of an image is. As in COCO, the best score chooses first, and crowds judge nobody."""
+    """Classify the predictions of an image. As in COCO, higher scores are matched first and crowds are ignored."""
     iou = overlaps(sample.boxes, sample.true_boxes)  # (P, G)
     same = sample.labels[:, None] == sample.true_labels[None]
     single = ~sample.crowd

@@ -1,4 +1,4 @@
-"""The analysis as numbers (JSON), as lines for a terminal, and as a page with the worst images."""
+"""The error analysis as JSON, as text, and as an HTML page with the worst images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GREEN, RED, ORANGE = (40, 170, 80), (230, 40, 70), (250, 160, 20)
 
 
 def analyse(samples: Sequence[Sample], names: Sequence[str], score_threshold: float) -> dict[str, Any]:
-    """All figures, ready for JSON: APs from 0 to 1, counts above the score threshold."""
+    """All figures in JSON format: APs from 0 to 1, counts above the score threshold."""
     judged = [judge(sample) for sample in samples]
     ap50, costs = measure_kinds(samples, judged, len(names), score_threshold)
     by_class = ap_by_class(samples, len(names))
@@ -47,7 +47,7 @@ def analyse(samples: Sequence[Sample], names: Sequence[str], score_threshold: fl
 
 
 def to_lines(figures: dict[str, Any]) -> list[str]:
-    """For a terminal."""
+    """The analysis as lines of text."""
     lines = [f'{figures["images"]} images: AP {percent(figures["ap"])}, AP50 {percent(figures["ap50"])}']
     width = max(len(entry['name']) for entry in figures['classes'])
     for entry in figures['classes']:
@@ -55,19 +55,19 @@ def to_lines(figures: dict[str, Any]) -> list[str]:
             f'  {entry["name"]:{width}}  AP {percent(entry["ap"]):>5}  AP50 {percent(entry["ap50"]):>5}  '
             f'{entry["objects"]} objects'
         )
-    lines.append(f'errors that score at least {figures["score_threshold"]:g}, and AP50 lost by all of the kind:')
+    lines.append(f'errors with a score of at least {figures["score_threshold"]:g}, and the AP50 lost to each kind:')
     for kind, cost in figures['errors'].items():
         lines.append(f'  {kind:10}  {cost["count"]:5d}  {percent(cost["ap50_lost"]):>5}  ({KINDS[kind]})')
     return lines
 
 
 def percent(value: float | None) -> str:
-    """A fraction in %, a dash for None."""
+    """A fraction in %; a dash for None."""
     return '-' if value is None else f'{100 * value:.1f}'
 
 
 def rank_worst(samples: Sequence[Sample], score_threshold: float, count: int) -> list[tuple[int, int]]:
-    """(index, errors) of the images with the most errors above the threshold; none of those without one."""
+    """(index, number of errors) of the images with the most errors above the threshold, without error-free ones."""
     errors = []
     for sample in samples:
         kept = above(sample, score_threshold)
@@ -79,7 +79,7 @@ def rank_worst(samples: Sequence[Sample], score_threshold: float, count: int) ->
 
 
 def draw_sample(sample: Sample, names: Sequence[str], score_threshold: float) -> Image.Image:
-    """The image with what is right (green), wrong (red, with the kind) and missed (orange)."""
+    """The image with correct (green), wrong (red, with the kind) and missed (orange) objects."""
     kept = above(sample, score_threshold)
     judged = judge(kept)
     boxes, colours, captions = [], [], []
@@ -90,8 +90,8 @@ def draw_sample(sample: Sample, names: Sequence[str], score_threshold: float) ->
     for index, verdict in reversed(list(enumerate(judged.verdicts))):
         boxes.append(kept.boxes[index])
         colours.append(GREEN if verdict.kind == RIGHT else RED if verdict.kind in KINDS else (128, 128, 128))
-        said = '' if verdict.kind == RIGHT else f'{verdict.kind}: '
-        captions.append(f'{said}{names[kept.labels[index]]} {kept.scores[index]:.2f}')
+        prefix = '' if verdict.kind == RIGHT else f'{verdict.kind}: '
+        captions.append(f'{prefix}{names[kept.labels[index]]} {kept.scores[index]:.2f}')
     return draw_boxes(read_image(sample.path), np.array(boxes).reshape(-1, 4), colours, captions)
 
 
@@ -109,8 +109,8 @@ def write_analysis(
         samples: the images.
         names: of the classes, by label.
         out: the folder to write.
-        score_threshold: of what counts as found; AP looks at all scores.
-        worst: how many images to show.
+        score_threshold: minimum score of a detection; AP uses all scores.
+        worst: number of images to show.
         title: of the page.
 
     Raises:
@@ -131,12 +131,12 @@ def write_analysis(
         (entry['name'], entry['objects'], percent(entry['ap']), percent(entry['ap50'])) for entry in figures['classes']
     ]
     all_classes = ('all', sum(row[1] for row in ap_rows), percent(figures['ap']), percent(figures['ap50']))
-    threshold = f'that score at least {score_threshold:g}'
+    threshold = f'with a score of at least {score_threshold:g}'
     sections = [
         ('AP by class', table(('class', 'objects', 'AP (%)', 'AP50 (%)'), [*ap_rows, all_classes])),
         (
             'Kinds of errors',
-            text(f'How many {threshold}, and how much AP50 would rise if all of the kind were mended (TIDE).')
+            text(f'Number of errors {threshold}, and the gain in AP50 if all errors of the kind were fixed (TIDE).')
             + table(
                 ('kind', 'count', 'AP50 lost', 'meaning'),
                 [
@@ -147,14 +147,14 @@ def write_analysis(
         ),
         (
             'Confusion',
-            text(f'Rows are what is there, columns what was predicted, of predictions {threshold}.')
+            text(f'Rows are true classes, columns predicted classes, of predictions {threshold}.')
             + table(('', *order), [(order[i], *row) for i, row in enumerate(matrix.tolist())], shades.tolist()),
         ),
         (
             'Worst images',
-            text('Green is right, red is wrong, orange is missed.') + pictures(shown)
+            text('Green: correct. Red: wrong. Orange: missed.') + pictures(shown)
             if shown
-            else text('There is no error in any image.'),
+            else text('No image has errors.'),
         ),
     ]
     write_page(out / 'analysis.html', title, sections)

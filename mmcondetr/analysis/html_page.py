@@ -1,4 +1,4 @@
-"""Self-contained HTML pages of headings, tables and pictures: no script, and nothing is asked for over a network."""
+"""Self-contained HTML pages of headings, tables and pictures, without scripts or network requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ figure{margin:0}figure img{width:100%;height:auto;border-radius:4px}figcaption{f
 def table(
     head: Sequence[str], rows: Sequence[Sequence[object]], shades: Sequence[Sequence[float]] | None = None
 ) -> str:
-    """A table; ``shades`` from 0 to 1 darken its cells, the first column apart."""
+    """A table; ``shades`` from 0 to 1 darken its cells, except in the first column."""
     lines = ['<div class="wide"><table><thead><tr>', *(f'<th>{html.escape(str(cell))}</th>' for cell in head)]
     lines.append('</tr></thead><tbody>')
     for number, row in enumerate(rows):
@@ -54,7 +54,7 @@ def listing(lines: Sequence[str], kind: str = '') -> str:
 
 
 def pictures(shown: Sequence[tuple[Image.Image, str]]) -> str:
-    """Pictures with captions side by side, as JPEG inside the page."""
+    """A grid of pictures with captions, embedded as JPEG."""
     return '<div class="grid">' + ''.join(_figure(*one) for one in shown) + '</div>'
 
 
@@ -71,7 +71,7 @@ def _figure(picture: Image.Image, caption: str) -> str:
 
 
 def write_page(path: str | os.PathLike, title: str, sections: Sequence[tuple[str, str]]) -> None:
-    """Write the page: a title, and sections of a heading and HTML that the functions above made."""
+    """Write a page with a title and sections, each a heading and HTML made by the functions above."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     body = ''.join(f'<section><h2>{html.escape(head)}</h2>{content}</section>' for head, content in sections)
     page = (

@@ -1,4 +1,4 @@
-"""What is compared: the objects of every image as they are and as they were predicted."""
+"""The ground truth objects and predictions of each image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmcondetr.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image. Boxes are xyxy in pixels; G objects of the truth, P predictions, best first.
+    """One image with G ground truth objects and P predictions, best first. Boxes are xyxy in pixels.
 
     Attributes:
         path: of the image.
         true_boxes: (G, 4).
         true_labels: (G,).
-        crowd: (G,) bool: groups of objects, in which predictions are neither right nor wrong.
+        crowd: (G,) bool, groups of objects, in which predictions are neither correct nor wrong.
         boxes: (P, 4).
         scores: (P,).
         labels: (P,).
@@ -39,7 +39,7 @@ class Sample:
 
 
 def make_sample(path: str, truth: Sequence[tuple], predicted: Sequence[tuple]) -> Sample:
-    """From (box, label, crowd) and (box, score, label) of one image."""
+    """Make a sample from the (box, label, crowd) and (box, score, label) tuples of one image."""
     predicted = sorted(predicted, key=lambda one: -one[1])
     return Sample(
         path,
@@ -53,15 +53,15 @@ def make_sample(path: str, truth: Sequence[tuple], predicted: Sequence[tuple]) -
 
 
 def read_samples(truth: str, predictions: str, images: str | None = None) -> tuple[list[Sample], tuple[str, ...]]:
-    """Two COCO JSONs, the second as ``mmcondetr predict`` writes it; images are joined by name, classes by name.
+    """Read two COCO JSONs, matching images and classes by name.
 
     Args:
         truth: annotations.
-        predictions: the same with a score for each annotation.
-        images: folder of the images, for the pictures; looked for near the truth where None.
+        predictions: annotations with scores, as written by ``mmcondetr predict``.
+        images: folder of the images, for the pictures; if None, found near ``truth``.
 
     Returns:
-        - one sample for each image of the truth that was predicted on;
+        - one sample for each image that is in both files;
         - class names by label.
 
     Raises:
@@ -78,10 +78,10 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
         )
     by_name = {_base(image['file_name']): image['id'] for image in found['images']}
     if len(by_name) < len(found['images']):
-        raise UserError(f"'{predictions}' has several images of one name, so that they cannot be told apart.")
+        raise UserError(f"'{predictions}' has several images of the same name, so they cannot be matched.")
     shared = [image for image in true['images'] if _base(image['file_name']) in by_name]
     if not shared:
-        raise UserError(f"'{truth}' and '{predictions}' have no image in common, by their names.")
+        raise UserError(f"'{truth}' and '{predictions}' have no image name in common.")
     truths, predicted = _by_image(true), _by_image(found)
     root = find_image_root(Path(truth).resolve(), shared, _part_of(truth), images)
     samples = []
@@ -93,7 +93,7 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
         ]
         entries = predicted.get(by_name[_base(image['file_name'])], ())
         if any('score' not in entry for entry in entries):
-            raise UserError(f"'{predictions}' has annotations without a score: it holds no predictions.")
+            raise UserError(f"'{predictions}' has annotations without a score: it does not contain predictions.")
         guesses = [
             (_xyxy(entry['bbox']), entry['score'], label[entry['category_id']])
             for entry in entries
@@ -104,7 +104,7 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
 
 
 def _part_of(truth: str) -> str:
-    """Which part of a data set a file is of, by its name; validation where it does not say."""
+    """The part of a data set that a file name indicates; validation by default."""
     return next((part for part in ('train', 'test') if part in os.path.basename(truth).lower()), 'val')
 
 
@@ -132,7 +132,7 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The part of each of the boxes (n, 4) that lies in each of the others (m, 4): (n, m)."""
+    """The fraction of each box (n, 4) that is covered by each of the others (m, 4): (n, m)."""
     return _shared(boxes, others) / np.maximum((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1), 1e-12)[:, None]
 
 

@@ -1,4 +1,4 @@
-"""torch 2.1 and 2.2 have ``is_compiling`` in another place."""
+"""``is_compiling``, which is in another module in torch 2.1 and 2.2."""
 
 import torch
 

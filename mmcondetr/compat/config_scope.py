@@ -1,7 +1,7 @@
 """``_base_ = 'mmcondetr::...'`` in configs, from an installed package and from a source checkout.
 
-mmengine refuses that scope unless its ``MODULE2PACKAGE`` table names the package, and then finds the configs of a wheel
-only.
+mmengine rejects that scope unless its ``MODULE2PACKAGE`` table contains the package, and then finds only the configs of
+an installed wheel.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def config_root() -> Path:
-    """Where our configs are: in the installed package where mim looks for them, or beside it in a source checkout."""
+    """The folder of our configs: inside the installed package, as for mim, or next to it in a source checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / '.mim' / 'configs'
     return installed if installed.is_dir() else package.parent / 'configs'

@@ -1,4 +1,4 @@
-"""mmdet's DetInferencer knows the step of a pipeline that reads an image by mmcv's name only."""
+"""mmdet's DetInferencer recognises only mmcv's image loading transform; this adds ours."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The compiled mmcv ops that a DETR needs on a GPU, written in PyTorch for those who have only mmcv-lite.
+"""The compiled mmcv ops that a DETR needs on a GPU, implemented in PyTorch for mmcv-lite.
 
-On the CPU mmdet takes its own PyTorch path. On CUDA its ``FocalLoss`` and ``MultiScaleDeformableAttention`` call
-``mmcv._ext`` and nothing else, so that :mod:`mmcondetr.compat` puts these functions there. They have the signatures of
-the compiled ops, results and gradients written into the given tensors included; slower, and the same values.
+On a CPU, mmdet uses its own PyTorch implementations. On CUDA, its ``FocalLoss`` and ``MultiScaleDeformableAttention``
+only call ``mmcv._ext``, where :mod:`mmcondetr.compat` therefore adds these functions. They have the signatures of the
+compiled ops, which write results and gradients into given tensors. They are slower but compute the same values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Write the derivative of each loss by its own logit into ``grad_input`` (N, C)."""
+    """Write the derivative of each loss with respect to its logit into ``grad_input`` (N, C)."""
     with torch.enable_grad():
         logits = input.detach().requires_grad_()
         loss = _focal_loss(logits, target, weight, gamma, alpha).sum()
@@ -72,13 +72,13 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Write the gradients by ``value``, ``sampling_locations`` and ``attention_weights`` into the ``grad_`` tensors."""
+    """Write the gradients of ``value``, ``sampling_locations`` and ``attention_weights`` into the ``grad_`` tensors."""
     with torch.enable_grad():
         inputs = [x.detach().requires_grad_() for x in (value, sampling_locations, attention_weights)]
         output = _deformable_attention(inputs[0], spatial_shapes, *inputs[1:])
     gradients = torch.autograd.grad(output, inputs, grad_output)
-    for into, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients):
-        into.copy_(gradient)
+    for target, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients):
+        target.copy_(gradient)
 
 
 OPS = {

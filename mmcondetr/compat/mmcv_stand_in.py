@@ -1,7 +1,8 @@
 """``import mmdet.models`` without a compiler: a stand-in for ``mmcv._ext``, the compiled half of mmcv.
 
-mmcv-lite lacks that module, and mmdet imports it. The stand-in is found where nothing else is; its ops raise a clear
-error when they are called, but for those that a DETR needs on a GPU, which are written in PyTorch (mmcv_ops.py).
+mmcv-lite lacks that module, but mmdet imports it. The stand-in is used only if the real module is missing. Its ops
+raise a clear error when called, except those that a DETR needs on a GPU, which are implemented in PyTorch
+(mmcv_ops.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class MissingMMCVOpError(UserError):
 
 
 class _MMCVExtStandIn(types.ModuleType):
-    """Has every op that is asked for; those without a PyTorch version raise :class:`MissingMMCVOpError` when called."""
+    """Provides every op; those without a PyTorch implementation raise :class:`MissingMMCVOpError` when called."""
 
     def __getattr__(self, name: str) -> Callable:
         if name.startswith('__'):
@@ -32,7 +33,7 @@ class _MMCVExtStandIn(types.ModuleType):
 
         def missing_op(*args: Any, **kwargs: Any) -> None:
             raise MissingMMCVOpError(
-                f"mmcv op '{name}' is compiled, and mmcv-lite does not have it: install the full mmcv "
+                f"mmcv op '{name}' is a compiled op that mmcv-lite does not have: install the full mmcv "
                 '(pip uninstall mmcv-lite; pip install "mmcondetr[full]") to use it.'
             )
 
@@ -48,7 +49,7 @@ def install_mmcv_ext() -> bool:
     if importlib.util.find_spec(name) is not None:
         return False
     module = _MMCVExtStandIn(name)
-    # mmcv asks pkgutil.find_loader for this module: without a spec that names some loader it gets a ValueError.
+    # mmcv calls pkgutil.find_loader for this module, which raises ValueError without a spec that has a loader.
     module.__spec__ = importlib.machinery.ModuleSpec(
         name, loader=importlib.machinery.BuiltinImporter, origin='mmcondetr.compat'
     )
@@ -57,7 +58,7 @@ def install_mmcv_ext() -> bool:
 
 
 def check_one_mmcv() -> None:
-    """Warn where mmcv and mmcv-lite are both installed: they share one folder, and removing one breaks the other."""
+    """Warn if mmcv and mmcv-lite are both installed: they share a folder, so removing one breaks the other."""
     try:
         versions = [f'{name} {importlib.metadata.version(name)}' for name in ('mmcv', 'mmcv-lite')]
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""What a checkpoint may name, and what stands for it: functions that look at their arguments.
+"""The globals that a checkpoint may reference, each replaced by a function that validates its arguments.
 
-NumPy can be given types whose values are addresses (flags, fields), torch tensors that reach beyond their storage, and
-small files ask either for much memory.
+Unvalidated, a file could make NumPy use types whose values are addresses (flags, fields), make torch create tensors
+that extend beyond their storage, and make either allocate excessive memory.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 
 
 class Refused(pickle.UnpicklingError):
-    """The file holds something that no checkpoint needs, or that cannot be true; the message says what."""
+    """The file contains something that no checkpoint needs, or inconsistent values; the message says what."""
 
 
 class AsksForCode(Refused):
-    """The file names something else than what :data:`SAFE_GLOBALS` lists."""
+    """The file references a global that is not in :data:`SAFE_GLOBALS`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f'{name} is not allowed in a checkpoint')
@@ -36,7 +36,7 @@ _NUMBERS = {code: np.dtype(code) for code in ('b1', 'u1', 'u2', 'u4', 'u8', 'i1'
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``: one of a fixed list of numbers. NumPy's own would take its flags from the file."""
+    """Replaces ``numpy.dtype`` by one of a fixed list of numeric types; NumPy's would take its flags from the file."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not isinstance(code, str) or code not in _NUMBERS:
@@ -44,7 +44,7 @@ class _Dtype:
         self.numpy = _NUMBERS[code]
 
     def __setstate__(self, state: tuple) -> None:
-        # Version, byte order, fields and the like, flags: those of a plain number in this order, or nothing.
+        # Version, byte order, fields etc. and flags must be those of a plain number.
         if not isinstance(state, tuple) or state[1:2] not in (('<',), ('|',), ('=',)):
             raise Refused('a NumPy type of another byte order')
         if state[0] not in (3, 4) or state[2:8] != (None, None, None, -1, -1, 0) or any(state[8:]):
@@ -58,7 +58,7 @@ def _content(dtype: Any, data: Any, count: int) -> bytes:
 
 
 class _Array(np.ndarray):
-    """Stands for ``numpy.ndarray``; filled from bytes that are as many as the type and the shape say."""
+    """Replaces ``numpy.ndarray``; the number of bytes must match type and shape."""
 
     def __new__(cls, *_: Any) -> _Array:
         raise Refused('a NumPy array that is not made the usual way')
@@ -69,7 +69,7 @@ class _Array(np.ndarray):
         super().__setstate__((1, tuple(shape), dtype.numpy, bool(fortran), data))
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return np.array(self, subok=False).__reduce_ex__(protocol)  # saved again as what it stands for
+        return np.array(self, subok=False).__reduce_ex__(protocol)  # saved as a plain array
 
 
 def _numpy_array(kind: type, shape: tuple, code: Any) -> _Array:
@@ -86,7 +86,7 @@ def _numpy_scalar(dtype: _Dtype, data: bytes) -> np.generic:
 
 
 class _History(HistoryBuffer):
-    """Becomes a HistoryBuffer of the numbers that the file gives, with its own functions."""
+    """Becomes a HistoryBuffer with the numbers in the file, but its own functions."""
 
     def __setstate__(self, state: dict) -> None:
         log, count = state['_log_history'], state['_count_history']
@@ -97,20 +97,20 @@ class _History(HistoryBuffer):
 
 
 def _history_statistic(owner: type, name: str) -> None:
-    """Stand for ``getattr`` in checkpoints, where HistoryBuffer names its statistics with it; it has them itself."""
+    """Replaces ``getattr``, with which checkpoints reference HistoryBuffer's statistics; it has these itself."""
     if owner is not _History or name not in ('min', 'max', 'current', 'mean'):
         raise Refused(f"a checkpoint may not ask for the attribute '{str(name)[:40]}' of {str(owner)[:60]}")
 
 
 def _codecs_encode(text: str, encoding: str) -> bytes:
-    """How pickle protocol 2 writes bytes; codecs other than latin1 are not needed for that."""
+    """How pickle protocol 2 writes bytes, which needs no codec but latin1."""
     if encoding != 'latin1':
         raise Refused(f"a checkpoint may not ask for the codec '{str(encoding)[:40]}'")
     return text.encode('latin1')
 
 
 def _no_bytes() -> bytes:
-    """How pickle protocol 2 writes empty bytes; with an argument, ``bytes`` would take as much memory as that says."""
+    """How pickle protocol 2 writes empty bytes; with an argument, ``bytes`` could allocate any amount of memory."""
     return b''
 
 
@@ -118,18 +118,18 @@ def _safe_globals() -> dict[str, Any]:
     found: dict[str, Any] = {
         'mmengine.logging.history_buffer.HistoryBuffer': _History,
         'builtins.getattr': _history_statistic,
-        'argparse.Namespace': argparse.Namespace,  # the command line, in the authors' checkpoints
+        'argparse.Namespace': argparse.Namespace,  # the command line in the authors' checkpoints
         'numpy.ndarray': _Array,
         'numpy.dtype': _Dtype,
     }
-    for package in ('numpy.core', 'numpy._core'):  # numpy 1 writes the first, numpy 2 the second: either reads both
+    for package in ('numpy.core', 'numpy._core'):  # names written by numpy 1 and numpy 2; both can be read
         found[f'{package}.multiarray._reconstruct'] = _numpy_array
         found[f'{package}.multiarray.scalar'] = _numpy_scalar
     return found
 
 
 SAFE_GLOBALS: dict[str, Any] = _safe_globals()
-"""What a checkpoint may name besides :data:`_TORCH_GLOBALS`: full path in the file -> what stands for it."""
+"""Globals that a checkpoint may reference besides :data:`_TORCH_GLOBALS`: full path -> its replacement."""
 
 
 # Tensors --------------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def _tensor(
     metadata: Any = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Stand for torch's ``_rebuild_tensor`` and ``_v2``: a view of its storage with no more elements than that has."""
+    """Replaces torch's ``_rebuild_tensor`` and ``_v2``: a view that must lie within its storage."""
     if type(storage) is not torch.storage.TypedStorage or metadata:
         raise Refused('a tensor that is not made of a storage')
     dtype, content = dtype or storage.dtype, storage._untyped_storage
@@ -193,12 +193,12 @@ _TORCH_GLOBALS = {
     'torch._utils._rebuild_parameter': _parameter,
     **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
 }
-"""What torch writes by itself: full path in the file -> what stands for it."""
+"""Globals that torch itself writes: full path -> its replacement."""
 
 GLOBALS = {**_TORCH_GLOBALS, **SAFE_GLOBALS}
-# By identity: what is called may be anything in a stream that was made by hand.
+# Compared by identity, because a crafted stream may call anything.
 CALLED = {id(value) for value in GLOBALS.values() if callable(value)} - {
     id(value) for value in (_Array, _History, argparse.Namespace, torch.storage.UntypedStorage)
 }
-MADE_EMPTY = _History, argparse.Namespace  # objects of these are made without arguments
-FILLED = _Array, _Dtype, _History  # and of these get a state
+MADE_EMPTY = _History, argparse.Namespace  # objects that are created without arguments
+FILLED = _Array, _Dtype, _History  # objects that are given a state

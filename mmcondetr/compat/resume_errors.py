@@ -1,4 +1,4 @@
-"""``--resume`` with a file that is no training state, or a damaged one: one line, where mmengine fails anywhere."""
+"""A clear error for ``--resume`` with a damaged file or one that is not a training state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
 
 
 def patch_runner(runner: type) -> None:
-    """Let mmengine's ``Runner.resume`` say what is wrong with a file before, or in the place of, a traceback."""
+    """Let mmengine's ``Runner.resume`` report an invalid file instead of failing with a traceback."""
     original = runner.resume
     if getattr(original, 'says_what_is_wrong', False):
         return
@@ -49,7 +49,7 @@ def patch_runner(runner: type) -> None:
 
 
 def _check_training_state(checkpoint: Any, filename: str) -> None:
-    """Raise UserError for released weights and the like, and ValueError for a state of the wrong types."""
+    """Raise UserError for files that are not training states, and ValueError for a state of wrong types."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
     if not isinstance(meta, Mapping) or not {'epoch', 'iter'} & set(meta) or 'message_hub' not in checkpoint:
         raise UserError(
@@ -68,7 +68,7 @@ def _check_training_state(checkpoint: Any, filename: str) -> None:
 
 
 def _settings(runner: Any) -> list[dict]:
-    """The settings of the optimizer's groups, before the file's take their place."""
+    """The settings of the optimizer's groups, before they are replaced by the file's."""
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
     return [dict(group) for group in getattr(optimizer, 'param_groups', ())]
 

@@ -1,8 +1,8 @@
-"""``torch.load`` that reads tensors and plain values, runs nothing, and allocates no more than the file can hold.
+"""``torch.load`` limited to tensors and plain values: executes nothing and bounds memory by the file size.
 
-One reader on every torch: before 2.6 torch's own ``weights_only=True`` cannot read mmengine's checkpoints, and on any
-it lets a small file ask for much memory and read beyond what it holds. :data:`~mmcondetr.compat.plain_values.GLOBALS`
-is all that a checkpoint may name.
+The same reader is used with all versions of torch: before 2.6, torch's ``weights_only=True`` cannot read mmengine's
+checkpoints, and in any version it lets a small file allocate excessive memory and read beyond its data. A checkpoint
+may only reference :data:`~mmcondetr.compat.plain_values.GLOBALS`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from mmcondetr.compat.plain_values import (
     as_sizes,
 )
 
-_MOST_OPCODES = 1_000_000  # a checkpoint with 1,000 tensors and their optimizer has 60,000; one opcode, one object
-_SHARED = 3, 16 << 20  # tensors may share storages, up to so many times the file and so many bytes
+_MOST_OPCODES = 1_000_000  # a checkpoint with 1,000 tensors and their optimizer state has 60,000
+_SHARED = 3, 16 << 20  # tensors may share storages, up to this multiple of the file size plus bytes
 _UNUSED = (
-    'PERSID INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER'  # no checkpoint has them
+    'PERSID INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER'  # do not occur in checkpoints
 ).split()
 
 
 class _Counted(dict):
-    """Opcode -> method, which may be looked up so many times."""
+    """Opcode -> method, with a limited number of look-ups."""
 
     left = _MOST_OPCODES
 
@@ -49,14 +49,14 @@ class _Counted(dict):
         if self.left < 0:
             raise Refused(f'more than {_MOST_OPCODES} values')
         if opcode not in self:
-            raise pickle.UnpicklingError(f'no opcode of a checkpoint: {opcode}')  # mostly a file of another kind
+            raise pickle.UnpicklingError(f'no opcode of a checkpoint: {opcode}')  # usually a file of another kind
         return super().__getitem__(opcode)
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: C's allocates what the file says it needs
-    """Makes what :data:`GLOBALS` lists and containers, sets items of these only, and takes storages that are there."""
+class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocates whatever the file declares
+    """Creates containers and objects in :data:`GLOBALS` only, and storages that the file contains."""
 
-    storage_size: Callable[[str, int], int]  # of each load: (key, declared bytes) -> bytes that the file has for it
+    storage_size: Callable[[str, int], int]  # set for each file: (key, declared bytes) -> available bytes
     file_size: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +72,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: C's allocates what th
         return methods
 
     def find_class(self, module: str, name: str) -> Any:
-        path = f'builtins.{name}' if module == '__builtin__' else f'{module}.{name}'  # pickle protocol 2's name for it
+        path = f'builtins.{name}' if module == '__builtin__' else f'{module}.{name}'  # its name in pickle protocol 2
         if path not in GLOBALS:
             raise AsksForCode(path)
         return GLOBALS[path]
@@ -145,7 +145,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: C's allocates what th
 
 
 def _pickle_module(storage_size: Callable[[str, int], int], file_size: int) -> types.ModuleType:
-    """What ``torch.load`` takes for the pickle module."""
+    """A pickle module for ``torch.load``."""
     bound = dict(storage_size=staticmethod(storage_size), file_size=file_size)
     module = types.ModuleType('mmcondetr_safe_pickle')
     module.Unpickler = type('Unpickler', (_Unpickler,), bound)
@@ -157,14 +157,14 @@ def _zip_sizes(path: str | os.PathLike) -> dict[str, int]:
     """Name in the archive -> bytes.
 
     Raises:
-        Refused: the archive is a TorchScript one, compressed, or says more than the file holds. torch.save writes none.
+        Refused: the archive is TorchScript, compressed, or declares more than the file contains, unlike torch.save's.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         size = os.path.getsize(path)
         with open(path, 'rb') as file:
             file.seek(-22, os.SEEK_END)
-            if file.read(4) != b'PK\x05\x06':  # else two readers may see two archives
+            if file.read(4) != b'PK\x05\x06':  # otherwise two readers could see different archives
                 raise Refused('something behind the end of the ZIP archive')
     sizes = {record.filename.partition('/')[2]: record.file_size for record in records}
     if 'constants.pkl' in sizes:
@@ -185,7 +185,7 @@ def _reader(path: str | os.PathLike) -> types.ModuleType:
         return _pickle_module(lambda key, declared: sizes.get(f'data/{key}', -1), size)
     if tarfile.is_tarfile(path):
         raise Refused('a tar archive, which torch would unpack')
-    storages: dict[str, int] = {}  # torch.save before 1.6: how large a storage is stands in it, behind the pickle
+    storages: dict[str, int] = {}  # torch.save before 1.6 stores the sizes of storages after the pickle
 
     def left(key: str, declared: int) -> int:
         storages[key] = max(declared, storages.get(key, 0))
@@ -195,16 +195,16 @@ def _reader(path: str | os.PathLike) -> types.ModuleType:
 
 
 def torch_load(path: str | os.PathLike, map_location: Any = None) -> Any:
-    """``torch.load`` that runs no code from the file: it reads tensors, plain values and :data:`SAFE_GLOBALS`.
+    """``torch.load`` without code execution: reads tensors, plain values and :data:`SAFE_GLOBALS` only.
 
     Raises:
-        Refused: the file names or holds anything else, or declares more than there is in it.
+        Refused: the file contains anything else, or declares more than it contains.
     """
-    # weights_only=True of torch < 2.6 knows no allow-list; the reader here is as strict, and stricter.
+    # weights_only=True has no allow-list in torch < 2.6; this reader is at least as strict.
     return torch.load(path, map_location=map_location, pickle_module=_reader(path), weights_only=False)
 
 
 def register_safe_globals() -> None:
-    """Let mmengine's own ``torch.load`` read its checkpoints where torch (2.6 on) refuses what it does not know."""
+    """Let mmengine's own ``torch.load`` read its checkpoints with torch >= 2.6, which rejects unknown globals."""
     if tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) >= (2, 6):
         torch.serialization.add_safe_globals([(value, path) for path, value in SAFE_GLOBALS.items()])

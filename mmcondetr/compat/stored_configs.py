@@ -1,9 +1,9 @@
-"""Configs inside checkpoints are text, and stay text: mmengine runs them as Python.
+"""Never execute configs stored in checkpoints, which mmengine runs as Python.
 
-``Runner.resume`` gives ``meta['config']`` to ``Config.fromstring``, and an inferencer that gets weights alone does so
-with ``message_hub['runtime_info']['cfg']`` or ``meta['cfg']``. A config can also name any importable function as a
-``type``, so that even its literals are no safe thing to build from. Here no checkpoint that is loaded brings one, and
-weights alone take the config of ours that they are named after.
+``Runner.resume`` passes ``meta['config']`` to ``Config.fromstring``, and an inferencer without a config does so with
+``message_hub['runtime_info']['cfg']`` or ``meta['cfg']``. Even a config of literals is unsafe, because its ``type`` can
+be any importable function. Here configs are removed from loaded checkpoints, and weights without a config use the
+config of ours that they are named after.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mmcondetr.compat.config_scope import config_root
 from mmcondetr.errors import UserError
 
 _STORED = (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg'))
-_TIME = r'_\d{8}_\d{6}'  # what mmengine appends to a config's name, and mmdet to that of released weights
+_TIME = r'_\d{8}_\d{6}'  # appended to config names by mmengine, and to names of released weights by mmdet
 
 
 def without_configs(checkpoint: Any) -> Any:
-    """The checkpoint without the texts of configs; what holds none is returned as it is, and nothing is changed."""
+    """A copy of the checkpoint without stored configs; returned unchanged if it has none."""
     for path in _STORED:
         checkpoint = _without(checkpoint, path)
     return checkpoint
@@ -39,7 +39,7 @@ def _without(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def patch_checkpoint_loader(loader: type) -> None:
-    """Let mmengine's ``CheckpointLoader``, through which all runners and inferencers read, leave configs out."""
+    """Let mmengine's ``CheckpointLoader``, used by all runners and inferencers, remove stored configs."""
     original = loader.load_checkpoint.__func__
     if getattr(original, 'leaves_configs_out', False):
         return
@@ -52,7 +52,7 @@ def patch_checkpoint_loader(loader: type) -> None:
 
 
 def patch_base_inferencer(inferencer: type) -> None:
-    """Let mmengine's ``BaseInferencer`` find the config of weights alone by name, where it runs the stored one."""
+    """Let mmengine's ``BaseInferencer`` find a missing config by name instead of running a stored one."""
     original = inferencer._init_model
     if getattr(original, 'finds_configs_by_name', False):
         return
@@ -67,10 +67,10 @@ def patch_base_inferencer(inferencer: type) -> None:
 
 
 def _config_of(weights: str) -> Any:
-    """The config of ours after which the training run, or else the file, is named.
+    """The config of ours that the training run, or else the file, is named after.
 
     Raises:
-        UserError: there is none, or it has another number of classes than the checkpoint.
+        UserError: there is none, or its number of classes differs from the checkpoint's.
     """
     from mmengine.config import Config
     from mmengine.runner import CheckpointLoader
@@ -79,7 +79,7 @@ def _config_of(weights: str) -> Any:
     meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}
     file_name = PurePosixPath(unquote(urlsplit(weights).path) if '://' in weights else Path(weights).as_posix()).stem
     found = _ours(str(meta.get('experiment_name', ''))) or _ours(file_name)
-    hint = 'give the config that it was trained with as well: model=... (its work directory holds a copy)'
+    hint = 'also pass the config that it was trained with: model=... (its work directory contains a copy)'
     if found is None:
         raise UserError(
             f"Checkpoint '{weights}' alone does not say which of our configs it was trained with, and a config that "
@@ -97,7 +97,7 @@ def _config_of(weights: str) -> Any:
 
 
 def _ours(name: str) -> Path | None:
-    """The config of ours of that name, which may be followed by a time and a hash; the name comes from the file."""
+    """Our config with this name, which may be followed by a timestamp and a hash; the name is untrusted."""
     name = re.sub(rf'{_TIME}([-_][0-9a-f]+)?$', '', name)
     root = config_root()
     found = [path for path in root.rglob('*.py') if path.stem == name and '_base_' not in path.relative_to(root).parts]

@@ -1,4 +1,4 @@
-"""Running a trained detector in PyTorch: images to arrays, loading, making it fast, and mmdet's DetInferencer."""
+"""Inference with a trained detector in PyTorch: loading, predicting, optimising, and mmdet's DetInferencer."""
 
 from mmcondetr.inference.det_inferencer import DetInferencer
 from mmcondetr.inference.detections import Detections

@@ -1,4 +1,4 @@
-"""Detections as one COCO JSON: images, categories and annotations with a score, which annotation tools read, too."""
+"""Detections as a COCO JSON with images, categories and scored annotations, which annotation tools can read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CocoWriter:
     """Collects the detections of many images.
 
     Args:
-        class_names: of the model, by label; category ids count from 1 in this order.
+        class_names: of the model, by label; category ids start from 1 in this order.
     """
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
@@ -24,7 +24,7 @@ class CocoWriter:
         self.annotations: list[dict[str, Any]] = []
 
     def add(self, file_name: str, found: Detections, **more: Any) -> None:
-        """Add one image; ``more`` goes into its entry, such as the number of a video's frame."""
+        """Add one image; ``more`` is added to its entry, such as the frame number in a video."""
         image_id = len(self.images) + 1
         width, height = found.size
         self.images.append(dict(id=image_id, file_name=file_name, width=width, height=height, **more))
@@ -42,7 +42,7 @@ class CocoWriter:
             )
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         categories = [dict(id=number, name=name) for number, name in enumerate(self._class_names, start=1)]
         data = dict(images=self.images, categories=categories, annotations=self.annotations)
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""mmdet's DetInferencer with a switch for :func:`~mmcondetr.inference.optimize.optimize_for_inference`."""
+"""mmdet's DetInferencer with an option for :func:`~mmcondetr.inference.optimize.optimize_for_inference`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mmcondetr.inference.optimize import PRECISIONS, optimize_for_inference
 
 
 class DetInferencer(MMDetInferencer):
-    """mmdet's DetInferencer, optimised for inference where that is asked for.
+    """mmdet's DetInferencer, optionally optimised for inference.
 
     Args:
-        model: as mmdet's: a config, its path, or its name, for which the names of our configs are known, too.
-        args: as mmdet's: weights, device, ...
-        optimize: 'fp32', 'bf16' or 'fp16', None leaves the model as it is.
-        compile: let torch.compile make kernels, too; needs ``optimize``.
-        keep_memory: change the process's allocator for speed, too; needs ``optimize``; see
+        model: a config, its path or its name, as in mmdet; also the name of one of our configs.
+        args: mmdet's arguments: weights, device, ...
+        optimize: 'fp32', 'bf16' or 'fp16'; None leaves the model unchanged.
+        compile: also use torch.compile; requires ``optimize``.
+        keep_memory: also change the process's allocator for speed; requires ``optimize``; see
             :func:`~mmcondetr.inference.optimize.optimize_for_inference`.
-        kwargs: as mmdet's.
+        kwargs: mmdet's keyword arguments.
 
     Raises:
-        UserError: for another precision, or ``compile`` or ``keep_memory`` without ``optimize``.
+        UserError: ``optimize`` is unknown, or ``compile`` or ``keep_memory`` is given without it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DetInferencer(MMDetInferencer):
             if given and not optimize:
                 raise UserError(f"DetInferencer: {name} needs optimize, such as optimize='fp32'")
         if isinstance(model, str):
-            with suppress(UserError):  # it is mmdet's, or mmdet says that it is not
+            with suppress(UserError):  # not ours; mmdet resolves or rejects it
                 model = find_config(model)
         super().__init__(model, *args, **kwargs)
         if optimize:

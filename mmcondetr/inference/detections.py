@@ -1,4 +1,4 @@
-"""What a detector found in one image, as numpy arrays."""
+"""The detections in one image, as numpy arrays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Detections:
     ``supervision.Detections(xyxy=d.xyxy, confidence=d.confidence, class_id=d.class_id, data=d.data)`` is one.
 
     Attributes:
-        xyxy: (n, 4) float32, x1, y1, x2, y2 in pixels of the image as it was given; see ``clip`` of
+        xyxy: (n, 4) float32, x1, y1, x2, y2 in pixels of the input image; see ``clip`` of
             :meth:`Detector.predict <mmcondetr.inference.Detector.predict>`.
         confidence: (n,) float32, scores from 0 to 1.
         class_id: (n,) int64, indices into ``class_names``.
@@ -45,51 +45,51 @@ class Detections:
 
     @property
     def boxes(self) -> np.ndarray:
-        """``xyxy`` by its other name."""
+        """Alias of ``xyxy``."""
         return self.xyxy
 
     @property
     def scores(self) -> np.ndarray:
-        """``confidence`` by its other name."""
+        """Alias of ``confidence``."""
         return self.confidence
 
     @property
     def labels(self) -> np.ndarray:
-        """``class_id`` by its other name."""
+        """Alias of ``class_id``."""
         return self.class_id
 
     @property
     def names(self) -> list[str]:
-        """The class of each detection."""
+        """Class name of each detection."""
         return [name_of(self.class_names, label) for label in self.class_id]
 
     @property
     def data(self) -> dict[str, np.ndarray]:
-        """What supervision keeps beside boxes: the class of each detection."""
+        """supervision's ``data``: the class name of each detection."""
         return {'class_name': np.array(self.names, dtype=str)}
 
     @property
     def path(self) -> str | None:
-        """Of the image; None for one that was given as an array."""
+        """Path of the image; None if it was given as an array."""
         return self.image if isinstance(self.image, str) else None
 
     def keep(self, chosen: np.ndarray | Sequence[int]) -> Detections:
-        """Some of the detections: a mask (n,) or indices."""
+        """Select detections by a mask (n,) or indices."""
         return replace(self, xyxy=self.xyxy[chosen], confidence=self.confidence[chosen], class_id=self.class_id[chosen])
 
     def above(self, score: float) -> Detections:
-        """The detections that score at least this."""
+        """The detections with at least this score."""
         return self.keep(self.confidence >= score)
 
     def plot(self, path: str | os.PathLike | None = None, captions: bool = True) -> Image.Image:
         """The image with its detections, as a PIL image (which a notebook shows).
 
         Args:
-            path: write it here, too; the suffix chooses the format.
-            captions: write name and score above each box.
+            path: also write it to this file, in the format of its suffix.
+            captions: draw name and score above each box.
 
         Raises:
-            UserError: the image cannot be read again, or the picture not be written.
+            UserError: the image cannot be read again, or the picture cannot be written.
         """
         order = np.argsort(self.confidence, kind='stable')  # the best is drawn last, on top
         texts = [f'{self.names[i]} {self.confidence[i]:.2f}' if captions else '' for i in order]
@@ -100,7 +100,7 @@ class Detections:
         return picture
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, for JSON; boxes xyxy in pixels."""
+        """Plain lists for JSON; boxes xyxy in pixels."""
         return dict(
             boxes=[[round(float(side), 2) for side in box] for box in self.xyxy],
             scores=[round(float(score), 5) for score in self.confidence],
@@ -110,15 +110,15 @@ class Detections:
 
 
 def name_of(class_names: Sequence[str], label: int) -> str:
-    """The name of a class, or its index where the model does not say."""
+    """The name of a class, or its index if the model has no class names."""
     return class_names[label] if label < len(class_names) else f'class {label}'
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike) -> None:
-    """Write a picture, making its folder.
+    """Write a picture, creating its folder.
 
     Raises:
-        UserError: the suffix is that of no picture format, or the file cannot be written.
+        UserError: the suffix is not a picture format, or the file cannot be written.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Boxes with names and scores on an image, as PIL draws them."""
+"""Drawing boxes with captions on an image, with PIL."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """An RGB colour for a class: neighbouring labels get hues that are far apart (golden angle)."""
+    """An RGB colour for a class: neighbouring labels get very different hues (golden angle)."""
     red, green, blue = colorsys.hsv_to_rgb((0.97 + label * 0.61803) % 1.0, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows more scripts than OpenCV's or Pillow's own font."""
+    """DejaVu Sans, which ships with matplotlib and covers more scripts than the fonts of OpenCV and Pillow."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'), size)
 
 
@@ -38,7 +38,7 @@ def draw_boxes(
         boxes: (n, 4), xyxy in pixels.
         colours: RGB of each.
         captions: text above each box; '' draws none.
-        scale: of lines and letters; by the image's size where None.
+        scale: of lines and text; derived from the image size if None.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
     draw = ImageDraw.Draw(picture)
@@ -61,7 +61,7 @@ def _draw_caption(
     colour: tuple[int, int, int],
     size: tuple[int, int],
 ) -> None:
-    """Above the corner, or below it where there is no room, and never beyond the picture's sides."""
+    """Draw above the corner, or below it if there is no space, and always inside the picture."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = max(1, (bottom - top) // 6)
     wide, high = right - left + 2 * pad, bottom - top + 2 * pad

@@ -1,4 +1,4 @@
-"""The model behind ``tools/test.py --runtime``: an exported file in the place of the detector."""
+"""The model behind ``tools/test.py --runtime``: an exported file in place of the detector."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mmcondetr.runtime import Detector
 
 @MODELS.register_module()
 class ExportedDetector(BaseModel):
-    """Evaluates what a user of :class:`mmcondetr.runtime.Detector` gets: it is handed the image files themselves.
+    """Evaluates :class:`mmcondetr.runtime.Detector` on the original image files.
 
-    What the data set's pipeline makes of an image is not looked at: the file says how images are resized.
+    The output of the data set's pipeline is unused, because the exported file defines how images are resized.
 
     Args:
         file: the exported file.
-        provider: as the runner's.
-        precision: as the runner's.
-        classes: names that the data set gives to the labels.
+        provider: see the runner.
+        precision: see the runner.
+        classes: class names of the data set, by label.
 
     Raises:
-        UserError: the file cannot be run, or names other classes.
+        UserError: the file cannot be run, or has other classes.
     """
 
     def __init__(self, file: str, provider: str, precision: str, classes: tuple[str, ...]) -> None:
@@ -42,7 +42,7 @@ class ExportedDetector(BaseModel):
             )
 
     def test_step(self, data: dict[str, Any]) -> list[DetDataSample]:
-        """Detect in the images of a batch, which are read again from their files."""
+        """Detect objects in the images of a batch, which are read again from their files."""
         samples = data['data_samples']
         for sample, found in zip(samples, self.runner([sample.img_path for sample in samples])):
             sample.pred_instances = InstanceData(
@@ -57,5 +57,5 @@ class ExportedDetector(BaseModel):
     val_step = test_step
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        """There is nothing to train."""
+        """Not supported: an exported detector cannot be trained."""
         raise UserError('An exported detector can be tested, not trained.')

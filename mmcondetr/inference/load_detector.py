@@ -1,4 +1,4 @@
-"""A detector from a config and a checkpoint that must fit it."""
+"""Building a detector from a config and a checkpoint that must fit it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmcondetr.errors import UserError
 
 
 def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options: dict | None = None) -> nn.Module:
-    """Build a detector for inference; ``checkpoint`` must hold exactly its tensors.
+    """Build a detector for inference; ``checkpoint`` must contain exactly its tensors.
 
     Args:
         config: a config's path, or the name of one of ours.
@@ -38,10 +38,10 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
     if cfg_options:
         settings.merge_from_dict(cfg_options)
     if 'init_cfg' in settings.model.get('backbone', {}):
-        settings.model.backbone.init_cfg = None  # the checkpoint has these weights
+        settings.model.backbone.init_cfg = None  # the checkpoint contains these weights
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    with warnings.catch_warnings(record=True):  # of missing class names, which are met below
-        if not str(settings.model.type).startswith('mmcondetr.'):  # ours check it themselves, in whatever format it is
+    with warnings.catch_warnings(record=True):  # about missing class names, which are handled below
+        if not str(settings.model.type).startswith('mmcondetr.'):  # ours check it themselves, in any format
             check_fits(init_detector(deepcopy(settings), None, device='cpu'), loaded.get('state_dict', loaded))
         model = init_detector(settings, checkpoint, device=device)
     if 'dataset_meta' not in loaded.get('meta', {}):

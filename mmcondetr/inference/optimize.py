@@ -1,4 +1,4 @@
-"""Make a trained detector faster for inference, with the same results."""
+"""Optimising a trained detector for faster inference with the same results."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def optimize_for_inference(
 ) -> nn.Module:
     """Prepare a detector for inference, in place; it cannot be trained afterwards.
 
-    BatchNorm goes into the convolutions' weights, weights are laid out channels-last, and what only training needs is
-    put away: gradients, the matcher and the losses. In float32 boxes and scores stay equal within 1e-4.
+    BatchNorm is folded into the convolutions' weights, weights become channels-last, and parts needed only for training
+    are removed: gradients, the matcher and the losses. In float32 boxes and scores stay equal within 1e-4.
 
-    Works on any detector of this package, on that of mmdet's ``DetInferencer`` too (``inferencer.model``);
-    :class:`mmcondetr.inference.DetInferencer` does it when ``optimize`` is given. Another package's detector, such as
-    mmdet's DETR, keeps its losses, which mmdet's heads look at when they predict, and can be had in float32 only.
+    Works on any detector of this package, including that of mmdet's ``DetInferencer`` (``inferencer.model``);
+    :class:`mmcondetr.inference.DetInferencer` calls it if ``optimize`` is given. Detectors of other packages, such as
+    mmdet's DETR, keep their losses, which mmdet's heads use for prediction, and support float32 only.
 
     Args:
-        model: a detector, its weights loaded and on its device.
+        model: a detector with its weights loaded, on its device.
         dtype: torch.bfloat16 or torch.float16 for matrix products and convolutions; boxes stay in float32. None for
             float32 everywhere.
-        compile: let torch.compile make kernels for backbone and transformer when the first image comes; on a CPU that
-            needs a C++ compiler.
-        keep_memory: on a CPU also call :func:`keep_freed_memory`, which is for the whole process and cannot be undone;
-            a fifth of the time of an R50.
+        compile: use torch.compile for backbone and transformer, at the first image; on a CPU this needs a C++
+            compiler.
+        keep_memory: on a CPU, also call :func:`keep_freed_memory`, which affects the whole process and cannot be
+            undone; saves a fifth of the time of an R50.
 
     Returns:
         The model itself.
 
     Raises:
-        ValueError: for another dtype.
-        UserError: for a dtype below float32 and a detector of another package.
+        ValueError: the dtype is not supported.
+        UserError: a dtype below float32 is given for a detector of another package.
     """
     if dtype not in PRECISIONS.values():
         raise ValueError(f'optimize_for_inference: dtype must be None, torch.bfloat16 or torch.float16, got {dtype}')
@@ -51,9 +51,9 @@ def optimize_for_inference(
             f"optimize_for_inference: {dtype} is for this package's detectors, and "
             f'{type(model).__name__} is not one of them; it can be optimised in float32'
         )
-    model.eval()  # frozen statistics are what can be folded
+    model.eval()  # only frozen statistics can be folded
     fuse_conv_bn(model)
-    model.eval().requires_grad_(False)  # fusing makes new parameters and modules
+    model.eval().requires_grad_(False)  # fusing creates new parameters and modules
     _lay_out_channels_last(model)
     if ours:
         _drop_training_parts(model)
@@ -88,7 +88,7 @@ def _refuse_training(*args: object, **kwargs: object) -> None:
 def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
     """Store weights of matrix products and convolutions in ``dtype`` and run under autocast, which casts the rest.
 
-    What decides where a box is stays in float32: the reference points and the head (see precision.py).
+    Everything that determines boxes stays in float32: reference points and head (see precision.py).
     """
     exact = {*model.bbox_head.modules(), *model.decoder.reference_point.modules()}
     for module in model.modules():
@@ -99,14 +99,14 @@ def _lower_precision(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep memory that it frees; whether that could be set.
+    """Let the process keep memory that it frees; returns whether this succeeded.
 
-    glibc gives a block of more than 32 MB back to the system when it is freed, and a large feature map is one: every
-    image pays for the same pages again, a fifth of an R50's time. Other allocators (jemalloc, tcmalloc, those of macOS
-    and Windows) know no such setting and are left alone.
+    glibc returns freed blocks of more than 32 MB, such as large feature maps, to the system, so that every image pays
+    for allocating the same pages again, a fifth of an R50's time. Other allocators (jemalloc, tcmalloc, those of macOS
+    and Windows) have no such setting and are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
     if mallopt is None:
         return False
-    most = 2**31 - 1
-    return bool(mallopt(_M_MMAP_THRESHOLD, most) and mallopt(_M_TRIM_THRESHOLD, most))
+    largest = 2**31 - 1
+    return bool(mallopt(_M_MMAP_THRESHOLD, largest) and mallopt(_M_TRIM_THRESHOLD, largest))

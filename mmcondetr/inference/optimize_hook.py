@@ -12,7 +12,7 @@ from mmcondetr.registry import HOOKS
 
 @HOOKS.register_module()
 class OptimizeForInferenceHook(Hook):
-    """Optimises the model for inference when testing starts, after its checkpoint was loaded.
+    """Optimises the model for inference when testing starts, after its checkpoint is loaded.
 
     Args:
         precision: 'fp32', 'bf16' or 'fp16'.
@@ -20,7 +20,7 @@ class OptimizeForInferenceHook(Hook):
         keep_memory: see :func:`~mmcondetr.inference.optimize.optimize_for_inference`.
 
     Raises:
-        UserError: for another precision.
+        UserError: the precision is unknown.
     """
 
     def __init__(self, precision: str = 'fp32', compile: bool = False, keep_memory: bool = False) -> None:
@@ -31,7 +31,7 @@ class OptimizeForInferenceHook(Hook):
         self.precision, self.compile, self.keep_memory = precision, compile, keep_memory
 
     def before_test(self, runner: Runner) -> None:
-        """Optimise the detector, inside whatever wraps it (several processes, test-time augmentation)."""
+        """Optimise the detector inside any wrappers (several processes, test-time augmentation)."""
         model = runner.model
         while hasattr(model, 'module'):
             model = model.module

@@ -1,4 +1,4 @@
-"""The way in for Python: a config and its weights become an object that turns images into arrays."""
+"""The Python interface: a detector, built from a config and weights, that turns images into arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     AnImage = str | os.PathLike | np.ndarray | PILImage
 
-LOOK_AHEAD = 4  # batches whose images are read to find some of one shape
+LOOK_AHEAD = 4  # batches of images that are read ahead to find some of equal shape
 
 
 class Detector:
@@ -31,17 +31,17 @@ class Detector:
     ::
 
         detector = Detector('conditional-detr_r50_8xb2-50e_coco', weights='ConditionalDETR_r50_epoch50.pth')
-        found = detector.predict('street.jpg')
-        found.boxes, found.scores, found.names
-        found.plot('street_found.jpg')
+        detections = detector.predict('street.jpg')
+        detections.boxes, detections.scores, detections.names
+        detections.plot('street_detections.jpg')
 
     Args:
         config: a config's path, or the name of one of ours.
-        weights: path or URL of a checkpoint that fits it, of any family that ``mmcondetr test`` reads; None for those
-            that were published for one of our configs, which are downloaded once.
-        device: such as 'cpu' or 'cuda:0'; the first GPU where there is one, if None.
+        weights: path or URL of a checkpoint that fits it, of any family that ``mmcondetr test`` reads; None to
+            download those published for one of our configs, once.
+        device: such as 'cpu' or 'cuda:0'; if None, the first GPU if there is one.
         optimize: 'fp32', 'bf16' or 'fp16' for :func:`~mmcondetr.inference.optimize_for_inference`; None leaves the
-            model as it is.
+            model unchanged.
         cfg_options: settings to change in the config, such as ``{'model.test_cfg.max_per_img': 300}``.
 
     Raises:
@@ -70,7 +70,7 @@ class Detector:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the model finds, by label."""
+        """The classes of the model, by label."""
         return tuple(self.model.dataset_meta.get('classes', ()))
 
     def predict(
@@ -88,19 +88,19 @@ class Detector:
         Args:
             images: one, or a list: paths, PIL images, or arrays (height, width, 3), (height, width) or
                 (height, width, 4) of uint8 or uint16.
-            score_threshold: leave out what scores less; 0 keeps all that the model gives (``test_cfg.max_per_img``).
-            batch_size: the most images that go through the model at once. Only images of one shape do, for
-                a padded image scores a little differently; so the result does not depend on the others.
-            channel_order: of arrays: 'bgr', as OpenCV and mmdet have it, or 'rgb', as PIL and matplotlib.
-            clip: cut boxes off at the image's sides. Evaluation does not, as the authors' does not.
-            tile: also look at overlapping square tiles of this many pixels, for small objects in large images.
-            tile_overlap: of neighbouring tiles, as a fraction of their side.
+            score_threshold: minimum score; 0 keeps all detections of the model (``test_cfg.max_per_img``).
+            batch_size: maximum number of images in a batch. Only images of equal shape are batched, because padding
+                changes scores slightly; results therefore do not depend on the other images.
+            channel_order: of arrays: 'bgr', as in OpenCV and mmdet, or 'rgb', as in PIL and matplotlib.
+            clip: clip boxes to the image. Evaluation does not, as in the authors' code.
+            tile: also detect in overlapping square tiles of this size in pixels, for small objects in large images.
+            tile_overlap: overlap of neighbouring tiles, as a fraction of their side.
 
         Returns:
-            One result for one image, a list for a list.
+            One result for a single image, a list for a list.
 
         Raises:
-            UserError: an image cannot be read, or an argument is out of its range.
+            UserError: an image cannot be read, or an argument is out of range.
         """
         single = not isinstance(images, (list, tuple))
         options = dict(score_threshold=score_threshold, batch_size=batch_size, channel_order=channel_order, clip=clip)
@@ -117,7 +117,7 @@ class Detector:
         tile: int | None = None,
         tile_overlap: float = 0.2,
     ) -> Iterator[Detections]:
-        """As :meth:`predict`, one result after the other, in order: for more images than fit into memory, and video."""
+        """Like :meth:`predict`, but yields one result at a time, for video or more images than fit into memory."""
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}.')
         if not 0 <= score_threshold <= 1:
@@ -138,7 +138,7 @@ class Detector:
                 yield result.above(score_threshold)
 
     def _detect(self, images: Sequence[np.ndarray], batch_size: int) -> list[tuple[np.ndarray, ...]]:
-        """Boxes (xyxy, pixels, not clipped), scores and labels of BGR images, batches by shape."""
+        """Boxes (xyxy in pixels, not clipped), scores and labels of BGR images, batched by shape."""
         prepared = [self._pipeline(dict(img=pixels, img_id=index)) for index, pixels in enumerate(images)]
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(prepared):
@@ -159,7 +159,7 @@ class Detector:
     def _detect_tiled(
         self, pixels: np.ndarray, batch_size: int, side: int, overlap: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same for one image, from the whole of it and from its tiles."""
+        """Like :meth:`_detect` for one image and its tiles."""
         height, width = pixels.shape[:2]
         windows = tile_windows(width, height, side, overlap)
         if len(windows) > 1:

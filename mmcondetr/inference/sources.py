@@ -1,4 +1,4 @@
-"""What ``predict`` is given, files, folders, patterns and videos, as a list of images and as frames."""
+"""Inputs of ``predict``: files, folders, patterns and videos."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 
 
 def find_sources(given: Sequence[str]) -> list[str]:
-    """Images and videos of files, folders (with what is below them) and patterns such as 'photos/*.jpg', each once.
+    """All images and videos in files, folders (recursively) and patterns such as 'photos/*.jpg', without duplicates.
 
     Raises:
-        UserError: something does not exist, is neither image nor video by its suffix, or holds none.
+        UserError: a source does not exist, has an unknown suffix, or contains no image or video.
     """
     found: list[str] = []
     for source in given:
@@ -28,24 +28,26 @@ def find_sources(given: Sequence[str]) -> list[str]:
         if os.path.isdir(path):
             inside = sorted(str(file) for file in Path(path).rglob('*') if _is_known(file) and file.is_file())
             if not inside:
-                raise UserError(f"Folder '{source}' holds no image or video ({', '.join(IMAGES + VIDEOS)}).")
+                raise UserError(f"Folder '{source}' contains no image or video ({', '.join(IMAGES + VIDEOS)}).")
             found += inside
         elif os.path.isfile(path):
             if not _is_known(Path(path)):
-                raise UserError(f"'{source}' is no image or video by its suffix ({', '.join(IMAGES + VIDEOS)}).")
+                raise UserError(
+                    f"'{source}' does not have the suffix of an image or video ({', '.join(IMAGES + VIDEOS)})."
+                )
             found.append(path)
         elif glob.has_magic(path):
             inside = sorted(file for file in glob.glob(path, recursive=True) if _is_known(Path(file)))
             if not inside:
-                raise UserError(f"No image or video is named like '{source}'.")
+                raise UserError(f"No image or video matches '{source}'.")
             found += inside
         else:
-            raise UserError(f"'{source}' does not exist: name an image, a video, a folder or a pattern.")
+            raise UserError(f"'{source}' does not exist: give an image, a video, a folder or a pattern.")
     return list(dict.fromkeys(found))
 
 
 def is_video(path: str) -> bool:
-    """By its suffix."""
+    """Whether the suffix is that of a video."""
     return path.lower().endswith(VIDEOS)
 
 
@@ -70,12 +72,12 @@ class Video:
             int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
-        self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))  # as the file says; some do not
+        self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))  # from the file's header; 0 if missing
         if not self._capture.isOpened() or 0 in self.size:
             raise UserError(f"Video '{path}' cannot be read by OpenCV: it is damaged, or its codec is unknown.")
 
     def frames(self, every: int = 1) -> Iterator[np.ndarray]:
-        """Every so many frames, from the first on."""
+        """Every n-th frame (``every``), starting with the first."""
         number = 0
         while self._capture.grab():
             if number % every == 0:

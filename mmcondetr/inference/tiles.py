@@ -1,4 +1,4 @@
-"""Small objects in large images: detect in overlapping tiles and merge, without a compiled operation."""
+"""Tiled detection of small objects in large images: overlapping windows, and merging without compiled ops."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 
 from mmcondetr.errors import UserError
 
-SAME = 0.5  # overlap from which two detections of one class are the same object
-BORDER = 2.0  # pixels from an inner border of a tile within which a box counts as cut by it
+SAME = 0.5  # minimum overlap of two detections of the same object
+BORDER = 2.0  # pixels; a box this close to an inner border of a tile counts as cut by it
 
 
 def tile_windows(width: int, height: int, side: int, overlap: float = 0.2) -> list[tuple[int, int, int, int]]:
-    """Square windows that cover an image, x1, y1, x2, y2 in pixels; those at the far sides are moved inside.
+    """Square windows that cover an image, x1, y1, x2, y2 in pixels; the last ones are moved inside.
 
     Args:
         width: of the image in pixels.
         height: of the image in pixels.
-        side: of a window in pixels; an image that is smaller is one window.
-        overlap: of neighbours, the least fraction of their side.
+        side: of a window in pixels; a smaller image is one window.
+        overlap: minimum overlap of neighbours, as a fraction of their side.
 
     Raises:
-        UserError: the side is below 32 pixels, or the overlap not in [0, 0.9].
+        UserError: the side is below 32 pixels, or the overlap is not in [0, 0.9].
     """
     if side < 32:
         raise UserError(f'A tile must be at least 32 pixels wide, got {side}.')
     if not 0 <= overlap <= 0.9:
-        raise UserError(f'The overlap of tiles is a fraction from 0 to 0.9 of their side, got {overlap:g}.')
+        raise UserError(f'The overlap of tiles must be from 0 to 0.9 of their side, got {overlap:g}.')
     return [
         (x, y, min(x + side, width), min(y + side, height))
         for y in _starts(height, side, overlap)
@@ -41,7 +41,7 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 def is_cut(boxes: np.ndarray, window: tuple[int, int, int, int], width: int, height: int) -> np.ndarray:
-    """(n,) bool: whether boxes, xyxy in pixels of the image, end at a border of their window that is inside it."""
+    """(n,) bool: whether boxes, xyxy in pixels of the image, touch a border of their window inside the image."""
     x1, y1, x2, y2 = window
     return (
         ((boxes[:, 0] <= x1 + BORDER) & (x1 > 0))
@@ -54,17 +54,17 @@ def is_cut(boxes: np.ndarray, window: tuple[int, int, int, int], width: int, hei
 def merge_tiles(
     boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, origin: np.ndarray, cut: np.ndarray
 ) -> np.ndarray:
-    """Greedy non-maximum suppression between tiles: indices of what stays, best first.
+    """Greedy non-maximum suppression between tiles: indices of the boxes that are kept, best first.
 
-    Within a tile nothing is suppressed, for a DETR does not find one object twice. Of one object in two tiles the whole
-    box wins over one that a tile's border cut, then the higher score; a cut box is a part of the other, so that
-    what counts for it is the share of the smaller box that is covered, for whole boxes their IoU.
+    Nothing is suppressed within a tile, because DETR does not need it. For an object in two tiles, an uncut box takes
+    precedence over one cut by a tile's border, then the higher score. The overlap of uncut boxes is their IoU; a cut
+    box may be part of the other, so its overlap is the covered fraction of the smaller box.
 
     Args:
         boxes: (n, 4), xyxy in pixels of the whole image.
         scores: (n,).
         labels: (n,).
-        origin: (n,), number of the tile.
+        origin: (n,), index of the tile.
         cut: (n,) bool, see :func:`is_cut`.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)

@@ -1,4 +1,4 @@
-"""Seeing the attention: record it, draw the papers' figures, write an explorer page, measure it over a data set."""
+"""Recording attention, drawing the paper's figures, the explorer page, and statistics over a data set."""
 
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.visualization.attend import AttendedImage, Detection, attend

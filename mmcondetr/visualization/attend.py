@@ -1,4 +1,4 @@
-"""One image through a detector with its attention recorded, and the detections worth looking at."""
+"""Running a detector on one image with its attention recorded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Image = str | os.PathLike | np.ndarray
 
 
 class Detection(NamedTuple):
-    """What one object query found.
+    """The detection of one object query.
 
     Attributes:
         query: index of the object query.
-        label: index of the class that the last layer scores highest.
-        name: the class's name.
+        label: index of the highest-scoring class in the last layer.
+        name: name of the class.
         score: its probability.
         box: (x1, y1, x2, y2) in pixels of the original image.
     """
@@ -38,10 +38,10 @@ class Detection(NamedTuple):
 
 
 class AttendedImage(NamedTuple):
-    """An image and what a model makes of it.
+    """An image with a model's attention and predictions.
 
     Attributes:
-        pixels: (height, width, 3) uint8, BGR, as the model's pipeline was given it.
+        pixels: (height, width, 3) uint8, BGR, the input of the model's pipeline.
         attention: maps, boxes and scores of every layer.
         class_names: by label.
     """
@@ -66,7 +66,7 @@ class AttendedImage(NamedTuple):
         return Detection(query, int(label), self.class_name(int(label)), float(score), box)
 
     def best_detections(self, count: int, score_threshold: float = 0.0) -> list[Detection]:
-        """At most ``count`` queries by their best class's score, best first.
+        """The ``count`` queries with the highest class scores, best first.
 
         Raises:
             UserError: no score reaches the threshold.
@@ -78,12 +78,12 @@ class AttendedImage(NamedTuple):
             top = self.detection(int(best.argmax()))
             raise UserError(
                 f'No detection reaches the score threshold {score_threshold:g}; the best is {top.name} '
-                f'with {top.score:.3f}, of query {top.query}. Lower the threshold, or name a query.'
+                f'with {top.score:.3f}, of query {top.query}. Lower the threshold or select a query.'
             )
         return found
 
     def class_name(self, label: int) -> str:
-        """The name of a class, or its index where the model does not say."""
+        """The name of a class, or its index if the model has no class names."""
         return self.class_names[label] if label < len(self.class_names) else f'class {label}'
 
 
@@ -97,22 +97,22 @@ def attend(
     """Run one image through the model's test pipeline and the model, recording its attention.
 
     Args:
-        model: a detector as ``mmdet.apis.init_detector`` gives it.
+        model: a detector built by ``mmdet.apis.init_detector``.
         image: a path or an array; see :func:`read_image`.
-        layers: decoder layers to keep; all where None.
-        queries: object queries to keep; all where None.
-        encoder_layers: encoder layers to keep.
+        layers: decoder layers to record; all if None.
+        queries: object queries to record; all if None.
+        encoder_layers: encoder layers to record.
 
     Raises:
         UserError: see :func:`read_image` and :func:`~mmcondetr.visualization.record_attention`; or the model has no
-            config to take the test pipeline from; or its checkpoint has other classes.
+            config with a test pipeline; or its checkpoint has other classes.
     """
     pixels = read_image(image)
     if not hasattr(model, 'cfg'):
         raise UserError(
             "The model has no attribute 'cfg' to take the test pipeline from: build it with mmdet.apis.init_detector."
         )
-    if hasattr(model, 'check_trained'):  # ours; mmdet's own detectors load what fits
+    if hasattr(model, 'check_trained'):  # ours only
         model.check_trained()
     item = array_pipeline(model.cfg)(dict(img=pixels, img_id=0))
     attention = record_item(model, item, layers, queries, encoder_layers)
@@ -126,7 +126,7 @@ def record_item(
     queries: Sequence[int] | None = None,
     encoder_layers: Sequence[int] = (),
 ) -> ImageAttention:
-    """Run one item of a test pipeline through the model, recording its attention; arguments as :func:`attend`."""
+    """Run one item of a test pipeline through the model, recording its attention; arguments as in :func:`attend`."""
     data = model.data_preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False)
     with torch.no_grad(), record_attention(model, layers, queries, encoder_layers) as recorded:
         model(**data, mode='tensor')

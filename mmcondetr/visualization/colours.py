@@ -1,4 +1,4 @@
-"""Okabe and Ito's colours, which can be told apart with any colour vision."""
+"""Okabe and Ito's colours, which are distinguishable with any colour vision."""
 
 OKABE_ITO = dict(
     blue='#0072B2',

@@ -1,4 +1,4 @@
-"""Figure 2: AP by epoch of several runs, and losses by iteration, from the JSON that mmengine writes into vis_data/."""
+"""Figure 2: AP by epoch of several runs, and losses by iteration, from mmengine's JSON logs in vis_data/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmcondetr.visualization.panels import save_figure
 
 METRIC = 'coco/bbox_mAP'
 COLOURS = tuple(OKABE_ITO.values())
-MARKERS = 'osD^vPX'  # say the same again
+MARKERS = 'osD^vPX'  # distinguish curves without colour
 
 
 class Curve(NamedTuple):
@@ -27,8 +27,8 @@ class Curve(NamedTuple):
 
     Attributes:
         name: for the legend.
-        unit: what the steps count, 'epoch' or 'iteration'.
-        steps: at which the model was evaluated, rising.
+        unit: of the steps, 'epoch' or 'iteration'.
+        steps: of the evaluations, ascending.
         values: of the metric.
     """
 
@@ -39,22 +39,22 @@ class Curve(NamedTuple):
 
 
 def is_loss(metric: str) -> bool:
-    """Whether the best value is the least."""
+    """Whether lower values are better."""
     return 'loss' in metric.rpartition('/')[2]
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether it is a measure from 0 to 1 of an evaluation, which is shown in %; losses, rates and times are not."""
+    """Whether it is an evaluation metric from 0 to 1, shown in %; losses, learning rates and times are not."""
     return '/' in metric and not is_loss(metric)
 
 
 def format_value(metric: str, value: float) -> str:
-    """As it is shown: measures in %, everything else with four digits."""
+    """Format a value for display: metrics in %, everything else with four digits."""
     return f'{100 * value:.1f}' if is_fraction(metric) else f'{value:.4g}'
 
 
 def describe(curve: Curve, metric: str) -> str:
-    """The last value and the best, where there is one: the least of a loss, the greatest of a measure."""
+    """The last value, and for losses and metrics the best one."""
     text = f'{curve.name}: last {format_value(metric, curve.values[-1])} at {curve.unit} {curve.steps[-1]}'
     if is_loss(metric) or is_fraction(metric):
         choose = min if is_loss(metric) else max
@@ -67,10 +67,10 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
     """Read a run's log.
 
     Args:
-        path: a log (one JSON object a line), or a work directory: all logs in it in order of time, so that a resumed
-            run is one curve, the later log winning where both evaluated the same epoch.
+        path: a log (one JSON object per line), or a work directory, whose logs are joined in chronological order, so
+            that a resumed run is one curve; later logs take precedence.
         metric: key in the log: of an evaluation, by epoch or iteration, or of training ('loss', 'lr'), by iteration.
-        name: of the curve; the work directory's name where None.
+        name: of the curve; the work directory's name if None.
 
     Raises:
         UserError: there is no log, it cannot be read, or the metric is not in it.
@@ -80,7 +80,7 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
     seen, by_epoch, in_training = set(), False, False
     for record in read_records(path):
         by_epoch = by_epoch or 'epoch' in record
-        training = 'iter' in record  # its step counts iterations, an evaluation's epochs where the loop does
+        training = 'iter' in record  # training steps count iterations; evaluation steps may count epochs
         seen |= {key for key in record if '/' in key or 'loss' in key}
         if metric in record:
             values[int(record['step'])] = float(record[metric])
@@ -88,7 +88,7 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
     if not values:
         known = ', '.join(sorted(seen))
         if not any('/' in key for key in seen):
-            known = f'{known}, and no evaluation at all' if known else 'no evaluation at all'
+            known = f'{known}, but no evaluation' if known else 'no evaluation'
         raise UserError(f"'{path}' has no value of '{metric}'. It has: {known}.")
     steps = tuple(sorted(values))
     unit = 'epoch' if by_epoch and not in_training else 'iteration'
@@ -107,14 +107,14 @@ def plot_convergence(curves: Sequence[Curve], out_png: str | os.PathLike, metric
 
 
 def plot_curves(curves: Mapping[str, Sequence[Curve]], out_png: str | os.PathLike) -> None:
-    """Draw several metrics, one below the other.
+    """Draw several metrics, one below another.
 
     Args:
         curves: the runs' curves by metric.
         out_png: the file to write.
 
     Raises:
-        UserError: of one metric some runs count epochs and others iterations.
+        UserError: for one metric, some runs count epochs and others iterations.
     """
     figure = Figure(figsize=(6.4, 4.2 + 3.4 * (len(curves) - 1)), layout='constrained')
     for axes, (metric, runs) in zip(figure.subplots(len(curves), squeeze=False)[:, 0], curves.items()):
@@ -126,7 +126,7 @@ def _draw(axes: Axes, metric: str, curves: Sequence[Curve]) -> None:
     units = sorted({curve.unit for curve in curves})
     if len(units) > 1:
         shown = '; '.join(f'{curve.name}: {curve.unit}' for curve in curves)
-        raise UserError(f'Runs that count epochs and runs that count iterations do not go into one plot ({shown}).')
+        raise UserError(f'Runs that count epochs and runs that count iterations cannot be plotted together ({shown}).')
     factor = 100 if is_fraction(metric) else 1
     for index, curve in enumerate(curves):
         axes.plot(
@@ -148,7 +148,7 @@ def _draw(axes: Axes, metric: str, curves: Sequence[Curve]) -> None:
 
 
 def read_records(path: str | os.PathLike) -> list[dict]:
-    """The objects of a log, or of all logs of a work directory in order of time: losses and evaluations.
+    """The records of a log, or of all logs in a work directory in chronological order: losses and evaluations.
 
     Raises:
         UserError: there is no log, or it cannot be read.
@@ -164,14 +164,13 @@ def _find_logs(path: Path) -> list[Path]:
     logs = sorted(path.glob('**/vis_data/scalars.json'))  # folders are named by date and time
     if not logs:
         raise UserError(
-            f"There is no vis_data/scalars.json in '{path}' or below: name a work directory of training, "
-            'or such a file.'
+            f"There is no vis_data/scalars.json in '{path}' or below: give a training work directory, or such a file."
         )
     return logs
 
 
 def _read_log(log: Path) -> list[dict]:
-    """The log's objects; a last line that a kill cut short is left out with a warning."""
+    """The records of a log; an incomplete last line, as of a killed run, is skipped with a warning."""
     try:
         lines = [line for line in log.read_text(encoding='utf-8').splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -182,14 +181,14 @@ def _read_log(log: Path) -> list[dict]:
             record = json.loads(line)
         except ValueError as error:
             if number == len(lines) and number > 1:
-                warnings.warn(f"The last line of '{log}' is cut short and left out.", stacklevel=2)
+                warnings.warn(f"The last line of '{log}' is incomplete and was skipped.", stacklevel=2)
                 break
             raise UserError(
-                f"Log '{log}', line {number} is not JSON: {error}. mmengine writes one object a line into "
+                f"Log '{log}', line {number} is not JSON: {error}. mmengine writes one object per line into "
                 'vis_data/scalars.json.'
             ) from error
         if not isinstance(record, dict):
-            raise UserError(f"Log '{log}', line {number} is no JSON object: mmengine's logs have one a line.")
+            raise UserError(f"Log '{log}', line {number} is not a JSON object: mmengine's logs have one per line.")
         records.append(record)
     return records
 

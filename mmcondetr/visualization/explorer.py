@@ -1,6 +1,6 @@
-"""The explorer: one self-contained page to look at the attention of an image's detections, layer by layer.
+"""The explorer: one self-contained page with the attention of an image's detections, layer by layer.
 
-The page holds the image, the boxes of every layer, and all maps of the shown detections: a byte a token, gzipped, as
+The page contains the image, the boxes of every layer, and all maps of the detections: one byte per token, gzipped, as
 ``maps[detection][layer][kind][head][row][column]`` = 255 * sqrt(weight / largest weight of the map), and the largest
 weights as float32 in ``peaks[detection][layer][kind][head]``. It asks for nothing over a network, and its
 Content-Security-Policy forbids it to. Its parts lie in explorer/: page.html, page.css, maps.js and page.js.
@@ -28,9 +28,9 @@ from mmcondetr.visualization.panels import COLOUR_MAP
 from mmcondetr.visualization.record import resolve_layers
 from mmcondetr.writing import replacing
 
-FLOOR = 0.05  # scores below it are nearly always nothing
+FLOOR = 0.05  # lower scores are almost never objects
 LARGEST_SIDE = 1280  # of the image in the page, in pixels
-LARGEST_MAPS = 4_000_000  # bytes of maps before they are zipped; a DC5 model's detection takes 482 400 of them
+LARGEST_MAPS = 4_000_000  # bytes of maps before compression; a DC5 model's detection takes 482 400 of them
 NOTES = (
     'Where the query expects its object: softmax(p_q · p_k).',
     'What the query looks for: softmax(c_q · c_k).',
@@ -57,14 +57,14 @@ def write_explorer(
     """Write the explorer page of one image.
 
     Args:
-        model: a detector as ``mmdet.apis.init_detector`` gives it.
+        model: a detector built by ``mmdet.apis.init_detector``.
         image: a path, or an array (height, width, 3) BGR.
         out_html: the file to write.
-        count: the most detections in the page; fewer where it would become too large (DC5: 8).
-        score_threshold: of the detections that it shows at first; a slider shows those down to FLOOR.
-        query: show this object query alone instead.
-        layers: decoder layers to show; all where None.
-        title: of the page; the model's class and the image's name where None.
+        count: maximum number of detections; fewer if the page would become too large (DC5: 8).
+        score_threshold: minimum score of the detections shown initially; a slider lowers it to FLOOR.
+        query: show only this object query instead.
+        layers: decoder layers to show; all if None.
+        title: of the page; the model's class and the image's name if None.
 
     Returns:
         The detections in the page, best first.
@@ -99,7 +99,7 @@ def _start(found: Sequence[Detection], score_threshold: float) -> float:
 
 
 def _page_data(attended: AttendedImage, found: Sequence[Detection], layers: Sequence[int], title: str) -> dict:
-    """What the page knows, as JSON; lengths are in pixels of the original image."""
+    """The page's data as JSON; lengths are in pixels of the original image."""
     attention = attended.attention
     maps, peaks = _pack_maps(attention, [detection.query for detection in found], layers)
     height, width = attention.grid.ori_shape
@@ -146,7 +146,7 @@ def _detection_data(attended: AttendedImage, detection: Detection, layers: Seque
                 box=_rounded(attention.boxes[layer, query].tolist()),
                 name=attended.class_name(label),
                 score=round(float(scores[label]), 4),
-                own_score=round(float(scores[detection.label]), 4),  # of the class that the last layer decides for
+                own_score=round(float(scores[detection.label]), 4),  # of the last layer's class
                 reference=None
                 if attention.references is None
                 else _rounded(attention.references[layer, query].tolist()),
@@ -181,12 +181,12 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 
 def _fill_page(data: dict) -> str:
-    """The template with style, scripts and data put in."""
+    """Fill style, scripts and data into the template."""
     folder = resources.files('mmcondetr.visualization') / 'explorer'
     page, style, maps, steering = (
         (folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.css', 'maps.js', 'page.js')
     )
-    # No "<", for nothing may end the script element that the data lies in.
+    # Escape "<", so that the data cannot end its script element.
     text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
     page = page.replace('/*{style}*/', style).replace('/*{script}*/', maps + steering)
     return page.replace('/*{data}*/', text)

@@ -1,4 +1,4 @@
-"""Do heads attend to the extremities of boxes? The mass of attention maps relative to the box, over a data set.
+"""Do heads attend to the extremities of boxes? Where attention mass is relative to the box, over a data set.
 
 The image is divided relative to the predicted box. With u = (x - cx) / (w / 2) and v = (y - cy) / (h / 2), so that the
 box's edges lie at -1 and 1, and m = max(abs(u), abs(v)):
@@ -6,16 +6,16 @@ box's edges lie at -1 and 1, and m = max(abs(u), abs(v)):
 =======  ==========================================================================================
 inside   m < 1 - BAND
 left     1 - BAND <= m <= 1 + BAND, abs(u) >= abs(v), u < 0: the band around the left edge, half of it
-         inside the box, cut off along the diagonals
+         inside the box, bounded by the diagonals
 right    the same with u > 0
 top      1 - BAND <= m <= 1 + BAND, abs(v) > abs(u), v < 0
 bottom   the same with v > 0
 outside  m > 1 + BAND
 =======  ==========================================================================================
 
-The six regions divide the image without overlap, so that a map's shares sum to one. A token's weight is spread evenly
-over its cell, as far as the cell lies in the image. Chance is the share that a flat map would have: the region's share
-of the image's area. A region's lift is share / chance.
+The six regions partition the image, so a map's shares sum to one. A token's weight is spread evenly over the part of
+its cell that is inside the image. Chance is the share of a uniform map, which is the region's share of the image area.
+A region's lift is share / chance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mmcondetr.visualization.maps import KINDS, TokenGrid
 REGIONS = ('left', 'right', 'top', 'bottom', 'inside', 'outside')
 EDGES = slice(0, 4)
 BAND = 0.3  # half-widths of a band, as a fraction of half the box
-POINTS = 8  # a cell is looked at in POINTS x POINTS places
+POINTS = 8  # a cell is sampled at POINTS x POINTS points
 
 
 class ExtremityTable(NamedTuple):
@@ -47,9 +47,9 @@ class ExtremityTable(NamedTuple):
         shares: (H, 6), by head and region; rows sum to one.
         errors: (H, 6), standard errors of the shares.
         chance: (6, ), the regions' shares of the image's area, averaged over the same detections.
-        detections: how many were measured.
-        skipped: how many were too small for the tokens to tell their edges apart.
-        images: how many were looked at.
+        detections: number of detections measured.
+        skipped: number of detections too small for the tokens to resolve their edges.
+        images: number of images.
     """
 
     layer: int
@@ -72,7 +72,7 @@ class ExtremityTable(NamedTuple):
 
 
 def cell_points(size: int, cell: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Along one axis: POINTS places in every cell's part of the image (count, POINTS), and the parts' lengths."""
+    """Along one axis: POINTS points in each cell's part of the image (count, POINTS), and the lengths of the parts."""
     start = np.minimum(np.arange(count) * cell, size)
     end = np.minimum(start + cell, size)
     where = start[:, None] + (end - start)[:, None] * (np.arange(POINTS) + 0.5) / POINTS
@@ -80,14 +80,14 @@ def cell_points(size: int, cell: float, count: int) -> tuple[np.ndarray, np.ndar
 
 
 def region_shares(box: Sequence[float], grid: TokenGrid) -> tuple[np.ndarray, np.ndarray]:
-    """How the cells of the token grid divide among the regions of one box.
+    """How the cells of the token grid are divided among the regions of one box.
 
     Args:
         box: (x1, y1, x2, y2) in pixels of the original image.
-        grid: the image's tokens.
+        grid: location of the image's tokens.
 
     Returns:
-        - the share of every cell that lies in every region (6, h, w); sums to one over the regions;
+        - the share of each cell in each region (6, h, w), which sums to one over the regions;
         - the regions' shares of the image's area (6, ).
     """
     x1, y1, x2, y2 = box
@@ -134,15 +134,15 @@ def measure_extremities(
 
     Args:
         model: a detector that :func:`~mmcondetr.visualization.record_attention` supports.
-        dataset: of mmdet, with its test pipeline.
+        dataset: an mmdet data set with a test pipeline.
         layer: decoder layer, negative from the end.
         kind: 'spatial', 'content' or 'combined'.
-        score_threshold: queries whose best class scores less are left out.
-        limit: only the first images; all where None.
-        min_cells: boxes whose shorter side is less than this many tokens are left out.
+        score_threshold: minimum score of a query's best class.
+        limit: maximum number of images; all if None.
+        min_cells: minimum length of a box's shorter side, in tokens.
 
     Raises:
-        UserError: ``kind`` is unknown, nothing was found to measure, or the model is not supported.
+        UserError: ``kind`` is unknown, there is nothing to measure, or the model is not supported.
     """
     if kind not in KINDS:
         raise UserError(f"There is no attention map '{kind}': it can be {', '.join(KINDS)}.")

@@ -20,14 +20,14 @@ COLOURS = (*(OKABE_ITO[name] for name in ('blue', 'sky', 'vermilion', 'orange', 
 
 
 def summarise(table: ExtremityTable) -> str:
-    """What the table says, in a few lines, whichever way it falls."""
+    """A summary of the table in a few lines."""
     edges = table.shares[:, EDGES].sum(axis=1)
     favourites = [table.favourite(head) for head in range(len(table.shares))]
     counts = ', '.join(f'{favourites.count(region)} {region}' for region in REGIONS if region in favourites)
     return (
         f'{table.kind} attention of decoder layer {table.layer}: {table.detections} detections in {table.images} '
-        f'images ({table.skipped} too small, left out).\n'
-        f'The four edge bands hold {edges.mean():.1%} of the mass, chance {table.chance[EDGES].sum():.1%}: '
+        f'images ({table.skipped} too small, skipped).\n'
+        f'The four edge bands contain {edges.mean():.1%} of the mass, chance {table.chance[EDGES].sum():.1%}: '
         f'{edges.mean() / table.chance[EDGES].sum():.2f} times chance; the inside '
         f'{table.shares[:, 4].mean():.1%}, chance {table.chance[4]:.1%}: '
         f'{table.shares[:, 4].mean() / table.chance[4]:.2f} times chance.\n'
@@ -48,7 +48,7 @@ def _warning(table: ExtremityTable) -> str:
 
 
 def to_markdown(table: ExtremityTable) -> str:
-    """Shares in percent with the lift over chance in brackets; the last column is the region with the largest lift."""
+    """Shares in percent, with the lift over chance in brackets; the last column is the region with the largest lift."""
     mean = table.shares.mean(axis=0)
     rows = [
         [head, *_cells(shares, table.chance), f'{100 * shares[EDGES].sum():.1f}', table.favourite(head)]
@@ -65,7 +65,7 @@ def _cells(shares: np.ndarray, chance: np.ndarray) -> list[str]:
 
 
 def plot_table(table: ExtremityTable, out_png: str | os.PathLike) -> None:
-    """Bars of every head's shares beside the chance level."""
+    """Bars of each head's shares with the chance level."""
     num_heads = len(table.shares)
     figure = Figure(figsize=(max(6.4, 1.35 * num_heads + 1.2), 3.9), layout='constrained')
     axes = figure.add_subplot()
@@ -92,7 +92,8 @@ def plot_table(table: ExtremityTable, out_png: str | os.PathLike) -> None:
     axes.set_xticks(range(num_heads), [f'head {head}' for head in range(num_heads)])
     axes.set_ylabel(f'mass of the {table.kind} map (%)')
     axes.set_title(
-        f'Where the heads look, relative to the box: layer {table.layer}, {table.detections} detections', fontsize=10.5
+        f'Where the heads attend, relative to the box: layer {table.layer}, {table.detections} detections',
+        fontsize=10.5,
     )
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(ncols=len(REGIONS) + 1, frameon=False, fontsize=8, loc='upper center', bbox_to_anchor=(0.5, -0.1))
@@ -100,7 +101,7 @@ def plot_table(table: ExtremityTable, out_png: str | os.PathLike) -> None:
 
 
 def write_json(table: ExtremityTable, path: str | os.PathLike) -> None:
-    """All numbers, with the names of the regions and the bands' width."""
+    """Write all numbers, the names of the regions and the bands' width as JSON."""
     values = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in table._asdict().items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The paper's pictures of attention: Figure 4 (spatial, content, combined) and Figure 1 (two models compared)."""
+"""The paper's attention figures: Figure 4 (spatial, content, combined) and Figure 1 (comparing models)."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def draw_attention(
     count: int = 1,
     score_threshold: float = 0.3,
 ) -> list[Detection]:
-    """Draw Figure 4: rows spatial, content and combined, columns heads, with box and reference point.
+    """Draw Figure 4: spatial, content and combined maps (rows) of each head (columns), with box and reference point.
 
     Args:
-        model: a detector as ``mmdet.apis.init_detector`` gives it.
+        model: a detector built by ``mmdet.apis.init_detector``.
         image: a path, or an array (height, width, 3) BGR.
         out_png: the file to write.
-        query: the object query to draw; the ``count`` best detections where None.
+        query: the object query to draw; the ``count`` best detections if None.
         layer: decoder layer, negative from the end.
-        heads: all where None.
-        count: how many detections to draw.
-        score_threshold: of those detections.
+        heads: all if None.
+        count: number of detections to draw.
+        score_threshold: minimum score of these detections.
 
     Returns:
-        The detections drawn, from above.
+        The detections drawn, from top to bottom.
 
     Raises:
         UserError: no detection reaches the threshold; query, layer or head does not exist; the image cannot be read;
@@ -87,10 +87,10 @@ def draw_comparison(
     heads: Sequence[int] | None = None,
     score_threshold: float = 0.3,
 ) -> list[Detection]:
-    """Draw Figure 1: a row of spatial attention maps for every model, for the same object.
+    """Draw Figure 1: a row of spatial attention maps per model, for the same object.
 
-    The object is the first model's best detection (or ``query``); of every other model that query is drawn whose box
-    overlaps it most. DETR's spatial map is softmax((o_q + c_q) . p_k).
+    The object is the first model's best detection (or ``query``). For each other model, the query whose box overlaps it
+    most is drawn. DETR's spatial map is softmax((o_q + c_q) . p_k).
 
     Args:
         models: titles and detectors, such as [('Conditional DETR', model), ('DETR', other)].
@@ -98,14 +98,14 @@ def draw_comparison(
         out_png: the file to write.
         query: object query of the first model.
         layer: decoder layer, negative from the end.
-        heads: all where None.
-        score_threshold: of the first model's detection.
+        heads: all if None.
+        score_threshold: minimum score of the first model's detection.
 
     Returns:
-        The detection drawn of each model.
+        The detection drawn for each model.
 
     Raises:
-        UserError: as :func:`draw_attention`.
+        UserError: see :func:`draw_attention`.
 
     Paper: §1, Figure 1.
     """
@@ -122,8 +122,8 @@ def draw_comparison(
         rows.append(Row(f'{title}\n{symbol}', attended, detection, maps, reference))
     if len({len(row.maps) for row in rows}) > 1:
         raise UserError(
-            f'The models have {", ".join(str(len(row.maps)) for row in rows)} heads: choose some with '
-            f'heads that all of them have.'
+            f'The models have {", ".join(str(len(row.maps)) for row in rows)} heads: pass '
+            f'"heads" that exist in all of them.'
         )
     where = 'the last decoder layer' if layer == -1 else f'decoder layer {layer}'
     draw_rows(rows, _head_titles(heads, rows[0].attended), f'Spatial attention weights of {where}', out_png)
@@ -137,7 +137,7 @@ def _choose(attended: AttendedImage, query: int | None, count: int, score_thresh
 
 
 def _closest_query(attended: AttendedImage, detection: Detection) -> int:
-    """The query whose box overlaps a detection most; among equals the one that is surest of something."""
+    """The query whose box overlaps a detection most, preferring confident ones among similar overlaps."""
     boxes = attended.attention.boxes[-1]
     overlaps = bbox_overlaps(boxes, boxes.new_tensor([detection.box]))[:, 0]
     return int((overlaps + 0.1 * attended.attention.scores[-1].max(dim=-1).values).argmax())

@@ -20,12 +20,12 @@ from mmcondetr.visualization.maps import (
 
 
 class ImageAttention:
-    """What :func:`~mmcondetr.visualization.record_attention` kept of one image.
+    """The attention that :func:`~mmcondetr.visualization.record_attention` recorded for one image.
 
     Args:
         recorded: the forward pass.
         image: index into its batch.
-        grid: where the image's tokens lie.
+        grid: location of the image's tokens.
     """
 
     def __init__(self, recorded: Recorded, image: int, grid: TokenGrid) -> None:
@@ -35,7 +35,7 @@ class ImageAttention:
 
     @property
     def num_layers(self) -> int:
-        """L, whether their attention was kept or not."""
+        """L, including layers that were not recorded."""
         return len(self._recorded.predictions.boxes)
 
     @property
@@ -55,45 +55,45 @@ class ImageAttention:
 
     @property
     def layers(self) -> list[int]:
-        """The decoder layers whose attention was kept."""
+        """The recorded decoder layers."""
         return sorted(self._recorded.decoder)
 
     @property
     def scores(self) -> Tensor:
-        """(L, N, classes): what every layer's output would score."""
+        """(L, N, classes): class scores predicted from every layer's output."""
         return self._recorded.predictions.scores[:, self._image]
 
     @property
     def boxes(self) -> Tensor:
-        """(L, N, 4): what every layer's output would predict, xyxy in pixels of the original image."""
+        """(L, N, 4): boxes predicted from every layer's output, xyxy in pixels of the original image."""
         centre, size = self._recorded.predictions.boxes[:, self._image].split(2, dim=-1)
         return torch.cat((centre - size / 2, centre + size / 2), dim=-1) * self._size.repeat(2)
 
     @property
     def references(self) -> Tensor | None:
-        """(L, N, 2): the reference points with which every layer looks, in pixels; None for a model without them."""
+        """(L, N, 2): the reference points used by every layer, in pixels; None for a model without them."""
         references = self._recorded.predictions.references
         return None if references is None else references[:, self._image, :, :2] * self._size
 
     def content_includes_position(self, layer: int) -> bool:
-        """Whether positions were added to the content query and key: in Conditional DETR's first layer (§3.5)."""
+        """Whether positions are added to the content query and key, as in Conditional DETR's first layer (§3.5)."""
         return self._index(layer) in self._recorded.positioned
 
     def maps(
         self, layer: int = -1, queries: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> AttentionMaps:
-        """Spatial, content and combined cross-attention maps, padding cut off: (Q, H, h, w) each.
+        """Spatial, content and combined cross-attention maps without padding: (Q, H, h, w) each.
 
         In the first layer the content map includes the positions that are added to its query and key; see
         :meth:`content_includes_position`.
 
         Args:
             layer: decoder layer, negative from the end.
-            queries: object queries; all that were kept where None.
-            heads: all where None.
+            queries: object queries; all recorded ones if None.
+            heads: all if None.
 
         Raises:
-            UserError: the layer or a query was not kept, or does not exist.
+            UserError: the layer or a query was not recorded, or does not exist.
         """
         parts = self._parts(layer)
         return compute_maps(parts, self._image, self._rows(parts, queries), self._heads(parts, heads), self.grid)
@@ -101,7 +101,7 @@ class ImageAttention:
     def combined(
         self, layer: int = -1, queries: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> Tensor:
-        """The maps with which a layer attends, (Q, H, h, w), also where content and position are not told apart."""
+        """Combined maps (Q, H, h, w), also for attention that does not separate content and position."""
         parts = self._parts(layer)
         return compute_combined(parts, self._image, self._rows(parts, queries), self._heads(parts, heads), self.grid)
 
@@ -111,17 +111,17 @@ class ImageAttention:
         """Encoder self-attention of the tokens at ``points``, (x, y) in pixels of the original image: (P, H, h, w).
 
         Raises:
-            UserError: the layer was not kept (``encoder_layers`` of record_attention), or a point is outside.
+            UserError: the layer was not recorded (``encoder_layers`` of record_attention), or a point is outside.
         """
         kept = self._recorded.encoder
         index = layer + self._recorded.num_encoder_layers if layer < 0 else layer
         if index not in kept:
-            raise UserError(f'Encoder layer {layer} was not recorded; kept are {sorted(kept)}.')
+            raise UserError(f'Encoder layer {layer} was not recorded; recorded are {sorted(kept)}.')
         rows = [self.grid.token_at(x, y) for x, y in points]
         return compute_combined(kept[index], self._image, rows, self._heads(kept[index], heads), self.grid)
 
     def resize(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Interpolate maps to the original image, or to a copy of it of another size (height, width).
+        """Interpolate maps to the size of the original image, or to ``size`` (height, width).
 
         (..., h, w) -> (..., height, width).
         """
@@ -139,7 +139,7 @@ class ImageAttention:
     def _parts(self, layer: int) -> AttentionParts:
         index = self._index(layer)
         if index not in self._recorded.decoder:
-            raise UserError(f'Decoder layer {index} was not recorded; kept are {self.layers}.')
+            raise UserError(f'Decoder layer {index} was not recorded; recorded are {self.layers}.')
         return self._recorded.decoder[index]
 
     def _rows(self, parts: AttentionParts, queries: Sequence[int] | None) -> list[int]:
@@ -150,7 +150,7 @@ class ImageAttention:
             return list(queries)
         missing = sorted(set(queries) - set(parts.rows))
         if missing:
-            raise UserError(f'Queries {missing} were not recorded; kept are {sorted(parts.rows)}.')
+            raise UserError(f'Queries {missing} were not recorded; recorded are {sorted(parts.rows)}.')
         return [parts.rows.index(query) for query in queries]
 
     @staticmethod
@@ -162,7 +162,7 @@ class ImageAttention:
 
 
 class Predictions(NamedTuple):
-    """What the head makes of every decoder layer.
+    """The head's predictions from every decoder layer.
 
     Attributes:
         scores: (L, B, N, classes), probabilities without background.
@@ -179,10 +179,10 @@ class Recorded:
     """The last forward pass: ``recorded[image]`` gives the attention of one image of its batch.
 
     Attributes:
-        decoder: cross-attention by layer, of the layers asked for.
-        encoder: self-attention by layer, of the layers asked for.
-        num_encoder_layers: how many the model has.
-        positioned: decoder layers whose content map includes added positions (the first layer's, §3.5).
+        decoder: cross-attention of the recorded layers, by index.
+        encoder: self-attention of the recorded layers, by index.
+        num_encoder_layers: number of encoder layers of the model.
+        positioned: decoder layers whose content map includes added positions (the first layer, §3.5).
         predictions: of all decoder layers and queries.
     """
 
@@ -197,7 +197,7 @@ class Recorded:
         self._image_shapes: list[tuple[tuple[int, int], tuple[int, int]]] = []
 
     def __len__(self) -> int:
-        """Images in the last batch; 0 before a forward pass."""
+        """Number of images in the last batch; 0 before the first forward pass."""
         return 0 if self.predictions is None else len(self._image_shapes)
 
     def __getitem__(self, image: int) -> ImageAttention:
@@ -208,7 +208,7 @@ class Recorded:
             IndexError: the batch has no such image.
         """
         if not len(self):
-            raise UserError('Nothing is recorded yet: run the model inside "with record_attention(model)".')
+            raise UserError('Nothing has been recorded yet: run the model inside "with record_attention(model)".')
         image = range(len(self))[image]
         return ImageAttention(self, image, self._grid(image))
 
@@ -222,7 +222,7 @@ class Recorded:
             valid = (int(inside.any(dim=1).sum()), int(inside.any(dim=0).sum()))
         return TokenGrid((rows, columns), valid, self._input_shape, img_shape, ori_shape)
 
-    def note_inputs(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+    def record_inputs(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Pre-hook of the detector: sizes of the batch and of its images."""
         inputs = kwargs.get('inputs', args[0] if args else None)
         samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
@@ -233,11 +233,11 @@ class Recorded:
         )
         self._image_shapes = [(tuple(shape), tuple(original)) for shape, original in zip(shapes, originals)]
 
-    def note_features(self, neck: nn.Module, args: tuple, output: Sequence[Tensor]) -> None:
+    def record_features(self, neck: nn.Module, args: tuple, output: Sequence[Tensor]) -> None:
         """Hook of the neck: the token grid is its last feature map."""
         self._tokens = tuple(output[-1].shape[-2:])
 
-    def note_predictions(self, head: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
+    def record_predictions(self, head: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
         """Predict from every decoder layer's output, (hidden states, references) or hidden states alone."""
         outputs = output if isinstance(output, tuple) else (output,)
         with torch.no_grad():
@@ -247,5 +247,7 @@ class Recorded:
         references = None
         if len(outputs) > 1:
             references = outputs[1].detach().float().sigmoid()
-            references = references.expand(*boxes.shape[:3], -1)  # (L, B, N, 2 or 4), whatever the layers share
+            references = references.expand(
+                *boxes.shape[:3], -1
+            )  # (L, B, N, 2 or 4), also if layers or images share them
         self.predictions = Predictions(scores.detach(), boxes.detach(), references)

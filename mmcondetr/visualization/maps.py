@@ -1,8 +1,8 @@
-"""From the parts of an attention logit to maps over the image: softmax, cutting the padding off, resizing.
+"""Computing attention maps from the parts of attention logits: softmax, removing padding, resizing.
 
-Where a map lies on the image: the padded input of (height, width) pixels is divided evenly into the h x w cells of
-the token grid, a token's weight belongs to the whole of its cell, and the original image covers the upper left
-``img_shape`` of the input. It is the rule by which the detectors put the padding mask on the grid.
+Location of a map on the image: the padded input of (height, width) pixels is divided evenly into the h x w cells of the
+token grid, a token's weight is assigned to its whole cell, and the original image covers the upper left ``img_shape``
+of the input. The detectors assign the padding mask to tokens by the same rule.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ KINDS = ('spatial', 'content', 'combined')
 
 
 class AttentionParts(NamedTuple):
-    """What one attention module was given, before its parts were concatenated.
+    """The inputs of one attention module, before its parts are concatenated.
 
     Attributes:
-        queries: the parts of the projected queries, each (B or 1, N, D): content, then spatial; one part where the
-            module does not tell them apart.
-        keys: as many parts of the keys, each (B or 1, S, D).
-        mask: (B, S), True where a key is padding; None where nothing is padded.
+        queries: the parts of the projected queries, each (B or 1, N, D): content, then spatial; one part if the
+            module does not separate them.
+        keys: the same number of parts of the keys, each (B or 1, S, D).
+        mask: (B, S), True where a key is padding; None if nothing is padded.
         num_heads: H.
-        scale: what the logits are multiplied by before the softmax; 1 / sqrt(2 D / H) for Conditional DETR.
-        rows: which queries these are, where only some were asked for; None for all.
-        additive: positions are added to contents before the projection, as DETR does; both parts' query is then
+        scale: factor of the logits before the softmax; 1 / sqrt(2 D / H) for Conditional DETR.
+        rows: indices of the recorded queries; None for all.
+        additive: positions are added to contents before the projection, as in DETR; the query of both parts is then
             c_q + o_q.
     """
 
@@ -43,7 +43,7 @@ class AttentionParts(NamedTuple):
     additive: bool = False
 
     def keep(self, rows: tuple[int, ...] | None) -> AttentionParts:
-        """Only these queries' parts, as copies; all where None.
+        """The parts of these queries only, as copies; all if None.
 
         Raises:
             UserError: a query does not exist.
@@ -55,12 +55,12 @@ class AttentionParts(NamedTuple):
 
 
 class AttentionMaps(NamedTuple):
-    """Maps of one image and layer, (Q, H, h, w) each; every one is a softmax of its own and sums to one.
+    """Maps of one image and layer, (Q, H, h, w) each; each map is a separate softmax and sums to one.
 
     Attributes:
         spatial: softmax(p_q . p_k).
         content: softmax(c_q . c_k).
-        combined: softmax(c_q . c_k + p_q . p_k), with which the layer attends.
+        combined: softmax(c_q . c_k + p_q . p_k), the actual attention of the layer.
 
     Paper: §3.4, Figures 1 and 4.
     """
@@ -71,7 +71,7 @@ class AttentionMaps(NamedTuple):
 
 
 class TokenGrid(NamedTuple):
-    """Where the tokens of one image lie.
+    """Location of the tokens of one image.
 
     Attributes:
         shape: (h, w) of the whole grid, padding included.
@@ -94,7 +94,7 @@ class TokenGrid(NamedTuple):
         return height, width
 
     def cut(self, weights: Tensor) -> Tensor:
-        """Cut the padding off: (..., S) -> (..., h, w) of the valid part."""
+        """Remove the padding: (..., S) -> (..., h, w) of the valid part."""
         return weights.unflatten(-1, self.shape)[..., : self.valid[0], : self.valid[1]]
 
     def resize(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -102,7 +102,7 @@ class TokenGrid(NamedTuple):
 
         Args:
             maps: (..., h, w).
-            size: (height, width) of a smaller or larger copy of the image; the original's where None.
+            size: (height, width) of the result; the original image's if None.
         """
         axes = []
         for number, length, cell, count in zip(size or self.ori_shape, self.ori_shape, self.cell, self.valid):
@@ -114,7 +114,7 @@ class TokenGrid(NamedTuple):
         return resized[0].unflatten(0, maps.shape[:-2])
 
     def token_at(self, x: float, y: float) -> int:
-        """Index into S of the token whose cell holds (x, y), in pixels of the original image.
+        """Index into S of the token whose cell contains (x, y), in pixels of the original image.
 
         Raises:
             UserError: the point is outside the image.
@@ -139,11 +139,11 @@ def compute_maps(
     """The three maps of one image: ``rows`` index the parts' queries -> (Q, H, h, w) each, in float32.
 
     Raises:
-        UserError: the module does not tell content and position apart.
+        UserError: the module does not separate content and position.
     """
     if len(parts.queries) != 2:
         raise UserError(
-            'This attention adds content and position before it multiplies, so there is only a combined map of it.'
+            'This attention adds content and position before the inner product, so it has only a combined map.'
         )
     content, spatial = (_logits(query, key, parts, image, rows, heads) for query, key in zip(parts.queries, parts.keys))
     return AttentionMaps(*(grid.cut(logits.softmax(dim=-1)) for logits in (spatial, content, content + spatial)))
@@ -152,7 +152,7 @@ def compute_maps(
 def compute_combined(
     parts: AttentionParts, image: int, rows: Sequence[int], heads: Sequence[int], grid: TokenGrid
 ) -> Tensor:
-    """The map with which the module attends, whatever its parts: (Q, H, h, w), in float32."""
+    """The combined map of a module with any number of parts: (Q, H, h, w), in float32."""
     logits = sum(_logits(query, key, parts, image, rows, heads) for query, key in zip(parts.queries, parts.keys))
     return grid.cut(logits.softmax(dim=-1))
 

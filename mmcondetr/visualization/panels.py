@@ -1,4 +1,4 @@
-"""Rows of attention maps as one picture: beside each block of rows the image with its box and reference point."""
+"""Rows of attention maps as one figure; next to each block of rows, the image with its box and reference point."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from mmcondetr.errors import UserError
 from mmcondetr.visualization.attend import AttendedImage, Detection, to_rgb
 from mmcondetr.writing import replacing
 
-COLOUR_MAP = 'viridis'  # grows evenly in lightness, so that it also reads in grey and with any colour vision
+COLOUR_MAP = 'viridis'  # perceptually uniform: also readable in grey and with any colour vision
 BOX_COLOUR = '#ff3b6b'
 OPACITY = (0.38, 0.9)  # of the overlay, at weight zero and at the largest weight
 PANEL = 1.55  # inches
-PANEL_PIXELS = 360  # of a map's longer side
-GUTTER = 0.42  # panels; between the image and its maps, for the rows' titles
+PANEL_PIXELS = 360  # longer side of a map
+GUTTER = 0.42  # panels; space for the row titles between the image and its maps
 
 
 class Row(NamedTuple):
-    """One row of panels: maps (H, h, w) over an image, with the box that they are for."""
+    """One row of panels: maps (H, h, w) of one detection over its image."""
 
     title: str
     attended: AttendedImage
@@ -42,12 +42,12 @@ class Row(NamedTuple):
 
 
 def draw_rows(rows: Sequence[Row], titles: Sequence[str], title: str, out_png: str | os.PathLike) -> None:
-    """Rows of panels; left of each block of rows for one detection, that detection on the image."""
+    """Draw rows of panels; to the left of each detection's block of rows, draw the detection on the image."""
     height, width = rows[0].attended.pixels.shape[:2]
     aspect = min(max(height / width, 0.4), 2.5)
     panel = (PANEL, PANEL * aspect)
     blocks = _blocks(rows)
-    left = 2 if len(blocks[0]) > 1 else 1  # beside three rows the image takes two columns
+    left = 2 if len(blocks[0]) > 1 else 1  # next to several rows the image spans two columns
     figure = Figure(figsize=(panel[0] * (len(titles) + left + GUTTER) + 0.95, panel[1] * len(rows) + 0.8))
     width, height = figure.get_size_inches()
     # Margins in inches: a layout engine would make the panels unequal.
@@ -82,7 +82,7 @@ def draw_rows(rows: Sequence[Row], titles: Sequence[str], title: str, out_png: s
 
 
 def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of one detection of one model, together."""
+    """Group consecutive rows of the same detection and model."""
     blocks: list[list[Row]] = []
     for row in rows:
         if blocks and blocks[-1][0].detection == row.detection and blocks[-1][0].attended is row.attended:
@@ -102,14 +102,14 @@ def _draw_detection(axes: Axes, row: Row, tall: bool) -> None:
 
 
 def _panel_size(row: Row) -> tuple[int, int]:
-    """(height, width) of what is drawn in a panel: not more than can be seen, for images may be large."""
+    """(height, width) in pixels of a panel's content, limited to the visible resolution."""
     height, width = row.attended.pixels.shape[:2]
     scale = min(1.0, PANEL_PIXELS / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _draw_map(axes: Axes, row: Row, weights: np.ndarray) -> None:
-    """The map over the grey image, from zero to its own maximum, which is written in its corner."""
+    """Draw the map over the grey image, scaled from zero to its own maximum, which is printed in the corner."""
     grey = (
         cv2.resize(
             cv2.cvtColor(row.attended.pixels, cv2.COLOR_BGR2GRAY), weights.shape[::-1], interpolation=cv2.INTER_AREA
@@ -142,7 +142,7 @@ def _caption(axes: Axes, text: str, x: float, side: str) -> None:
 
 
 def _mark(axes: Axes, row: Row) -> None:
-    """The box, and the reference point as a cross."""
+    """Draw the box, and the reference point as a cross."""
     x1, y1, x2, y2 = row.detection.box
     for colour, line in (('black', 2.6), (BOX_COLOUR, 1.4)):
         axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line))
@@ -162,7 +162,7 @@ def _hide_ticks(axes: Axes) -> None:
 
 
 def _draw_scale(figure: Figure) -> None:
-    """One scale for all panels, since each runs from zero to its own maximum."""
+    """One colour bar for all panels, as each is scaled from zero to its own maximum."""
     width = figure.get_figwidth()
     share = min(0.5, 2.4 / figure.get_figheight())
     axes = figure.add_axes((1 - 0.62 / width, 0.5 - share / 2, 0.13 / width, share))
@@ -172,7 +172,7 @@ def _draw_scale(figure: Figure) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 110) -> None:
-    """Write a figure as PNG (or what the name's ending says), under a temporary name first."""
+    """Write a figure atomically, as PNG or in the format of the suffix."""
     path = Path(path)
     kind = path.suffix.lstrip('.').lower() or 'png'
     FigureCanvasAgg(figure)

@@ -1,11 +1,10 @@
-"""Recording attention: ``with record_attention(model) as recorded`` keeps what the maps can be computed from.
+"""Recording attention: ``with record_attention(model) as recorded``.
 
-While recording, forward pre-hooks note the projected queries and keys that go into every attention module, and the
-decoder's output. The model's own computation, fused attention included, is not touched. Maps are computed from those
-notes when they are asked for, so that the memory grows with tokens plus queries, not with their product: a DC5 layer
-(3350 tokens, 300 queries) takes 7 MB.
+Forward pre-hooks store the projected queries and keys of each attention module, and the decoder's output. The model's
+own computation, including fused attention, does not change. Maps are computed on demand, so memory grows with tokens
+plus queries instead of their product: a DC5 layer (3350 tokens, 300 queries) takes 7 MB.
 
-Supported are mmcondetr's detectors and mmdet's own DETR (for the comparison of Figure 1).
+Supported are mmcondetr's detectors and mmdet's DETR (for the comparison in Figure 1).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from torch import nn
 
 from mmcondetr.models.attention import FirstConditionalCrossAttention
-from mmcondetr.visualization.hooks import choose_listener
+from mmcondetr.visualization.hooks import choose_hook
 from mmcondetr.visualization.image_attention import Recorded
 from mmcondetr.visualization.maps import AttentionParts, check_indices
 
@@ -28,7 +27,7 @@ def record_attention(
     queries: Sequence[int] | None = None,
     encoder_layers: Sequence[int] = (),
 ) -> Iterator[Recorded]:
-    """Record the attention of every forward pass inside the block; the last one is kept.
+    """Record attention in a ``with`` block; each forward pass replaces the previous one.
 
     Example::
 
@@ -40,18 +39,18 @@ def record_attention(
 
     Args:
         model: an mmcondetr detector, or mmdet's DETR.
-        layers: decoder layers to keep, negative from the end; all where None.
-        queries: object queries to keep; all where None.
-        encoder_layers: encoder layers to keep, negative from the end.
+        layers: decoder layers to record, negative from the end; all if None.
+        queries: object queries to record; all if None.
+        encoder_layers: encoder layers to record, negative from the end.
 
     Yields:
-        What is recorded; it stays usable after the block.
+        The recorded attention, which remains usable after the block.
 
     Raises:
-        UserError: the model is of another kind, or a layer does not exist; while the model runs, if a query does not.
+        UserError: the model is not supported, or a layer does not exist; when the model runs: a query does not exist.
     """
     model = getattr(model, 'module', model)  # a distributed wrapper
-    listen = choose_listener(model)
+    attach_hook = choose_hook(model)
     recorded = Recorded()
     rows = None if queries is None else tuple(queries)
     with ExitStack() as hooks:
@@ -59,11 +58,11 @@ def record_attention(
         def attach(handle) -> None:
             hooks.callback(handle.remove)
 
-        attach(model.register_forward_pre_hook(recorded.note_inputs, with_kwargs=True))
-        attach(model.neck.register_forward_hook(recorded.note_features))
+        attach(model.register_forward_pre_hook(recorded.record_inputs, with_kwargs=True))
+        attach(model.neck.register_forward_hook(recorded.record_features))
         attach(
             model.decoder.register_forward_hook(
-                lambda module, args, output: recorded.note_predictions(model.bbox_head, output)
+                lambda module, args, output: recorded.record_predictions(model.bbox_head, output)
             )
         )
         modules = [layer.cross_attn for layer in model.decoder.layers]
@@ -71,11 +70,11 @@ def record_attention(
             index for index, module in enumerate(modules) if isinstance(module, FirstConditionalCrossAttention)
         )
         for index in resolve_layers('decoder layer', layers, len(modules)):
-            attach(listen(modules[index], _keeper(recorded.decoder, index, rows)))
+            attach(attach_hook(modules[index], _keeper(recorded.decoder, index, rows)))
         modules = [layer.self_attn for layer in model.encoder.layers]
         recorded.num_encoder_layers = len(modules)
         for index in resolve_layers('encoder layer', encoder_layers, len(modules)):
-            attach(listen(modules[index], _keeper(recorded.encoder, index, None)))
+            attach(attach_hook(modules[index], _keeper(recorded.encoder, index, None)))
         yield recorded
 
 
@@ -83,7 +82,7 @@ def resolve_layers(what: str, layers: Sequence[int] | None, count: int) -> list[
     """Layer indices counted from the start, without repetition.
 
     Raises:
-        UserError: one does not exist.
+        UserError: a layer does not exist.
     """
     if layers is None:
         return list(range(count))

@@ -141,7 +141,7 @@ def test_two_files_become_a_page(files, capsys):
     'spoil, message',
     [
         (lambda found: found['annotations'][0].pop('score'), 'without a score'),
-        (lambda found: found['images'][0].update(file_name='b.png'), 'no image in common'),
+        (lambda found: found['images'][0].update(file_name='b.png'), 'no image name in common'),
         (lambda found: [category.update(name='x') for category in found['categories']], 'no class in common: cat'),
         (lambda found: found.pop('images'), 'not in COCO format'),
     ],

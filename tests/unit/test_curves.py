@@ -36,19 +36,19 @@ def test_a_resumed_run_is_one_curve(tmp_path):
 def test_a_cut_off_last_line_is_left_out(tmp_path):
     log = write_log(tmp_path / 'scalars.json', [0.1, 0.2])
     log.write_text(log.read_text()[:-9])
-    with pytest.warns(UserWarning, match='cut short'):
+    with pytest.warns(UserWarning, match='is incomplete'):
         assert read_curve(log).values == (0.1,)
 
 
 @pytest.mark.parametrize(
     'content, message',
     [
-        ('', "no value of 'coco/bbox_mAP'. It has: no evaluation at all"),
-        ('{"loss": 1.0, "step": 1}\n', 'no evaluation at all'),
+        ('', "no value of 'coco/bbox_mAP'. It has: no evaluation"),
+        ('{"loss": 1.0, "step": 1}\n', 'but no evaluation'),
         ('{"coco/bbox_mAP_50": 0.1, "step": 1}\n', 'It has: coco/bbox_mAP_50'),
         ('not json\n{"step": 1}\n', 'line 1 is not JSON'),
         ('not json', 'line 1 is not JSON'),
-        ('[1, 2]\n', 'line 1 is no JSON object'),
+        ('[1, 2]\n', 'line 1 is not a JSON object'),
     ],
 )
 def test_logs_that_are_none(tmp_path, content, message):
@@ -70,7 +70,7 @@ def test_missing_logs(tmp_path):
 def test_epochs_and_iterations_do_not_mix(tmp_path):
     by_iteration = read_curve(write_log(tmp_path / 'a.json', [0.1, 0.2], epochs=False))
     assert by_iteration.unit == 'iteration'
-    with pytest.raises(UserError, match='do not go into one plot'):
+    with pytest.raises(UserError, match='cannot be plotted together'):
         plot_convergence([by_iteration, Curve('b', 'epoch', (1,), (0.1,))], tmp_path / 'x.png')
 
 

@@ -78,9 +78,9 @@ def test_sources_that_are_none(photos, tmp_path):
     (tmp_path / 'empty').mkdir()
     for source, message in (
         ('gone.jpg', "gone.jpg' does not exist"),
-        ('empty', "Folder '.*empty' holds no image"),
-        ('photos/notes.txt', 'no image or video by its suffix'),
-        ('photos/*.webp', 'is named like'),
+        ('empty', "Folder '.*empty' contains no image"),
+        ('photos/notes.txt', 'does not have the suffix of an image or video'),
+        ('photos/*.webp', 'matches'),
     ):
         with pytest.raises(UserError, match=message):
             find_sources([str(tmp_path / source)])

@@ -148,7 +148,7 @@ def test_only_what_was_asked_for_is_kept(model):
     full, _ = run(model)
     torch.testing.assert_close(record.maps(queries=[2]).spatial, full[0].maps(queries=[2]).spatial)
     assert record.maps().combined.shape[0] == 2
-    with pytest.raises(UserError, match='layer 0 was not recorded; kept are'):
+    with pytest.raises(UserError, match='layer 0 was not recorded; recorded are'):
         record.maps(layer=0)
     with pytest.raises(UserError, match=r'Queries \[3\] were not recorded'):
         record.maps(queries=[3])
@@ -179,7 +179,7 @@ def test_asking_for_a_head_or_query_that_is_not_there(model):
         recorded[0].maps(heads=[4])
     with pytest.raises(UserError, match='no query -1'):
         recorded[0].maps(queries=[-1])
-    with pytest.raises(UserError, match='Nothing is recorded yet'), record_attention(model) as empty:
+    with pytest.raises(UserError, match='Nothing has been recorded yet'), record_attention(model) as empty:
         empty[0]
 
 

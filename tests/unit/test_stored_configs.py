@@ -50,7 +50,9 @@ def test_weights_alone_do_not_bring_a_config(tmp_path, inferencer, where):
         inner = inner.setdefault(key, {})
     inner[where[-1]] = payload(tmp_path / 'trap')
     torch.save(checkpoint, tmp_path / 'strange.pth')
-    with pytest.raises(UserError, match=r'strange.pth. alone does not say .* not executed: give the config .*model='):
+    with pytest.raises(
+        UserError, match=r'strange.pth. alone does not say .* not executed: also pass the config .*model='
+    ):
         inferencer(weights=str(tmp_path / 'strange.pth'), device='cpu')
     assert not (tmp_path / 'trap').exists()
 
@@ -87,7 +89,7 @@ def test_the_name_of_the_run_counts_before_the_name_of_the_file_and_is_no_path(t
 def test_another_number_of_classes_than_the_config_of_that_name_has(tmp_path):
     meta = dict(experiment_name=f'{NAME}_20260102_030405', dataset_meta=dict(classes=('cat', 'dog')))
     torch.save(dict(state_dict={}, meta=meta), tmp_path / 'mine.pth')
-    with pytest.raises(UserError, match=rf'mine.pth. has 2 classes, .* {NAME}, has 6: give the config'):
+    with pytest.raises(UserError, match=rf'mine.pth. has 2 classes, .* {NAME}, has 6: also pass the config'):
         DetInferencer(weights=str(tmp_path / 'mine.pth'), device='cpu')
 
 
