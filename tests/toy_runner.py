@@ -45,18 +45,18 @@ class Toy(BaseModel):
         return dict(loss=self.bbox_head(torch.stack(list(inputs))).square().mean())
 
 
-class Told(BaseMetric):
-    """Its measure is what it is told, one value an evaluation."""
+class ScriptedMetric(BaseMetric):
+    """Returns the given values, one per evaluation."""
 
     def __init__(self, values=()) -> None:
         super().__init__()
-        self.told = list(values)
+        self.remaining = list(values)
 
     def process(self, data_batch, data_samples) -> None:
         self.results.extend(data_samples)
 
     def compute_metrics(self, results) -> dict:
-        return dict(AP=self.told.pop(0))
+        return dict(AP=self.remaining.pop(0))
 
 
 def collate(items: list) -> dict:
@@ -83,7 +83,9 @@ def make_runner(
         sampler = sampler and DATA_SAMPLERS.build(sampler, default_args=dict(dataset=Numbers(), seed=1))
         return DataLoader(Numbers(), batch_size, sampler=sampler, collate_fn=collate, **settings)
 
-    validation = dict(val_dataloader=make_loader(), val_cfg=dict(), val_evaluator=[Told(measures)]) if measures else {}
+    validation = (
+        dict(val_dataloader=make_loader(), val_cfg=dict(), val_evaluator=[ScriptedMetric(measures)]) if measures else {}
+    )
     make_runner.number = getattr(make_runner, 'number', 0) + 1
     return Runner(
         model or Toy(),

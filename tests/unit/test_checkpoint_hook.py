@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy_runner import Told, Toy, make_runner, names
+from toy_runner import ScriptedMetric, Toy, make_runner, names
 
 from mmcondetr.checkpoints.files import load_file
 from mmcondetr.datasets.random_state import get_random_state, seeded, set_random_state
@@ -110,7 +110,7 @@ def test_as_many_checkpoints_are_kept_as_asked_for(tmp_path, epochs, measures):
 
 
 def test_best_of_several_measures(tmp_path, monkeypatch):
-    monkeypatch.setattr(Told, 'compute_metrics', lambda self, results: self.told.pop(0))
+    monkeypatch.setattr(ScriptedMetric, 'compute_metrics', lambda self, results: self.remaining.pop(0))
     measures = [dict(AP=0.2, AR=0.1), dict(AP=0.1, AR=0.3), dict(AP=0.3, AR=0.2)]
     make_runner(tmp_path, epochs=3, measures=measures, save_best=['AP', 'AR'], rule='greater').train()
     assert best(tmp_path) == ['best_AP_epoch_3.pth', 'best_AR_epoch_2.pth']

@@ -93,14 +93,14 @@ def test_what_a_killed_run_did_not_validate_is_validated(tmp_path, epochs):
     runner = make_runner(tmp_path, epochs=3, measures=(0.5, *[0.2] * (3 - epochs)), resume=True, **arguments)
     runner.train()
     assert f'best_AP_epoch_{epochs}.pth' in names(tmp_path)
-    assert runner.val_evaluator.metrics[0].told == []
+    assert runner.val_evaluator.metrics[0].remaining == []
 
 
 def test_what_was_validated_is_not_validated_again(tmp_path):
     make_runner(tmp_path, epochs=2, measures=(0.1, 0.2)).train()
     runner = make_runner(tmp_path, epochs=3, measures=(0.3, 0.4), resume=True)
     runner.train()
-    assert runner.val_evaluator.metrics[0].told == [0.4]
+    assert runner.val_evaluator.metrics[0].remaining == [0.4]
 
 
 def test_a_second_sigterm_ends_at_once():
