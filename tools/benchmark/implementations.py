@@ -18,8 +18,8 @@ from tools.benchmark.workload import OUR_CONFIGS, Workload
 
 OBJECTS = 7  # an image of COCO has 7.3 on average
 
-#: A contestant: its model, what computes all losses, and what computes detections.
-Contestant = tuple[nn.Module, Callable[[], Tensor], Callable[[], object]]
+#: A model, a function that computes all losses, and one that computes detections.
+BuiltModel = tuple[nn.Module, Callable[[], Tensor], Callable[[], object]]
 
 
 def build(workload: Workload) -> tuple[nn.Module, Callable[[], None]]:
@@ -75,7 +75,7 @@ def _inputs(workload: Workload) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(x.to(workload.device) for x in (images, boxes, labels))
 
 
-def _detector(workload: Workload) -> Contestant:
+def _detector(workload: Workload) -> BuiltModel:
     """mmdet's model and ours: both take mmdet's data samples."""
     from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
@@ -139,7 +139,7 @@ def _detector_config(workload: Workload) -> dict:
     return config
 
 
-def _transformers(workload: Workload) -> Contestant:
+def _transformers(workload: Workload) -> BuiltModel:
     if importlib.util.find_spec('transformers') is None:
         raise Unavailable('transformers is not installed')
     from transformers import ConditionalDetrConfig, ConditionalDetrForObjectDetection, ResNetConfig
@@ -184,7 +184,7 @@ def _cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat(((boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]), dim=-1)
 
 
-def _authors(workload: Workload) -> Contestant:
+def _authors(workload: Workload) -> BuiltModel:
     if workload.authors is None:
         raise Unavailable("the folder of the authors' code was not given (--authors)")
     if importlib.util.find_spec('torchvision') is None:

@@ -22,10 +22,10 @@ class BenchmarkError(RuntimeError):
 
 
 class Killed(BenchmarkError):
-    """A contestant was killed: by the system for want of memory, or by hand. The others go on."""
+    """A worker was killed, by the system when out of memory or by hand; the others continue."""
 
 
-class Contestant:
+class WorkerProcess:
     """A worker process.
 
     Args:
@@ -126,10 +126,10 @@ def measure(
     Raises:
         BenchmarkError: a contestant failed.
     """
-    contestants: list[Contestant] = []
+    contestants: list[WorkerProcess] = []
     try:
         for workload in workloads:  # one after the other: building at once would need the memory of all at once
-            contestants.append(Contestant(workload, (pythons or {}).get(workload.implementation)))
+            contestants.append(WorkerProcess(workload, (pythons or {}).get(workload.implementation)))
             contestants[-1].wait_until_ready()
         return _take_turns(contestants, repeats, warm_up, split, say)
     finally:
@@ -138,7 +138,7 @@ def measure(
 
 
 def _take_turns(
-    contestants: list[Contestant], repeats: int, warm_up: int, split: bool, say: Callable[[str], None]
+    contestants: list[WorkerProcess], repeats: int, warm_up: int, split: bool, say: Callable[[str], None]
 ) -> list[dict]:
     """The records of contestants that were waited for; who is killed on the way is left out."""
     records = [dict(workload=contestant.workload.asdict(), seconds=[]) for contestant in contestants]
