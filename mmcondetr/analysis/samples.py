@@ -103,6 +103,18 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
     return samples, names
 
 
+def labels_by_name(predicted: Sequence[str], true: Sequence[str]) -> dict[int, int]:
+    """Label of a prediction -> label of the truth, by the classes' names; classes that the truth lacks are left out.
+
+    Raises:
+        UserError: they have no class in common.
+    """
+    labels = {label: true.index(name) for label, name in enumerate(predicted) if name in true}
+    if not labels:
+        raise UserError(f'Model and data have no class in common: {", ".join(predicted)}, and {", ".join(true)}.')
+    return labels
+
+
 def _part_of(truth: str) -> str:
     """The part of a data set that a file name indicates; validation by default."""
     return next((part for part in ('train', 'test') if part in os.path.basename(truth).lower()), 'val')

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.progress import track
 
 from mmcondetr.analysis.error_report import to_lines, write_analysis
-from mmcondetr.analysis.samples import Sample, make_sample, read_samples
+from mmcondetr.analysis.samples import Sample, labels_by_name, make_sample, read_samples
 from mmcondetr.errors import UserError
 
 
@@ -61,11 +61,14 @@ def _predict(args: argparse.Namespace) -> tuple[list[Sample], tuple[str, ...]]:
     detector = Detector(args.config, args.checkpoint, args.device)
     dataset = DATASETS.build(dict(detector.model.cfg[f'{args.part}_dataloader'].dataset, test_mode=True))
     names = tuple(dataset.metainfo['classes'])
+    labels = labels_by_name(detector.class_names, names)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     found = detector.stream((info['img_path'] for info in infos), 0.0, args.batch_size, clip=False)
     samples = []
     for info, one in zip(infos, track(found, 'predicting', total=len(infos), transient=True)):
         truth = [(entry['bbox'], entry['bbox_label'], entry['ignore_flag']) for entry in info['instances']]
-        predicted = list(zip(one.xyxy.tolist(), one.confidence.tolist(), one.class_id.tolist()))
+        classes = [labels.get(label) for label in one.class_id.tolist()]  # the checkpoint's order may be another
+        found_here = zip(one.xyxy.tolist(), one.confidence.tolist(), classes)
+        predicted = [entry for entry in found_here if entry[2] is not None]
         samples.append(make_sample(info['img_path'], truth, predicted))
     return samples, names

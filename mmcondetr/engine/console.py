@@ -120,6 +120,12 @@ class ConsoleHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         self._describe(runner, test=runner.test_loop.dataloader)
+        batch = runner.test_loop.dataloader.batch_size or 1
+        if batch > 1:
+            self._say(
+                f'batches   of {batch}: an image that is padded to the size of others scores a little differently; '
+                'test_dataloader.batch_size=1 avoids it'
+            )
         self._started = self._said = time.monotonic()
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

@@ -94,6 +94,7 @@ def test_a_test_says_what_was_tested_and_draws_it(said, config, folder, capsys):
     assert main(['test', config, str(folder / 'run'), *options]) == 0
     out = capsys.readouterr().out
     assert re.search(rf'model .* from \S*{best.name}', out) and re.search('tested in .* coco/bbox_mAP: ', out)
+    assert 'batches   of 8: an image that is padded' in out
     pictures = list((folder / 'tested').glob('*/drawn/*.png'))
     assert {Image.open(path).size for path in pictures} == {(128, 64)}  # truth beside prediction
 

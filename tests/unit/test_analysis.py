@@ -10,8 +10,9 @@ from PIL import Image
 from mmcondetr.analysis.average_precision import ap_by_class
 from mmcondetr.analysis.error_kinds import confusion, judge, measure_kinds
 from mmcondetr.analysis.error_report import rank_worst
-from mmcondetr.analysis.samples import covered, make_sample, overlaps
+from mmcondetr.analysis.samples import covered, labels_by_name, make_sample, overlaps
 from mmcondetr.cli import main
+from mmcondetr.errors import UserError
 
 A, B = [0, 0, 40, 40], [60, 0, 100, 40]  # two objects that do not touch
 
@@ -157,3 +158,9 @@ def test_files_that_do_not_go_together(files, capsys, spoil, message):
 def test_what_was_not_given(capsys):
     assert main(['analyze']) == 2
     assert 'Give CONFIG and CHECKPOINT, or --truth' in capsys.readouterr().err
+
+
+def test_classes_are_joined_by_name_whatever_their_order():
+    assert labels_by_name(('a', 'b', 'other'), ('b', 'c', 'a')) == {0: 2, 1: 0}
+    with pytest.raises(UserError, match='no class in common: a, and b'):
+        labels_by_name(('a',), ('b',))

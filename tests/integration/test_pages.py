@@ -1,0 +1,91 @@
+"""The pages for users: one skeleton, links and pictures that exist, and commands that work.
+
+Commands in ``bash`` blocks and lines of Python are run, in the pages' order, on generated pictures; those in
+``console`` blocks need GPUs, Slurm or a network, and are only parsed.
+"""
+
+import re
+import shlex
+import shutil
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+from own_data_files import make_shapes
+
+from mmcondetr import cli
+
+DOCS = Path(__file__).resolve().parents[2] / 'docs'
+PAGES = ('train', 'predict', 'explain', 'analyze', 'resume', 'questions')
+SECTIONS = ['Command', 'Picture', 'Output', 'Python', 'Mistakes']
+#: A run of one epoch of two steps instead of thousands.
+TINY = """
+max_epochs = 1
+train_cfg = dict(max_epochs=1, val_interval=1)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=1, by_epoch=True, milestones=[1])]
+train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader.update(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
+"""
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, content) of the fenced blocks."""
+    return re.findall(r'^```(\w+)\n(.*?)^```$', (DOCS / f'{page}.md').read_text(), re.M | re.S)
+
+
+def commands(content: str) -> list[list[str]]:
+    """Words after ``mmcondetr`` of each line that calls it, also by torchrun or srun."""
+    lines = [shlex.split(line, comments=True) for line in content.replace('\\\n', ' ').splitlines()]
+    return [words[words.index('mmcondetr') + 1 :] for words in lines if 'mmcondetr' in words]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_all_commands_are_parsed(page):
+    found = [words for kind, content in blocks(page) if kind in ('bash', 'console') for words in commands(content)]
+    assert found
+    for name, *arguments in found:
+        parser = ArgumentParser()
+        cli.load_command(name).add_arguments(parser)
+        parser.parse_args(arguments)  # SystemExit where a flag does not exist
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_the_skeleton_the_links_and_the_pictures(page):
+    text = (DOCS / f'{page}.md').read_text()
+    if page != 'questions':
+        assert re.findall(r'^## (.*)$', text, re.M) == SECTIONS
+    for target in re.findall(r'\]\(([^)#]+)', text):
+        assert '://' in target or (DOCS / target).is_file(), target
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """What the pages begin with: photos/, new_photos/ and photo.png."""
+    folder = tmp_path_factory.mktemp('pages')
+    make_shapes(folder / 'photos', num_train=4, num_val=2)
+    shutil.copytree(folder / 'photos' / 'val', folder / 'new_photos')
+    shutil.copy(sorted((folder / 'new_photos').iterdir())[0], folder / 'photo.png')
+    return folder
+
+
+@pytest.mark.slow
+def test_they_do_what_the_pages_say(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)  # init would choose the model that needs a download
+    for page in PAGES:
+        for kind, content in blocks(page):
+            for words in commands(content) if kind == 'bash' else ():
+                assert cli.main(words) == 0, f'{page}: {words}\n{capsys.readouterr().err}'
+                if words[0] == 'init':
+                    with open('my_config.py', 'a') as file:
+                        file.write(TINY)
+            if kind == 'python':
+                exec(compile(content, f'{page}.md', 'exec'), {})
+    for written in (
+        'data_check/data.html', 'work_dirs/my_config/epoch_2.pth', 'work_dirs/from_python/epoch_1.pth', 'curves.png',
+        'found/predictions.json', 'found/pictures/000001.png', 'chosen/predictions.json', 'small/predictions.json',
+        'found.png', 'page.html', 'attention.png', 'from_python.html', 'analysis/analysis.html',
+        'analysis_of_files/analysis.json', 'analysis_from_python/analysis.json',
+    ):  # fmt: skip
+        assert Path(written).is_file(), written
