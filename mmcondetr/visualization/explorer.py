@@ -24,6 +24,7 @@ from torch import nn
 from mmcondetr.visualization.attend import AttendedImage, Detection, Image, attend
 from mmcondetr.visualization.image_attention import ImageAttention
 from mmcondetr.visualization.maps import KINDS
+from mmcondetr.visualization.mask_pictures import find_masks, mask_source
 from mmcondetr.visualization.panels import COLOUR_MAP
 from mmcondetr.visualization.record import resolve_layers
 from mmcondetr.writing import replacing
@@ -83,9 +84,10 @@ def write_explorer(
     if title is None:
         name = 'image' if isinstance(image, np.ndarray) else os.path.basename(os.fspath(image))
         title = f'{type(model).__name__} on {name}'
-    page = _fill_page(
-        dict(_page_data(attended, found, shown, title), threshold=_start(found, score_threshold), floor=floor)
-    )
+    data = _page_data(attended, found, shown, title)
+    for detection, mask in zip(data['detections'], find_masks(model, attended.pixels, [one.query for one in found])):
+        detection['mask'] = mask_source(mask)
+    page = _fill_page(dict(data, threshold=_start(found, score_threshold), floor=floor))
     path = Path(out_html)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

@@ -8,7 +8,10 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmdet.apis import inference_detector
 from tiny_files import tiny_detr_config, write_model
+from tiny_masks import with_masks
 from tiny_model import tiny_config
 
 from mmcondetr.cli import main
@@ -115,3 +118,28 @@ def test_the_explain_command_writes_the_page(tmp_path, capsys):
     command = ['explain', *files, str(tmp_path / 'photo.png'), '--out', str(out), '--score-threshold', '0']
     assert main([*command, '--count', '3']) == 0
     assert capsys.readouterr().out.count('query ') == 3 and '<script' in out.read_text()
+
+
+def test_masks_are_a_layer_of_the_page_where_the_model_has_them(model, pixels, tmp_path):
+    masked = load_detector(*write_model(tmp_path, with_masks(tiny_config())))
+    found = write_explorer(masked, pixels, tmp_path / 'masks.html', score_threshold=0, count=3)
+    with torch.no_grad():
+        expected = masks_of_detections(masked, pixels, [detection.query for detection in found])
+    pictures = [detection['mask'] for detection in data_of(tmp_path / 'masks.html')['detections']]
+    for picture, mask in zip(pictures, expected):
+        encoded = np.frombuffer(base64.b64decode(picture.split(',')[1]), np.uint8)
+        assert ((cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)[..., 3] > 0) == mask).all()
+    assert len(pictures) == 3 and 0 < expected.mean() < 1
+    write_explorer(model, pixels, tmp_path / 'plain.html', score_threshold=0, count=3)
+    assert not any('mask' in detection for detection in data_of(tmp_path / 'plain.html')['detections'])
+
+
+def masks_of_detections(model, pixels, queries):
+    """By another way: what the detector predicts for these queries, each with its best class."""
+    model.bbox_head.max_per_img = 10_000
+    original = model.bbox_head.predict
+    results = []
+    model.bbox_head.predict = lambda *args, **kwargs: results.append(original(*args, **kwargs)) or results[0]
+    found = inference_detector(model, pixels).pred_instances
+    where = results[0][0].queries.tolist()
+    return np.stack([found.masks[where.index(query)].numpy() for query in queries])

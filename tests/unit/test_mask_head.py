@@ -150,6 +150,24 @@ def test_masks_are_not_trained_beside_groups_of_queries_but_after_them():
     assert set(losses) == {'loss_mask', 'loss_dice'}
 
 
+def test_a_backbone_without_the_finer_feature_maps_is_named():
+    config = with_masks(tiny_config())
+    config['backbone']['out_indices'] = (3,)
+    with pytest.raises(
+        UserError, match=r'model.mask_head needs 4 feature maps.*out_indices is \(3,\): write .*\(0, 1, 2, 3\)'
+    ):
+        build(config)
+
+
+def test_an_image_without_masks_is_named():
+    model = build(with_masks(tiny_config())).train()
+    images, samples = masked_batch()
+    del samples[1].gt_instances.masks
+    samples[1].set_metainfo(dict(img_path='street.jpg'))
+    with pytest.raises(UserError, match=r'street.jpg.*no masks.*with_mask=True'):
+        model.loss(images, samples)
+
+
 def paths():
     return [None, *[path for path in VARIANTS if path.stem in CHECKED]]
 

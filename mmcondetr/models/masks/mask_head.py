@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmcondetr.layers.precision import check_finite, full_precision, image_name
 from mmcondetr.models.masks.mask_attention import MaskAttention
-from mmcondetr.models.masks.mask_inputs import MaskInputs
+from mmcondetr.models.masks.mask_inputs import MaskInputs, check_masks
 from mmcondetr.models.masks.mask_losses import dice_loss, focal_loss
 from mmcondetr.models.masks.mask_sizes import finish, pad, resize
 from mmcondetr.models.masks.panoptic_merging import PanopticMerging
@@ -140,7 +140,9 @@ class MaskHead(BaseModule):
 
         Raises:
             NonFiniteLossError: naming images and term.
+            UserError: an image has no masks.
         """
+        check_masks(samples)
         num_boxes = f.new_tensor([sum(len(sample.gt_instances) for sample in samples)], dtype=torch.float32)
         num_boxes = reduce_mean(num_boxes).clamp(min=1)[0]
         size = samples[0].batch_input_shape

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mmdet.structures import SampleList
 from torch import Tensor
 
+from mmcondetr.errors import UserError
+from mmcondetr.layers.precision import image_name
 from mmcondetr.models.attention import Memory
 
 
@@ -31,3 +34,13 @@ class MaskInputs(NamedTuple):
             content[one], position[one] if len(position) > 1 else position, None if mask is None else mask[one]
         )
         return MaskInputs(self.projected[one], memory, [lateral[one] for lateral in self.laterals])
+
+
+def check_masks(samples: SampleList) -> None:
+    """Raise UserError, naming the image, where there are no masks to train with."""
+    for image, sample in enumerate(samples):
+        if 'masks' not in sample.gt_instances:
+            raise UserError(
+                f'{image_name(samples, image)}: there are no masks to train the mask head with. The training pipeline '
+                'needs mmdet.LoadAnnotations(with_bbox=True, with_mask=True) or mmcondetr.LoadPanoptic.'
+            )

@@ -3,21 +3,32 @@ inference. Boxes and classes alone decide both, and are those of the detector wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from mmcondetr.errors import UserError
+from mmcondetr.models.masks.mask_sizes import finish
 
 
 def prepare(detector: nn.Module) -> None:
     """Called once, when the detector is built: freeze it where the mask head asks for that.
 
     Raises:
-        UserError: if detections are trained beside the masks with more than the object queries.
+        UserError: if detections are trained beside the masks with more than the object queries, or the backbone does
+            not give the feature maps that the mask head asks for.
     """
     if detector.mask_head is None:
         return
+    asked, given = len(detector.mask_head.laterals) + 1, getattr(detector.backbone, 'out_indices', None)
+    if given is not None and len(given) != asked:
+        raise UserError(
+            f'model.mask_head needs {asked} feature maps of the backbone, the last one for the encoder and a finer one '
+            f'for each of lateral_channels, but model.backbone.out_indices is {tuple(given)}: write '
+            f'out_indices={tuple(range(asked))}, or other lateral_channels.'
+        )
     if _is_frozen(detector):
         for name, parameter in detector.named_parameters():
             parameter.requires_grad_(name.startswith('mask_head.'))
@@ -55,6 +66,14 @@ def predict(detector: nn.Module, images: Tensor, samples: SampleList, rescale: b
     for sample, panoptic in zip(samples, merged):
         sample.pred_panoptic_seg = panoptic
     return detector.add_pred_to_datasample(samples, results)
+
+
+def masks_of(detector: nn.Module, images: Tensor, samples: SampleList, queries: Sequence[int]) -> Tensor:
+    """Masks of chosen object queries of the first image, (K, height, width) bool in its original size."""
+    inputs = detector.encode_with_maps(images, samples).of_image(0)
+    hidden_states, _ = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
+    logits = detector.mask_head(inputs, [hidden_states[-1][0, list(queries)]])
+    return finish(logits.float(), samples[0], samples[0].ori_shape[:2]) > 0
 
 
 def _is_frozen(detector: nn.Module) -> bool:

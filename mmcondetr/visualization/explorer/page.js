@@ -2,7 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId('data').textContent);
-const state = { detection: 0, layer: data.layers.length - 1, kind: 0, head: MEAN, opacity: 65, overlay: true, shared: false, cells: false, threshold: data.threshold };
+const state = { detection: 0, layer: data.layers.length - 1, kind: 0, head: MEAN, opacity: 65, overlay: true, shared: false, cells: false, mask: true, threshold: data.threshold };
 let maps = null;
 let playing = null;
 
@@ -58,6 +58,11 @@ function build() {
   byId('image').classList.toggle('small', width < 400);
   byId('drawing').setAttribute('viewBox', `0 0 ${width} ${height}`);
   document.documentElement.style.setProperty('--aspect', width / height);
+  if (data.detections.some((detection) => detection.mask)) {
+    const layer = element('img', { id: 'mask-layer', alt: '' });
+    byId('overlay').after(layer);
+    byId('mask-check').hidden = false;
+  }
   element('div', { id: 'mark', textContent: '✕' }, byId('stage'));
   element('div', { id: 'tag' }, byId('stage'));
   data.detections.forEach((detection, index) => {
@@ -122,6 +127,7 @@ function topOf(kind, head) {
 function show() {
   showOverlay();
   showBoxes();
+  showMask();
   showControls();
   showThumbnails();
 }
@@ -175,6 +181,13 @@ function showBoxes() {
   });
 }
 
+function showMask() {
+  const layer = byId('mask-layer');
+  if (!layer) return;
+  layer.hidden = !state.mask || !chosen().mask;
+  if (chosen().mask) layer.src = chosen().mask;
+}
+
 function showControls() {
   const layer = data.layers[state.layer];
   [...byId('detections').children].forEach((chip, index) => {
@@ -201,6 +214,7 @@ function showControls() {
   byId('opacity-value').textContent = `${state.opacity} %`;
   byId('shared').checked = state.shared;
   byId('cells').checked = state.cells;
+  byId('mask').checked = state.mask;
   byId('status').textContent = `${nameOf(chosen())} (query ${chosen().query}) · ${KINDS[state.kind]} · ${headName(state.head)} · layer ${layer}`;
 }
 
@@ -255,6 +269,7 @@ const keys = {
   o: () => set({ overlay: !state.overlay }),
   m: () => set({ shared: !state.shared }),
   t: () => set({ cells: !state.cells }),
+  k: () => set({ mask: !state.mask }),
   '+': () => set({ opacity: Math.min(100, state.opacity + 5), overlay: true }),
   '=': () => keys['+'](),
   '-': () => set({ opacity: Math.max(0, state.opacity - 5) }),
@@ -290,6 +305,7 @@ function listen() {
   byId('opacity').addEventListener('input', (event) => set({ opacity: Number(event.target.value), overlay: true }));
   byId('shared').addEventListener('change', (event) => set({ shared: event.target.checked }));
   byId('cells').addEventListener('change', (event) => set({ cells: event.target.checked }));
+  byId('mask').addEventListener('change', (event) => set({ mask: event.target.checked }));
   byId('play').addEventListener('click', play);
   byId('help-button').addEventListener('click', () => byId('help').showModal());
 }
