@@ -84,7 +84,7 @@ def test_report(table, tmp_path):
     markdown = to_markdown(table).splitlines()
     assert markdown[2].startswith('| 0 | 50.0 (10.0x) | 10.0 (2.0x) |') and markdown[2].endswith('| 80.0 | left |')
     assert len({line.count('|') for line in markdown}) == 1
-    assert 'edge bands hold 50.0% of the mass, chance 20.0%: 2.50 times chance' in summarise(table)
+    assert 'edge bands contain 50.0% of the mass, chance 20.0%: 2.50 times chance' in summarise(table)
     assert summarise(table).endswith('Most above chance by head: 1 left, 1 inside.')
     wide = table._replace(chance=np.array([0.1, 0.1, 0.1, 0.05, 0.1, 0.55]))
     assert 'warning: the edge bands cover 35% of the image on average' in summarise(wide)
