@@ -120,6 +120,16 @@ def test_the_runtime_extra_alone_detects(bare, images, exported):
     assert len(hits) >= 10 and np.mean(hits) > 0.5  # at scores of 0.3; AP50 is 0.86 on such images
 
 
+def test_the_example_detects_in_a_folder(bare, images, exported, root, tmp_path):
+    command = [bare, '-I', root / 'examples' / 'detect_folder.py', exported, images / 'val', tmp_path / 'out.json']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / 'out.json').read_text())
+    assert sorted(results) == sorted(path.name for path in (images / 'val').iterdir())
+    assert all(len(found['boxes']) == len(found['names']) == len(found['scores']) for found in results.values())
+    assert sum(len(found['names']) for found in results.values()) > 6 and 'objects' in done.stdout
+
+
 def test_the_file_has_the_models_ap(images, exported, root, tmp_path, monkeypatch):
     monkeypatch.setenv('SHAPES_ROOT', f'{images}/')
     options = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
