@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.errors import UserError
-from mmcondetr.inference.drawing import colour_of, draw_boxes
+from mmcondetr.inference.drawing import colour_of, draw_boxes, draw_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Detections:
         class_names: of the model, by index.
         size: (width, height) of the image in pixels.
         image: the image: its path, or its pixels (height, width, 3) uint8, BGR.
+        mask: (n, height, width) bool, if the model has masks (supervision's name); None otherwise, and for tiles.
     """
 
     xyxy: np.ndarray
@@ -39,6 +40,7 @@ class Detections:
     class_names: tuple[str, ...]
     size: tuple[int, int]
     image: str | np.ndarray = field(repr=False)
+    mask: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.xyxy)
@@ -75,7 +77,9 @@ class Detections:
 
     def keep(self, chosen: np.ndarray | Sequence[int]) -> Detections:
         """Select detections by a mask (n,) or indices."""
-        return replace(self, xyxy=self.xyxy[chosen], confidence=self.confidence[chosen], class_id=self.class_id[chosen])
+        mask = None if self.mask is None else self.mask[chosen]
+        kept = dict(xyxy=self.xyxy[chosen], confidence=self.confidence[chosen], class_id=self.class_id[chosen])
+        return replace(self, **kept, mask=mask)
 
     def above(self, score: float) -> Detections:
         """The detections with at least this score."""
@@ -94,7 +98,10 @@ class Detections:
         order = np.argsort(self.confidence, kind='stable')  # the best is drawn last, on top
         texts = [f'{self.names[i]} {self.confidence[i]:.2f}' if captions else '' for i in order]
         colours = [colour_of(int(self.class_id[i])) for i in order]
-        picture = draw_boxes(read_image(self.image), self.xyxy[order], colours, texts)
+        pixels = read_image(self.image)
+        if self.mask is not None:
+            pixels = draw_masks(pixels, self.mask[order], colours)
+        picture = draw_boxes(pixels, self.xyxy[order], colours, texts)
         if path is not None:
             save_picture(picture, path)
         return picture

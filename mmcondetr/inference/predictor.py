@@ -129,12 +129,12 @@ class Detector:
                 found = self._detect(read, batch_size)
             else:
                 found = [self._detect_tiled(pixels, batch_size, tile, tile_overlap) for pixels in read]
-            for image, pixels, (boxes, scores, labels) in zip(group, read, found):
+            for image, pixels, (boxes, scores, labels, *masks) in zip(group, read, found):
                 height, width = pixels.shape[:2]
                 if clip:
                     boxes = boxes.clip(0, np.array([width, height, width, height], dtype=boxes.dtype))
                 shown = os.fspath(image) if isinstance(image, (str, os.PathLike)) else pixels
-                result = Detections(boxes, scores, labels, self.class_names, (width, height), shown)
+                result = Detections(boxes, scores, labels, self.class_names, (width, height), shown, *masks)
                 yield result.above(score_threshold)
 
     def _detect(self, images: Sequence[np.ndarray], batch_size: int) -> list[tuple[np.ndarray, ...]]:
@@ -170,17 +170,19 @@ class Detector:
         ):
             x, y = window[:2]
             boxes = found[0] + np.array([x, y, x, y], dtype=np.float32)
-            parts.append((boxes, *found[1:], np.full(len(boxes), number), is_cut(boxes, window, width, height)))
+            parts.append((boxes, *found[1:3], np.full(len(boxes), number), is_cut(boxes, window, width, height)))
         boxes, scores, labels, origin, cut = (np.concatenate(values) for values in zip(*parts))
         kept = merge_tiles(boxes, scores, labels, origin, cut)
         return boxes[kept], scores[kept], labels[kept]
 
 
-def _to_arrays(instances: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _to_arrays(instances: Any) -> tuple[np.ndarray, ...]:
+    """Boxes, scores and labels, best first; then masks, if the model has any."""
     scores = instances.scores.float().cpu().numpy()
     order = np.argsort(-scores, kind='stable')
     boxes = instances.bboxes.float().cpu().numpy()[order]
-    return boxes, scores[order], instances.labels.cpu().numpy().astype(np.int64)[order]
+    masks = (instances.masks.cpu().numpy()[order],) if 'masks' in instances else ()
+    return boxes, scores[order], instances.labels.cpu().numpy().astype(np.int64)[order], *masks
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

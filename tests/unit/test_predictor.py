@@ -6,6 +6,7 @@ import pytest
 from mmdet.apis import inference_detector
 from PIL import Image
 from tiny_files import CLASSES, write_model
+from tiny_masks import with_masks
 from tiny_model import tiny_config
 
 import mmcondetr
@@ -158,3 +159,20 @@ def test_tiles_add_to_what_the_whole_image_gives(detector):
     assert tiled.confidence.tolist() == sorted(tiled.confidence.tolist(), reverse=True)
     small = make_pixels(60, 60)
     same(detector.predict(small, 0.0, tile=64), detector.predict(small, 0.0))
+
+
+def test_masks_go_along_with_their_boxes(detector, tmp_path):
+    masked = mmcondetr.Detector(*write_model(tmp_path, with_masks(tiny_config())), device='cpu')
+    pixels = make_pixels()
+    found = masked.predict(pixels, score_threshold=0)
+    expected = inference_detector(masked.model, pixels).pred_instances
+    order = expected.scores.argsort(descending=True, stable=True)
+    assert found.mask.shape == (20, 60, 90) and found.mask.dtype == bool and 0 < found.mask.mean() < 1
+    assert (found.mask == expected.masks[order].numpy()).all()
+    best = found.keep([3, 0])
+    assert (best.mask == found.mask[[3, 0]]).all()
+    plain = detector.predict(pixels, score_threshold=0)
+    assert plain.mask is None and plain.keep([0]).mask is None
+    inside = np.array(found.keep([0]).plot(captions=False))[found.mask[0]].astype(int)
+    assert np.abs(inside - pixels[found.mask[0]][:, ::-1]).mean() > 5, 'it is tinted'
+    assert masked.predict(pixels, score_threshold=0, tile=64).mask is None
