@@ -7,6 +7,7 @@ default_hooks = dict(
     checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
     check_classes=dict(type='mmcondetr.CheckClassesHook'),
     match_classes=dict(type='mmcondetr.MatchClassesHook'),
+    visualization=dict(type='mmcondetr.VisualizationHook'),
 )
 
 # mmdet's augmentation differs in one place: it caps the longer side at 1333 in the resize before the crop, which the
