@@ -32,7 +32,7 @@ from mmcondetr.visualization.curves import read_records
 from mmcondetr.visualization.panels import save_figure
 from mmcondetr.writing import replacing
 
-CONFIG = 'conditional-detr_r18_small_6-groups_1xb16-5e_shapes'
+CONFIG = 'conditional-detr_r18_small-6-groups_1xb16-5e_shapes'
 FINISHED = Path(__file__).parents[2] / 'configs/shapes/conditional-detr_r18_small_shapes-start.safetensors'
 COMMITTED = Path(__file__).parents[2] / 'docs/convergence/shapes/convergence.json'  # runs without groups
 BEHIND = {'conditional-detr': ('Conditional DETR, no groups', 'green'), 'detr': ('DETR', 'black')}
