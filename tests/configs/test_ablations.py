@@ -166,6 +166,9 @@ def test_groups_and_denoising_are_what_the_name_says_and_nothing_else_differs(ro
         batch = '8xb1' if 'dc5' in backbone else '8xb2'
         plain = f'configs/{system.replace("-", "_")}/{system}_{backbone}_{batch}-50e_coco.py'
         assert without(model, 'training_queries') == load_config(root / plain).model.to_dict(), name
+        counts = next(e.metadata for e in model_index.read_index(root) if e.name == Path(plain).stem)
+        for field in ('Counted Parameters (M)', 'Counted GFLOPs'):  # of inference
+            assert entry.metadata[field] == counts[field], name
         seen += 1
     assert seen == 26
 
