@@ -14,6 +14,7 @@ from tiny_model import batch, build, tiny_config
 from tiny_variants import VARIANTS, tiny_variant
 
 from mmcondetr.errors import UserError
+from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.attention import Memory
 from mmcondetr.models.masks.mask_head import MaskHead
 from mmcondetr.models.masks.mask_inputs import MaskInputs
@@ -247,3 +248,16 @@ def test_as_many_queries_in_every_image_may_come_as_one_tensor():
     assert masks.shape == (2, 5, 16, 24)
     assert torch.allclose(masks.flatten(0, 1), head(inputs, list(queries)), atol=1e-5)
     assert (masks[0] - masks[1]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+def test_an_optimised_detector_has_masks(dtype):
+    model = build(with_masks(tiny_config()))
+    with torch.no_grad():
+        expected = [sample.pred_instances for sample in model.predict(*batch())]
+        optimize_for_inference(model, dtype)
+        found = [sample.pred_instances for sample in model(*batch(), mode='predict')]
+    assert all(result.masks.shape == plain.masks.shape for result, plain in zip(found, expected))
+    if dtype is None:
+        same = torch.cat([(result.masks == plain.masks).flatten() for result, plain in zip(found, expected)])
+        assert same.float().mean() > 0.999
