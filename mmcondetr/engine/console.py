@@ -52,11 +52,10 @@ class ConsoleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
         self._describe(runner, train=loop.dataloader, val=getattr(runner.val_loop, 'dataloader', None))
-        steps = len(loop.dataloader)
         length = (
             f'{loop.max_iters} iterations'
             if isinstance(loop, IterBasedTrainLoop)
-            else f'{loop.max_epochs} epochs of {steps} iterations'
+            else f'{loop.max_epochs} epochs of {len(loop.dataloader)} iterations'
         )
         batch = loop.dataloader.batch_size or getattr(loop.dataloader.batch_sampler, 'batch_size', '?')
         if get_world_size() > 1:
