@@ -20,13 +20,14 @@ endif
 PIP = $(VENV_PYTHON) -m pip --disable-pip-version-check --quiet
 TORCH_PIN = $(shell grep '^torch==' requirements.txt)
 
-.PHONY: help demo test lint clean clean-venv
+.PHONY: help demo test lint torture clean clean-venv
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train a small Conditional DETR on generated images, evaluate it, write pictures to work_dirs/demo'
 	@echo 'make test    the whole test suite'
 	@echo 'make lint    ruff: rules and format'
+	@echo 'make torture attacks from outside, seeded, 40 minutes on two cores: docs/reliability.md'
 	@echo 'make clean   remove the environment, the build and everything under work_dirs'
 	@echo
 	@echo 'PYTHON=...   the Python (>= 3.11) to make the environment from; now: $(PYTHON)'
@@ -45,6 +46,9 @@ test: $(READY_TEST)
 lint: $(READY_TEST)
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+
+torture: $(READY_TEST)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) tools/torture.py
 
 clean: clean-venv
 	rm -rf work_dirs build dist mmcondetr.egg-info .pytest_cache .ruff_cache

@@ -24,6 +24,7 @@ train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, d
 val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
 train_cfg = dict(max_epochs=2, val_interval=2)
 default_hooks = dict(logger=dict(interval=1))
+custom_hooks = [dict(type='EmptyCacheHook')]
 """
 
 
@@ -32,10 +33,12 @@ def config(tmp_path_factory) -> Path:
     return write_config(tmp_path_factory.mktemp('processes'), QUICK)
 
 
-def train(config: Path, work: Path, *options: str, **environment: object) -> subprocess.Popen:
+def train(
+    config: Path, work: Path, *options: str, program: tuple[str, ...] = ('-m', 'mmcondetr'), **environment: object
+) -> subprocess.Popen:
     variables = {name: str(value) for name, value in environment.items()}
     return subprocess.Popen(
-        [sys.executable, '-u', '-m', 'mmcondetr', 'train', str(config), '--work-dir', str(work), '--verbose', *options],
+        [sys.executable, '-u', *program, 'train', str(config), '--work-dir', str(work), '--verbose', *options],
         env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -44,19 +47,32 @@ def train(config: Path, work: Path, *options: str, **environment: object) -> sub
     )
 
 
+TERMINATED = """
+import os, signal, sys
+import mmcondetr
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmcondetr.cli import main
+
+@HOOKS.register_module()
+class Terminate(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 2:
+            os.killpg(0, signal.SIGTERM)
+
+sys.exit(main([*sys.argv[1:], 'custom_hooks.0.type=Terminate']))
+"""
+
+
 def test_sigterm_to_all_of_a_training(config, tmp_path):
     """Slurm's signal reaches the loader's workers, too."""
     whole = train(config, tmp_path / 'whole')
     assert whole.wait(timeout=300) == 0, whole.stdout.read()[-3000:]
     options = ('--cfg-options', 'train_dataloader.num_workers=1')
-    process = train(config, tmp_path / 'run', *options)
-    for line in process.stdout:
-        if '  loss ' in line:
-            os.killpg(process.pid, signal.SIGTERM)
-            break
+    process = train(config, tmp_path / 'run', *options, program=('-c', TERMINATED))
     text = process.communicate(timeout=300)[0]
     assert process.returncode == 75, text[-3000:]
-    assert 'Traceback' not in text and text.splitlines()[-1].startswith('stopped: iteration')
+    assert 'Traceback' not in text and text.splitlines()[-1].startswith('stopped: iteration 3 is in')
     resumed = train(config, tmp_path / 'run', '--resume', *options)
     assert resumed.wait(timeout=300) == 0, resumed.stdout.read()[-3000:]
     states = [load_file(tmp_path / name / 'epoch_2.pth')['state_dict'] for name in ('whole', 'run')]

@@ -1,0 +1,180 @@
+"""The harness of ``make torture``: outcomes are named as they are, and every part can be rehearsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmcondetr.errors import UserError
+from tools.torture import attempts as attempts_module
+from tools.torture import command, page
+from tools.torture.attacks_data import mutate, places
+from tools.torture.attempts import OUTCOMES, Attempt, DataLost, Result, Silent, carry_out
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='forks, and reads /proc')
+
+
+def fail(error: Exception):
+    def run() -> None:
+        raise error
+
+    return run
+
+
+def touch(path: Path):
+    return lambda: path.write_text('x') and None
+
+
+@pytest.mark.parametrize(
+    ('run', 'options', 'outcome'),
+    [
+        (lambda: None, {}, 'survived'),
+        (lambda: 0, dict(must_fail=True), 'silent'),
+        (fail(UserError('one line')), dict(must_fail=True), 'clear error'),
+        (fail(KeyError('x')), {}, 'traceback'),
+        (lambda: 1, {}, 'traceback'),  # it failed without a word
+        (fail(Silent('wrong')), {}, 'silent'),
+        (fail(DataLost('gone')), {}, 'data lost'),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), {}, 'crash'),
+        (lambda: bytearray(2 << 30) and None, dict(megabytes=200), 'traceback'),
+        (lambda: time.sleep(60), dict(seconds=0.3), 'hang'),
+        (lambda: None, dict(check=fail(DataLost('gone'))), 'data lost'),
+    ],
+)
+def test_an_end_is_called_what_it_is(tmp_path, run, options, outcome):
+    found = carry_out(Attempt('it', run, **options), tmp_path / 'canary')
+    assert found.outcome == outcome in OUTCOMES, found
+
+
+def test_code_that_ran_outweighs_everything(tmp_path):
+    canary = tmp_path / 'canary'
+    assert carry_out(Attempt('it', touch(canary), must_fail=True), canary).outcome == 'code run'
+    assert carry_out(Attempt('it', lambda: None), canary).outcome == 'survived', 'the canary is new each time'
+
+
+def test_who_works_is_no_hang_and_a_loop_without_end_is_one(monkeypatch):
+    def work(seconds: float):
+        def run() -> None:
+            end = time.process_time() + seconds
+            while time.process_time() < end:
+                pass
+
+        return run
+
+    assert carry_out(Attempt('it', work(0.6), seconds=0.3)).outcome == 'survived'
+    monkeypatch.setattr(attempts_module, 'PATIENCE', 2)
+    assert carry_out(Attempt('it', work(60), seconds=0.3)).outcome == 'hang'
+
+
+def test_no_process_is_left(tmp_path):
+    def run() -> None:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        (tmp_path / 'group').write_text(str(os.getpgid(0)))
+
+    carry_out(Attempt('it', run))
+    group = int((tmp_path / 'group').read_text())
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)  # until init has reaped it
+    states = [path.read_text().rpartition(')')[2].split() for path in Path('/proc').glob('[0-9]*/stat')]
+    assert not [state for state in states if int(state[2]) == group and state[0] != 'Z']
+
+
+def test_mutations_are_seeded_and_change_something():
+    data = dict(images=[dict(id=1, file_name='a')], annotations=[dict(id=1, bbox=[1, 2, 3, 4])])
+    first = [mutate(data, random.Random(number)) for number in range(40)]
+    assert repr(first) == repr([mutate(data, random.Random(number)) for number in range(40)])
+    assert sum(changed != data for changed, _ in first) > 35
+    assert len(places(data)) == 12
+
+
+def results(**counts: int) -> dict:
+    about = dict(
+        seed=0, minutes=1, load=7.0, commit='0' * 40, date='2026-01-01', machine='Linux', python='3.11', versions={}
+    )
+    whole = dict(tried=100, seconds=1, counts=dict.fromkeys(OUTCOMES, 0), wrong=[], not_tried=0, environment=about)
+    parts = {name: json.loads(json.dumps(whole)) for name in command.SHARES}
+    for key, count in counts.items():
+        part, _, outcome = key.partition('_')
+        parts[part]['counts'][outcome.replace('_', ' ')] = count
+    return dict(parts=parts)
+
+
+def test_goals():
+    assert all(met for _, _, met in page.goals(results()))
+    for counts in (
+        dict(payloads_code_run=1),
+        dict(kills_data_lost=1),
+        dict(images_silent=1),
+        dict(processes_hang=1),
+        dict(annotations_traceback=1),
+        dict(settings_traceback=5),
+    ):
+        assert [met for _, _, met in page.goals(results(**counts))].count(False) == 1, counts
+    assert all(met for _, _, met in page.goals(results(settings_traceback=4, images_traceback=9)))
+    partly = results()
+    del partly['parts']['kills']
+    assert not any(met for goal, _, met in page.goals(partly) if 'hangs' in goal or 'data lost' in goal)
+
+
+def test_the_page_names_what_went_wrong():
+    found = results(settings_traceback=7)
+    kind = dict(outcome='traceback', example='a=|1`', detail='KeyError: <x>', times=7)
+    found['parts']['settings']['wrong'] = [kind]
+    text = page.page(found)
+    assert '| tracebacks in settings: < 5 % | 7.0% | **no** |' in text
+    assert "| traceback | 7 | `a=/1'` | `KeyError: <x>` |" in text
+
+
+def test_the_published_page_is_that_of_its_results():
+    folder = Path(__file__).resolve().parents[2] / 'docs'
+    text = page.page(json.loads((folder / 'reliability.json').read_text()))
+    assert (folder / 'reliability.md').read_text() == text, 'run python tools/torture.py --page'
+
+
+def test_a_shortened_run_says_so():
+    text = page.page(results())
+    assert '**A shortened run**: 1 of 38 minutes, 1200 attempts, beside other work (load up to 7)' in text
+    whole = results()
+    for part in whole['parts'].values():
+        part['environment']['minutes'] = page.WHOLE_RUN
+    assert 'shortened' not in page.page(whole)
+
+
+def test_equal_kinds_are_counted_together():
+    same = [Result(str(number), 'traceback', 'KeyError: 1', 0.1) for number in range(3)]
+    found = command.summarise([*same, Result('x', 'survived', '', 0.1)], 1)
+    assert found['tried'] == 4 and [kind['times'] for kind in found['wrong']] == [3]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_every_part(tmp_path, source_environment, root):
+    """One attempt of each, and a soak of five steps: what the harness itself does not know ends in a traceback."""
+    import subprocess
+
+    call = [sys.executable, str(root / 'tools/torture.py'), '--most', '1', '--soak-steps', '5', '--minutes', '0.1']
+    done = subprocess.run(
+        [*call, '--out', str(tmp_path / 'found.json')],
+        env=source_environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    found = json.loads((tmp_path / 'found.json').read_text())['parts']
+    assert set(found) == set(command.SHARES) == set(page.WHAT), done.stderr[-3000:]
+    for name, part in found.items():
+        good = part['counts']['survived'] + part['counts']['clear error']
+        assert part['tried'] == good == (2 if name == 'soak' else 1), (name, part)
+    assert (tmp_path / 'found.md').read_text().startswith('# Reliability')

@@ -1,0 +1,229 @@
+"""Annotations and images."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.torture.attempts import Attempt, Silent
+from tools.torture.ground import Ground
+
+WRONG = (None, True, -1, 0, 0.5, 10**30, float('nan'), float('inf'), '', '1', 'x', [], [1], [[1, 2]], {}, {'id': 1})
+"""Values that are put where others belong."""
+
+
+def places(data: Any, at: tuple = ()) -> list[tuple]:
+    """Every place in nested lists and dicts, as keys from the top."""
+    children = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [at] * bool(at) + [place for key, value in children for place in places(value, (*at, key))]
+
+
+def mutate(data: Any, choice: random.Random) -> tuple[Any, str]:
+    """A copy with one thing wrong, and what that is."""
+    data = copy.deepcopy(data)
+    place = choice.choice(places(data))
+    parent = data
+    for key in place[:-1]:
+        parent = parent[key]
+    name = '.'.join(map(str, place))
+    how = choice.choice(('replace', 'replace', 'replace', 'remove', 'string'))
+    if how == 'remove':
+        del parent[place[-1]]
+        return data, f'{name} removed'
+    value = str(parent[place[-1]]) if how == 'string' else choice.choice(WRONG)
+    parent[place[-1]] = value
+    return data, f'{name} = {value!r}'
+
+
+def _semantic(data: dict) -> Iterator[tuple[str, dict]]:
+    """Files that are valid JSON with the right types, and wrong."""
+    for name in ('image_id', 'category_id'):
+        changed = copy.deepcopy(data)
+        for annotation in changed['annotations']:
+            annotation[name] = str(annotation[name])
+        yield f'every {name} as a string', changed
+        changed = copy.deepcopy(data)
+        changed['annotations'][0][name] = 10**6
+        yield f'one {name} that is not there', changed
+    changed = copy.deepcopy(data)
+    for annotation in changed['annotations']:
+        annotation['category_id'] -= 1
+    yield 'category ids from 0', changed
+    changed = copy.deepcopy(data)
+    changed['images'].append(changed['images'][0])
+    yield 'an image twice', changed
+    changed = copy.deepcopy(data)
+    changed['annotations'] = [dict(entry, id=1) for entry in changed['annotations']]
+    yield 'every annotation with one id', changed
+    changed = copy.deepcopy(data)
+    for annotation in changed['annotations']:
+        x, y, width, height = annotation['bbox']
+        annotation['bbox'] = [x, y, -width, height]
+    yield 'negative widths', changed
+
+
+def _load(path: Path, training: bool) -> None:
+    """Read a file as training does; raises :class:`Silent` where annotations are lost and nothing says so."""
+    from mmcondetr.datasets.coco import CocoDataset
+    from mmcondetr.datasets.shapes import SHAPES_CLASSES
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        dataset = CocoDataset(
+            ann_file=str(path),
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=SHAPES_CLASSES),
+            test_mode=not training,
+            check_images=False,
+        )
+    found = sum(len(dataset.get_data_info(index)['instances']) for index in range(len(dataset)))
+    listed = json.loads(path.read_text(encoding='utf-8-sig'))['annotations']
+    wanted = len([entry for entry in listed if not entry.get('ignore')])
+    if found < wanted and not said:
+        raise Silent(f'{wanted - found} of {wanted} annotations are not used, and nothing says so')
+    print(f'{found} of {len(listed)} used; {len(said)} warnings')
+
+
+def annotations(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
+    """Mutated annotation files, read as for training and for testing."""
+    data = json.loads((ground.folder / 'shapes/annotations/val.json').read_text())
+    path = ground.new('annotations') / 'file.json'
+
+    def attempt(name: str, content: bytes, training: bool = True) -> Attempt:
+        def run() -> None:
+            path.write_bytes(content)
+            _load(path, training)
+
+        return Attempt(name, run, seconds=30)
+
+    yield attempt('the good file', json.dumps(data).encode())
+    for name, changed in _semantic(data):
+        yield attempt(name, json.dumps(changed).encode())
+    content = json.dumps(data).encode()
+    whole = {
+        'empty': b'',
+        'null': b'null',
+        'a list': b'[]',
+        'deep brackets': b'[' * 100_000,
+        'deep objects': b'{"a":' * 100_000,
+        'byte order mark': b'\xef\xbb\xbf' + content,
+        'UTF-16': json.dumps(data).encode('utf-16'),
+        'NaN': content.replace(b'"area": ', b'"area": NaN, "a": ', 1),
+        'two documents': content + content,
+        'latin1': content.replace(b'"file_name": "', b'"file_name": "\xe9', 1),
+        'keys twice': content[:-1] + b', "annotations": []}',
+    }
+    for name, changed in whole.items():
+        yield attempt(name, changed)
+    while True:
+        kind = choice.random()
+        if kind < 0.75:
+            changed, name = mutate(data, choice)
+            yield attempt(name, json.dumps(changed).encode(), choice.random() < 0.5)
+        elif kind < 0.85:
+            end = choice.randrange(len(content))
+            yield attempt(f'cut at byte {end}', content[:end])
+        else:
+            position, bit = choice.randrange(len(content)), 1 << choice.randrange(8)
+            changed = bytearray(content)
+            changed[position] ^= bit
+            yield attempt(f'byte {position} ^ {bit}', bytes(changed))
+
+
+def _png(width: int, height: int, rows: bytes = b'', color: int = 2, depth: int = 8) -> bytes:
+    """A PNG of any declared size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    header = struct.pack('>IIBBBBB', width, height, depth, color, 0, 0, 0)
+    body = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    return b'\x89PNG\r\n\x1a\n' + body
+
+
+def _encoded(kind: str, array: np.ndarray, **options: Any) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    mode = options.pop('mode', None)
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _image_files(choice: random.Random) -> Iterator[tuple[str, bytes, bool | bytes]]:
+    """Name, content, and whether it must be refused; or the undamaged file, whose pixels are to come out if any."""
+    picture = np.random.default_rng(choice.randrange(2**32)).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    jpeg, png = _encoded('JPEG', picture), _encoded('PNG', picture)
+    for mode in ('L', 'P', 'RGBA', '1', 'I;16', 'LA'):
+        try:
+            yield f'PNG in mode {mode}', _encoded('PNG', picture, mode=mode), False
+        except (ValueError, OSError):
+            continue
+    yield 'JPEG in CMYK', _encoded('JPEG', picture, mode='CMYK'), False
+    for kind in ('GIF', 'BMP', 'TIFF', 'WEBP'):
+        yield kind, _encoded(kind, picture), False
+    yield 'JPEG with bytes after it', jpeg + b'\0' * 100, False
+    yield 'PNG with bytes after it', png + b'more', False
+    for width, height in ((1, 1), (1, 48), (64, 1), (20_000, 1), (1, 20_000)):
+        yield f'{width} x {height}', _encoded('PNG', np.zeros((height, width, 3), np.uint8)), False
+    yield 'a PNG that says 30000 x 30000', _png(30_000, 30_000), True
+    yield 'a PNG that says 0 x 0', _png(0, 0), True
+    yield 'a PNG of 12000 x 12000', _png(12_000, 12_000, b'\0' * (12_000 * 36_001)), False
+    yield 'empty', b'', True
+    yield 'text', b'no image', True
+    yield 'HTML', b'<html><body>404</body></html>', True
+    yield 'a PNG without pixels', _png(64, 48), True
+    while True:
+        kind, content = choice.choice((('JPEG', jpeg), ('PNG', png)))
+        if choice.random() < 0.5:
+            end = choice.randrange(len(content))
+            yield f'{kind} cut at byte {end} of {len(content)}', content[:end], True
+        else:
+            position, bit = choice.randrange(len(content)), 1 << choice.randrange(8)
+            changed = bytearray(content)
+            changed[position] ^= bit
+            # A JPEG has no checksums: what its decoder makes of a flipped bit, nobody can tell from the picture.
+            yield f'{kind}, byte {position} ^ {bit}', bytes(changed), content if kind == 'PNG' else False
+
+
+def images(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
+    """Image files of all kinds through the steps of training: pixels and boxes of the declared size, or an error."""
+    folder = ground.new('images')
+
+    def attempt(name: str, content: bytes, wanted: bool | bytes) -> Attempt:
+        path = folder / 'image.bin'
+
+        def run() -> None:
+            from mmcv.transforms import Compose
+
+            import mmcondetr.datasets  # noqa: F401
+            from mmcondetr.registry import TRANSFORMS
+
+            path.write_bytes(content)
+            steps = [TRANSFORMS.build(dict(type='mmcondetr.LoadImage'))]
+            steps.append(TRANSFORMS.build(dict(type='mmdet.Resize', scale=(64, 64), keep_ratio=True)))
+            image = Compose(steps)(dict(img_path=str(path), img_id=1))['img']
+            if isinstance(wanted, bytes):
+                path.write_bytes(wanted)
+                if not np.array_equal(image, Compose(steps)(dict(img_path=str(path), img_id=1))['img']):
+                    raise Silent('other pixels than those of the undamaged file')
+            if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1 or image.dtype != np.uint8:
+                raise Silent(f'an image of shape {image.shape} and type {image.dtype}')
+            print(image.shape)
+
+        return Attempt(name, run, wanted is True, seconds=30, megabytes=3000)
+
+    for name, content, wanted in _image_files(choice):
+        yield attempt(name, content, wanted)

@@ -1,0 +1,385 @@
+"""Checkpoints: corrupted, hostile, with numbers that are none, and resumed from in any state."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+import pickletools
+import random
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tools.torture.attacks_data import WRONG, places
+from tools.torture.attempts import Attempt, Silent
+from tools.torture.ground import Ground, command, read_checkpoint
+
+
+def _build(ground: Ground) -> torch.nn.Module:
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(Config.fromfile(ground.config).model)
+
+
+def _load_equal(ground: Ground, path: Path, wanted: dict) -> None:
+    """Load a file into the model; raises :class:`Silent` where a weight is not what was saved."""
+    from mmengine.runner import load_checkpoint
+
+    model = _build(ground)
+    load_checkpoint(model, str(path), map_location='cpu')
+    state = model.state_dict()
+    wrong = [
+        name for name, value in wanted.items() if 'num_batches' not in name and not torch.equal(state[name], value)
+    ]
+    if wrong:
+        raise Silent(f'{len(wrong)} tensors are not what was saved ({wrong[0]})')
+
+
+def _changed(content: bytes, choice: random.Random) -> tuple[bytes, str]:
+    kind = choice.random()
+    if kind < 0.5:
+        position, bit = choice.randrange(len(content)), 1 << choice.randrange(8)
+        changed = bytearray(content)
+        changed[position] ^= bit
+        return bytes(changed), f'byte {position} ^ {bit}'
+    if kind < 0.75:
+        end = choice.randrange(len(content))
+        return content[:end], f'cut at byte {end}'
+    position, length = choice.randrange(len(content)), choice.choice((4, 64, 4096))
+    return content[:position] + bytes(length) + content[position + length :], f'{length} zeros at byte {position}'
+
+
+def corruptions(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
+    """Files of three formats with flipped bits, cut and zeroed: refused, or loaded with equal weights."""
+    from safetensors.torch import save_file
+
+    folder = ground.new('corruptions')
+    wanted = read_checkpoint(ground.checkpoint)['state_dict']
+    torch.save(dict(state_dict=wanted), folder / 'small.pth')
+    torch.save(dict(state_dict=wanted), folder / 'old.pth', _use_new_zipfile_serialization=False)
+    save_file({name: value.contiguous() for name, value in wanted.items()}, folder / 'ours.safetensors')
+    sources = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    tried = folder / 'tried'
+    tried.mkdir()
+
+    def attempt(name: str, file: str, content: bytes, must_fail: bool = False) -> Attempt:
+        def run() -> None:
+            (tried / file).write_bytes(content)
+            _load_equal(ground, tried / file, wanted)
+
+        return Attempt(name, run, must_fail, seconds=60, megabytes=2000)
+
+    for file, content in sources.items():
+        yield attempt(f'{file}: good', file, content)
+    other = {f'x.{name}': value for name, value in wanted.items()}
+    for name, value in {
+        'empty state dict': dict(state_dict={}),
+        'other names': dict(state_dict=other),
+        'a list': [1, 2],
+        'no dict inside': dict(state_dict=[1]),
+        'texts as weights': dict(state_dict=dict.fromkeys(wanted, 'x')),
+        'a number as a name': dict(state_dict={1: torch.zeros(1)}),
+        'integers as weights': dict(
+            state_dict={key: torch.zeros(tensor.shape, dtype=torch.int32) for key, tensor in wanted.items()}
+        ),
+        'half of the names': dict(state_dict=dict(list(wanted.items())[::2])),
+        'sparse': dict(state_dict={**wanted, 'query_embedding.weight': torch.eye(8).to_sparse()}),
+        'complex': dict(state_dict={key: tensor.to(torch.complex64) for key, tensor in wanted.items()}),
+    }.items():
+        buffer = io.BytesIO()
+        torch.save(value, buffer)
+        yield attempt(name, 'made.pth', buffer.getvalue(), must_fail=True)
+    while True:
+        file = choice.choice(list(sources))
+        content, name = _changed(sources[file], choice)
+        yield attempt(f'{file}: {name}', file, content)
+
+
+class _Call:
+    """Pickles as a call of ``function(*arguments)``."""
+
+    def __init__(self, function: Callable, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def _with_pickle(path: Path, data: bytes, template: Path) -> None:
+    """A .pth like ``template`` with another pickle inside."""
+    with zipfile.ZipFile(template) as source, zipfile.ZipFile(path, 'w') as target:
+        for item in source.infolist():
+            target.writestr(item, data if item.filename.endswith('/data.pkl') else source.read(item))
+
+
+def _opcodes(module: str, name: str, argument: str) -> bytes:
+    """A pickle, protocol 2, that calls ``module.name(argument)``."""
+    text = argument.encode()
+    call = f'c{module}\n{name}\n'.encode() + b'X' + struct.pack('<I', len(text)) + text + b'\x85R'
+    return b'\x80\x02}X\x0a\x00\x00\x00state_dict' + call + b's.'
+
+
+def _payloads(ground: Ground) -> dict[str, Callable[[Path], None]]:
+    """Name -> what writes a hostile file to a path. All try to make the canary."""
+    touch = f'touch {ground.canary}'
+    code = f"open({str(ground.canary)!r}, 'w').close()"
+    good = read_checkpoint(ground.checkpoint)
+
+    def saved(**changes: Any) -> Callable[[Path], None]:
+        return lambda path: torch.save({**good, **changes}, path)
+
+    def raw(data: bytes) -> Callable[[Path], None]:
+        return lambda path: path.write_bytes(data)
+
+    def inside(data: bytes) -> Callable[[Path], None]:
+        return lambda path: _with_pickle(path, data, ground.checkpoint)
+
+    config = ground.config.read_text()
+    found: dict[str, Callable[[Path], None]] = {
+        'os.system in place of the weights': saved(state_dict=_Call(os.system, touch)),
+        'os.system in meta': saved(meta=_Call(os.system, touch)),
+        'eval in the optimizer': saved(optimizer=_Call(eval, code)),
+        'exec in message_hub': saved(message_hub=_Call(exec, code)),
+        'os.system as a plain pickle': raw(pickle.dumps(_Call(os.system, touch))),
+        'meta.config with code': saved(meta={**good['meta'], 'config': f'{code}\n{config}'}),
+        'meta.cfg with code': saved(meta={**good['meta'], 'cfg': f'{code}\n{config}'}),
+        'message_hub.runtime_info.cfg with code': lambda path: torch.save(_with_cfg(good, f'{code}\n{config}'), path),
+        'custom_imports in meta.config': saved(
+            meta={**good['meta'], 'config': "custom_imports = dict(imports=['antigravity'])\n" + config}
+        ),
+    }
+    for module, name, argument in (
+        ('os', 'system', touch),
+        ('posix', 'system', touch),
+        ('subprocess', 'check_output', touch),
+        ('builtins', 'eval', code),
+        ('builtins', 'exec', code),
+        ('__builtin__', 'eval', code),
+        ('torch.serialization', 'load', str(ground.canary)),
+        ('torch.jit', 'load', touch),
+        ('numpy', 'load', touch),
+        ('runpy', 'run_path', touch),
+        ('pickle', 'loads', code),
+        ('mmengine.config', 'Config.fromfile', touch),
+        ('mmengine.fileio', 'load', touch),
+        ('torch._dynamo', 'exec', code),
+        ('functools', 'partial', code),
+        ('builtins', 'getattr', code),
+        ('builtins', '__import__', 'antigravity'),
+        ('collections', 'namedtuple', code),
+    ):
+        found[f'{module}.{name}, old format'] = raw(_opcodes(module, name, argument))
+        found[f'{module}.{name} in a ZIP'] = inside(_opcodes(module, name, argument))
+    return found
+
+
+def _with_cfg(good: dict, text: str) -> dict:
+    changed = copy.copy(good)
+    hub = copy.deepcopy(good['message_hub'])
+    info = hub['runtime_info'] if isinstance(hub, dict) and 'runtime_info' in hub else {}
+    info['cfg'] = text
+    changed['message_hub'] = {**hub, 'runtime_info': info} if isinstance(hub, dict) else hub
+    return changed
+
+
+def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
+    """Files that ask for memory that is not theirs, or for much more than they hold."""
+    import numpy as np
+
+    good = read_checkpoint(ground.checkpoint)
+
+    def numpy_array(state: tuple) -> bytes:
+        class Dtype:
+            def __reduce__(self) -> tuple:
+                return np.dtype, ('f8', False, True), state
+
+        data = pickle.dumps(dict(state_dict={}, message_hub=dict(log_scalars={}, runtime_info=dict(a=0))), 2)
+        assert pickletools.optimize(data)
+        array = np.zeros(2)
+
+        class Array:
+            def __reduce__(self) -> tuple:
+                made, arguments, inner = array.__reduce__()
+                return made, arguments, (inner[0], inner[1], Dtype(), inner[3], b'A' * 16)
+
+        return pickle.dumps(dict(state_dict={}, message_hub=dict(runtime_info=dict(a=Array()))), 2)
+
+    def stride(path: Path) -> None:
+        huge = torch.zeros(1).expand(3_000_000_000)
+        torch.save({**good, 'state_dict': {**good['state_dict'], 'extra': huge}}, path)
+
+    def bomb(path: Path) -> None:
+        torch.save(good, path)
+        with zipfile.ZipFile(path) as source:
+            items = [(item.filename, source.read(item)) for item in source.infolist()]
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as target:
+            for name, content in items:
+                target.writestr(name, content)
+            folder = items[0][0].split('/')[0]
+            with target.open(f'{folder}/data/bomb', 'w', force_zip64=True) as file:
+                for _ in range(4000):
+                    file.write(bytes(1 << 20))
+
+    return {
+        'a float64 dtype that counts references': lambda path: path.write_bytes(
+            numpy_array((3, '<', None, None, None, -1, -1, 63))
+        ),
+        'a dtype with an object field': lambda path: path.write_bytes(
+            numpy_array((3, '|', None, ('a',), {'a': (np.dtype('O'), 0)}, 8, 8, 63))
+        ),
+        'an array of objects': lambda path: torch.save(
+            {**good, 'message_hub': dict(runtime_info=dict(a=np.array([{}], dtype=object)))}, path
+        ),
+        'a tensor of 12 GB with stride 0': stride,
+        'a ZIP bomb of 4 GB': bomb,
+    }
+
+
+ROADS = ('load_from', '--resume', 'test', 'convert-checkpoint', 'weights alone', 'load_file')
+
+
+def _go(ground: Ground, road: str, path: Path, work: Path) -> int | None:
+    """Give a file to the package by one of its roads."""
+    if road == 'load_from':
+        return command('train', ground.config, '--work-dir', work, '--cfg-options', f'load_from={path}')
+    if road == '--resume':
+        return command('train', ground.config, '--work-dir', work, '--resume', path)
+    if road == 'test':
+        return command('test', ground.config, path, '--work-dir', work)
+    if road == 'convert-checkpoint':
+        return command('convert-checkpoint', path, work / 'out.pth', '--to', 'mmdet')
+    if road == 'weights alone':
+        from mmdet.apis import DetInferencer
+
+        DetInferencer(weights=str(path), device='cpu', show_progress=False)
+        return 0
+    from mmcondetr.checkpoints.files import load_file
+
+    load_file(path)
+    return 0
+
+
+def payloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
+    """Code and forged memory in checkpoints, by every road; nothing may run, and memory stays bounded."""
+    folder = ground.new('payloads')
+    writers = {**_payloads(ground), **_forged(ground)}
+    forged = set(_forged(ground))
+    cases = [(name, road) for name in writers for road in ROADS]
+    first = [(name, '--resume') for name in writers if 'meta.' in name or 'cfg' in name or name in forged]
+    choice.shuffle(cases)
+    for name, road in [*first, *cases]:
+        path = folder / 'hostile.pth'
+
+        def run(name: str = name, road: str = road, path: Path = path) -> int | None:
+            return _go(ground, road, path, ground.new('payload-work'))
+
+        writers[name](path)
+        yield Attempt(
+            f'{name}, by {road}',
+            run,
+            seconds=120,
+            megabytes=2500 if name in forged else 6000,
+            check=ground.check_victim,
+        )
+
+
+def _resume(ground: Ground, path: Path, work: Path) -> int:
+    return command('train', ground.config, '--work-dir', work, '--resume', path)
+
+
+def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
+    """Damaged, foreign and hostile states of training: resumed to the same end, or refused; nothing outside removed."""
+    good = read_checkpoint(ground.checkpoint)
+    folder = ground.new('resuming')
+    wanted = read_checkpoint(ground.folder / 'good' / 'epoch_2.pth')['state_dict']
+    state = {key: good[key] for key in good if key not in ('state_dict',)}
+
+    def attempt(name: str, checkpoint: Any, exact: bool = False, must_fail: bool = False) -> Attempt:
+        path, work = folder / 'changed.pth', folder / 'work'
+
+        def run() -> int:
+            ground.new('resuming/work')
+            torch.save(checkpoint, path)
+            code = _resume(ground, path, work)
+            if code == 0 and exact:
+                found = read_checkpoint(work / 'epoch_2.pth')['state_dict']
+                if any(not torch.equal(found[name], value) for name, value in wanted.items()):
+                    raise Silent('the weights at the end are not those of an unbroken run')
+            return code
+
+        return Attempt(name, run, must_fail, seconds=120, megabytes=4000, check=ground.check_victim)
+
+    yield attempt('the good checkpoint', good, exact=True)
+    yield attempt(
+        'released weights: no state of training', dict(state_dict=good['state_dict'], meta={}), must_fail=True
+    )
+    yield attempt('weights alone', good['state_dict'], must_fail=True)
+    for target in (ground.victim, ground.victim / 'precious.txt', Path('..') / 'beside'):
+        hub = copy.deepcopy(good['message_hub'])
+        for name in ('best_ckpt', 'last_ckpt'):
+            hub['runtime_info'][name] = str(target)
+        hub['runtime_info']['best_score'] = -1.0
+        yield attempt(f'best_ckpt = {target.name}', {**good, 'message_hub': hub})
+    keep = copy.deepcopy(good['message_hub'])
+    keep['runtime_info']['keep_ckpt_ids'] = ['../../beside/precious.txt', 7, -1]
+    yield attempt('keep_ckpt_ids with paths', {**good, 'message_hub': keep})
+    for key in state:
+        yield attempt(f'{key} missing', {name: value for name, value in good.items() if name != key})
+        for value in (None, [], 'x', {}):
+            yield attempt(f'{key} = {value!r}', {**good, key: value})
+    plain = {key: _plain(value) for key, value in state.items()}
+    deep = [place for place in places(plain) if len(place) <= 4]
+    while True:
+        place = choice.choice(deep)
+        changed = copy.deepcopy(good)
+        parent = changed
+        try:
+            for key in place[:-1]:
+                parent = parent[key]
+            parent[place[-1]]
+        except (KeyError, IndexError, TypeError):
+            continue
+        value = choice.choice(WRONG)
+        parent[place[-1]] = value
+        yield attempt(f'{".".join(map(str, place))} = {value!r}', changed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else 0
+
+
+def nonfinite(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
+    """NaN and infinity in weights: no AP, no conversion and no loading into training without an error."""
+    good = read_checkpoint(ground.checkpoint)
+    folder = ground.new('nonfinite')
+    names = [name for name, value in good['state_dict'].items() if value.is_floating_point()]
+
+    def attempt(road: str, name: str | None, value: float) -> Attempt:
+        path = folder / 'changed.pth'
+
+        def run() -> int | None:
+            changed = {key: tensor.clone() for key, tensor in good['state_dict'].items()}
+            for key in names if name is None else [name]:
+                tensor = changed[key].view(-1)
+                tensor[slice(None) if name is None else random.Random(key).randrange(tensor.numel())] = value
+            torch.save({**good, 'state_dict': changed}, path)
+            return _go(ground, road, path, ground.new('nonfinite/work'))
+
+        return Attempt(f'{value} in {name or "every weight"}, by {road}', run, must_fail=True, seconds=120)
+
+    yield attempt('test', None, float('nan'))
+    yield attempt('convert-checkpoint', None, float('nan'))
+    while True:
+        road = choice.choice(('test', 'test', 'load_from', '--resume', 'convert-checkpoint'))
+        yield attempt(road, choice.choice(names), choice.choice((float('nan'), float('inf'), float('-inf'))))

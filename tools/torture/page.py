@@ -1,0 +1,135 @@
+"""docs/reliability.md, from the results of ``make torture``."""
+
+from __future__ import annotations
+
+from tools.torture.attempts import OUTCOMES
+
+WHAT = dict(
+    annotations='mutated annotation files: other types, entries removed, cut, bits flipped, ids of nothing',
+    images='damaged, odd, huge and foreign image files through the steps of training',
+    corruptions='checkpoints of three formats with bits flipped, cut, zeroed, or with other content',
+    payloads='code, configs, forged NumPy types and bombs in checkpoints, by six roads',
+    resuming='states of training that are damaged, foreign, or point to files elsewhere',
+    settings='settings of other types, sizes and signs, each trained for an epoch',
+    downloads='a server that sends pages, lies about lengths, stops, never ends, and several processes at once',
+    nonfinite='NaN and infinity in weights, tested, trained from, resumed from and converted',
+    kills='SIGKILL, SIGTERM and SIGINT at random moments, then resumed to the end of an unbroken run, bit for bit',
+    disk='full disks, read-only ones, and files that may not grow',
+    processes='two and four processes of which one fails, is killed or stopped; two trainings in one folder',
+    soak='training steps and predictions: memory within 1 %, no open files, no files left',
+)
+NO_TRACEBACKS = ('annotations', 'corruptions', 'payloads', 'resuming', 'downloads')
+MOST_IN_SETTINGS = 0.05
+WHOLE_RUN = 38
+"""Minutes for all parts together, beside those for preparing them."""
+
+INTRODUCTION = """# Reliability
+
+What attacks from outside did to the package: damaged and hostile files, settings that make no sense, servers that lie,
+kills, full disks, many processes and long runs. `make torture` does it again (40 minutes on two cores, seeded, Linux;
+`python tools/torture.py --help` for some of it), writes [reliability.json](reliability.json) and this page. Each
+attempt is a process of its own:
+
+- *survived*: it worked, and what came out was compared with what had to come out
+- *clear error*: one line that says what is wrong
+- *traceback*: it failed, and not in words
+- *silent*: it went on with something that is wrong
+- *crash*: the process was ended by a signal
+- *hang*: it had not ended when its time was over
+- *code run*: something in a file was executed
+- *data lost*: something good was there before and is not now
+"""
+
+
+def total(results: dict, outcome: str, *parts: str) -> int:
+    """How often something happened, in these parts or in all."""
+    return sum(part['counts'][outcome] for name, part in results['parts'].items() if not parts or name in parts)
+
+
+def goals(results: dict) -> list[tuple[str, str, bool]]:
+    """Goal, what was found, and whether it is met. A part that was not run meets nothing."""
+    ran = results['parts']
+    everything = set(WHAT) <= set(ran)
+    found = []
+    for outcome, what in (
+        ('code run', 'code run from files: 0'),
+        ('data lost', 'data lost: 0'),
+        ('silent', 'wrong and silent: 0'),
+        ('hang', 'hangs: 0'),
+        ('crash', 'crashes: 0'),
+    ):
+        count = total(results, outcome)
+        found.append((what, str(count), everything and count == 0))
+    for name in NO_TRACEBACKS:
+        count = ran[name]['counts']['traceback'] if name in ran else None
+        found.append((f'tracebacks in {name}: 0', 'not run' if count is None else str(count), count == 0))
+    if 'settings' in ran:
+        share = ran['settings']['counts']['traceback'] / max(1, ran['settings']['tried'])
+        found.append(('tracebacks in settings: < 5 %', f'{share:.1%}', share < MOST_IN_SETTINGS))
+    else:
+        found.append(('tracebacks in settings: < 5 %', 'not run', False))
+    return found
+
+
+def _shortened(results: dict) -> list[str]:
+    """What the reader must know of a run that was not the whole one."""
+    parts = results['parts'].values()
+    minutes, load = (max(part['environment'].get(name, 0) for part in parts) for name in ('minutes', 'load'))
+    if minutes >= WHOLE_RUN:
+        return []
+    tried = sum(part['tried'] for part in parts)
+    return [
+        f'**A shortened run**: {minutes:g} of {WHOLE_RUN} minutes, {tried} attempts, beside other work (load up to '
+        f'{load:g}). A goal that is met here was met by these attempts, and is not proven by so few.',
+        '',
+    ]
+
+
+def page(results: dict) -> str:
+    """The whole page."""
+    lines = [INTRODUCTION, *_shortened(results), '## Goals', '', '| goal | found | met |', '| --- | --- | --- |']
+    lines += [f'| {goal} | {found} | {"yes" if met else "**no**"} |' for goal, found, met in goals(results)]
+    lines += ['', '## What was tried', '', f'| part | tried | {" | ".join(OUTCOMES)} |', '|' + ' --- |' * 10]
+    for name, part in results['parts'].items():
+        counts = ' | '.join(str(part['counts'][outcome]) for outcome in OUTCOMES)
+        lines.append(f'| {name}: {WHAT[name]} | {part["tried"]} | {counts} |')
+    lines += ['', '## On what', '']
+    for text, names in _environments(results).items():
+        lines.append(f'- {", ".join(names)}: {text}')
+    for line in results['parts'].get('soak', {}).get('figures', ()):
+        lines.append(f'- soak: {line}')
+    skipped = {name: part['not_tried'] for name, part in results['parts'].items() if part.get('not_tried')}
+    for name, count in skipped.items():
+        lines.append(f'- {name}: {count} attempts need a file system that could not be mounted, and count as survived')
+    wrong = {name: part['wrong'] for name, part in results['parts'].items() if part['wrong']}
+    if wrong:
+        lines += [
+            '',
+            '## What went wrong',
+            '',
+            'Each kind once, with an example: run it again with `--parts PART --attempt TEXT`.',
+        ]
+    for name, kinds in wrong.items():
+        lines += ['', f'### {name}', '', '| outcome | times | example | last line |', '| --- | --- | --- | --- |']
+        for kind in kinds:
+            lines.append(
+                f'| {kind["outcome"]} | {kind["times"]} | `{_cell(kind["example"])}` | `{_cell(kind["detail"])}` |'
+            )
+    return '\n'.join(lines) + '\n'
+
+
+def _cell(text: str) -> str:
+    return ' '.join(text.replace('|', '/').replace('`', "'").split())[:200] or ' '
+
+
+def _environments(results: dict) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, part in results['parts'].items():
+        about = part['environment']
+        versions = ', '.join(f'{package} {version}' for package, version in about['versions'].items())
+        text = (
+            f'{about["date"]}, commit {(about["commit"] or "unknown")[:10]}, seed {about["seed"]}, {about["machine"]}, '
+        )
+        text += f'Python {about["python"]}, {versions}; {about["minutes"]:g} minutes for the parts of that run together'
+        found.setdefault(text, []).append(name)
+    return found
