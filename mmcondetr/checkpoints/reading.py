@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,20 @@ def read(path: str | os.PathLike, map_location: Any = None) -> dict:
 
 
 def load_from_file(filename: str, map_location: Any = None, source: str | None = None) -> dict:
-    """mmengine's loader for a local path; messages call the file ``source``."""
+    """mmengine's loader for a local path; messages call the file ``source``.
+
+    Raises:
+        UserError: the file is not a valid checkpoint; the message says why.
+    """
     path = find_file(filename)
     checkpoint = read(path, map_location)
     found = examine(checkpoint, path, source)
+    state_dict = checkpoint.get('state_dict', {})
+    if found is None and not isinstance(state_dict, Mapping):
+        raise UserError(
+            f"Checkpoint '{source or path}': state_dict must contain tensors by name, but is a "
+            f'{type(state_dict).__name__}.'
+        )
     return checkpoint if found is None else with_record(found, checkpoint)
 
 

@@ -195,6 +195,13 @@ def test_something_else_under_the_name_of_a_checkpoint(outcome, valid, tmp_path,
             load_checkpoint(valid[1], str(path), map_location='cpu')
 
 
+@pytest.mark.parametrize('value', [[1], None, 'x', 3, torch.zeros(2)])
+def test_a_state_dict_that_is_none(valid, tmp_path, value):
+    torch.save(dict(state_dict=value, meta={}), tmp_path / 'made.pth')
+    with pytest.raises(UserError, match=r"made.pth': state_dict must contain tensors by name, but is a "):
+        load_checkpoint(valid[1], str(tmp_path / 'made.pth'), map_location='cpu')
+
+
 def test_a_record_that_is_not_the_tensors(valid, outcome, tmp_path):
     """Tensors changed after the record was written, in a file that is whole."""
     convert(valid[0] / 'authors.pth', tmp_path / 'ours.pth', 'mmcondetr')
