@@ -184,6 +184,10 @@ def _broken_disk(ground: Ground, kind: str) -> Attempt:
     return Attempt(f'work directory: {kind}', run, seconds=60)
 
 
+PATIENT = 40
+"""Seconds that a process waits for the others: the setting that is tried here, far below the 120 s that count as hanging."""
+
+
 def _free_port() -> int:
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
@@ -212,7 +216,7 @@ def _together(ground: Ground, work: Path, world: int, kind: str, moment: float) 
         if not alone:
             place = dict(RANK=number, LOCAL_RANK=number, WORLD_SIZE=world, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
             os.environ.update({name: str(value) for name, value in place.items()})
-        options: tuple[str, ...] = ('default_hooks.checkpoint.interval=1',)
+        options: tuple[str, ...] = ('default_hooks.checkpoint.interval=1', f'env_cfg.dist_cfg.timeout={PATIENT}')
         if number == 1 and kind == 'fails first':
             options += ('load_from=/no/such/file.pth',)
         if number == 1 and kind == 'other options':
