@@ -185,7 +185,7 @@ def _broken_disk(ground: Ground, kind: str) -> Attempt:
 
 
 PATIENT = 40
-"""Seconds that a process waits for the others: the setting that is tried here, far below the 120 s that count as hanging."""
+"""Seconds that a process waits for the others, as the setting says that is tried here; 120 s count as hanging."""
 
 
 def _free_port() -> int:
