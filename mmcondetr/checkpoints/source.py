@@ -48,6 +48,9 @@ class Source(NamedTuple):
     groups: int | None = None
 
 
+_FLOATING = ('.weight', '.bias', '.running_mean', '.running_var')
+
+
 def find_tensors(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
     """The state dict within a checkpoint, under any of the usual keys; None if there is none."""
     for key in _CONTAINERS:
@@ -70,6 +73,9 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
     found = find_tensors(checkpoint)
     if found is None:
         return None
+    unnamed = [name for name in found if not isinstance(name, str)]
+    if unnamed:
+        raise UserError(f"Checkpoint '{path}': names of tensors must be strings, but one is {unnamed[0]!r:.40}.")
     tensors = _strip_wrapper(found)
     family = recognise(tensors)
     _check_finite(tensors, path, infinite=family is not None)  # unknown models may use -inf as a mask
@@ -79,6 +85,7 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
     config = _neighbour_config(path)
     record = _record(meta, path)
     _check_tensors(tensors, path)
+    _check_types(tensors, path)
     if 'tensors_sha256' in record and record['tensors_sha256'] != hash_tensors(tensors):
         raise UserError(
             f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors differs from the one in its metadata "
@@ -112,6 +119,20 @@ def _check_tensors(tensors: Mapping[str, Any], path: str) -> None:
     if wrong:
         raise UserError(
             f"Checkpoint '{path}' has values that are not tensors in its state dict: {', '.join(wrong[:12])}."
+        )
+
+
+def _check_types(tensors: Mapping[str, Tensor], path: str) -> None:
+    """Weights that are no real numbers would be rounded, or halved, into the model without a word."""
+    wrong = [
+        name
+        for name, value in tensors.items()
+        if name.endswith(_FLOATING) and not value.is_floating_point() and not value.is_quantized
+    ]
+    if wrong:
+        raise UserError(
+            f"Checkpoint '{path}': {wrong[0]} must be of a floating-point type, but is {tensors[wrong[0]].dtype} "
+            f'({len(wrong)} such tensors).'
         )
 
 

@@ -202,6 +202,21 @@ def test_a_state_dict_that_is_none(valid, tmp_path, value):
         load_checkpoint(valid[1], str(tmp_path / 'made.pth'), map_location='cpu')
 
 
+@pytest.mark.parametrize('dtype', [torch.int32, torch.complex64, torch.bool])
+def test_weights_that_are_no_floating_point_numbers(valid, tmp_path, dtype):
+    checkpoint = torch.load(valid[0] / 'authors.pth', weights_only=True)
+    checkpoint['model'] = {name: value.to(dtype) for name, value in checkpoint['model'].items()}
+    torch.save(checkpoint, tmp_path / 'made.pth')
+    with pytest.raises(UserError, match=rf"made.pth': .* must be of a floating-point type, but is {dtype}"):
+        load_checkpoint(valid[1], str(tmp_path / 'made.pth'), map_location='cpu')
+
+
+def test_a_tensor_whose_name_is_a_number(valid, tmp_path):
+    torch.save(dict(state_dict={1: torch.zeros(1)}), tmp_path / 'made.pth')
+    with pytest.raises(UserError, match="made.pth': names of tensors must be strings, but one is 1"):
+        load_checkpoint(valid[1], str(tmp_path / 'made.pth'), map_location='cpu')
+
+
 def test_a_record_that_is_not_the_tensors(valid, outcome, tmp_path):
     """Tensors changed after the record was written, in a file that is whole."""
     convert(valid[0] / 'authors.pth', tmp_path / 'ours.pth', 'mmcondetr')
