@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 from tools.torture.attempts import OUTCOMES
 
 WHAT = dict(
     annotations='mutated annotation files: other types, entries removed, cut, bits flipped, ids of nothing',
     images='damaged, odd, huge and foreign image files through the steps of training',
-    corruptions='checkpoints of three formats with bits flipped, cut, zeroed, or with other content',
+    corruptions='checkpoints that have checksums: bits flipped, cut, zeroed, or with other content',
     payloads='code, configs, forged NumPy types and bombs in checkpoints, by six roads',
     resuming='states of training that are damaged, foreign, or point to files elsewhere',
     settings='settings of other types, sizes and signs, each trained for an epoch',
@@ -78,11 +80,12 @@ def _shortened(results: dict) -> list[str]:
     if minutes >= WHOLE_RUN:
         return []
     tried = sum(part['tried'] for part in parts)
-    return [
-        f'**A shortened run**: {minutes:g} of {WHOLE_RUN} minutes, {tried} attempts, beside other work (load up to '
-        f'{load:g}). A goal that is met here was met by these attempts, and is not proven by so few.',
-        '',
-    ]
+    text = (
+        f'**A shortened run**: {minutes:g} of {WHOLE_RUN} minutes, {tried} attempts, beside other work (load up '
+        f'to {load:g}); some parts were run again after what they had found was fixed. A goal that is met here was '
+        'met by these attempts, and is not proven by so few; a soak of less than 1000 steps says nothing of memory.'
+    )
+    return [fill(text, 120), '']
 
 
 def page(results: dict) -> str:
@@ -95,7 +98,7 @@ def page(results: dict) -> str:
         lines.append(f'| {name}: {WHAT[name]} | {part["tried"]} | {counts} |')
     lines += ['', '## On what', '']
     for text, names in _environments(results).items():
-        lines.append(f'- {", ".join(names)}: {text}')
+        lines.append(fill(f'- {", ".join(names)}: {text}', 120, subsequent_indent='  '))
     for line in results['parts'].get('soak', {}).get('figures', ()):
         lines.append(f'- soak: {line}')
     skipped = {name: part['not_tried'] for name, part in results['parts'].items() if part.get('not_tried')}
