@@ -86,6 +86,8 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
             return Runner.from_cfg(config)
         runner = ConsoleRunner.from_cfg(config)
     except _IN_BUILDING as error:  # what a class of others does not take, where check_config could not know
+        if is_lost_process(error):
+            raise
         reason = ' '.join(str(error).split())[:300]
         raise UserError(
             f"Config '{config.filename}' cannot be built: {type(error).__name__}: {reason} "
