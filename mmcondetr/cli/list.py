@@ -24,11 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     listed = {model.config for model in list_models()}
     rows = [
-        (model.name, f'paper AP {model.paper_ap:.1f}' if model.paper_ap else '',
-         f'weights AP {model.weights_ap:.1f}' if model.weights else '')
+        (model.name, _ap('paper', model.paper_ap), _ap('weights', model.weights_ap) or 'weights' * bool(model.weights))
         for model in list_models()
         if args.word in model.name and (model.weights or not args.weights)
-    ]  # fmt: skip
+    ]
     if not args.weights:
         rows += [
             (PurePosixPath(name).stem, '', '') for name in list_configs() if name not in listed and args.word in name
@@ -38,3 +37,7 @@ def run(args: argparse.Namespace) -> None:
     width = max(len(name) for name, *_ in rows)
     for name, paper, weights in rows:
         print(f'{name:{width}}  {paper:13}  {weights}'.rstrip())
+
+
+def _ap(whose: str, ap: float | None) -> str:
+    return '' if ap is None else f'{whose} AP {ap:.1f}'

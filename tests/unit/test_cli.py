@@ -225,6 +225,7 @@ def test_a_work_directory_that_cannot_be_written(tmp_path):
 def test_ctrl_c_while_libraries_are_imported_ends_without_a_traceback():
     program = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from mmcondetr import cli
 def interrupt(name):
     os.kill(os.getpid(), signal.SIGINT)
