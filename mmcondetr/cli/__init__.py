@@ -29,10 +29,10 @@ COMMANDS = {
     'visualize-attention': 'draw where a detector looks',
     'attention-extremities': 'measure whether heads attend to the extremities of boxes',
     'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",
-    'convert-annotations': 'mend a COCO annotation file: boxes of another format, ids that do not match',
+    'convert-annotations': 'fix a COCO annotation file: boxes of another format, ids that do not match',
     'plot-convergence': 'plot AP and losses of several runs',
     'list': "list the configs, the papers' AP and published weights",
-    'config': 'print a config as it is after all that it is based on',
+    'config': 'print a config with all its base configs merged',
     'download': 'download published weights, verified',
     'generate-shapes': 'draw the shapes data set',
 }

@@ -1,4 +1,4 @@
-"""Print a config as it is after all that it is based on, and with --cfg-options.
+"""Print a config with all its base configs merged, and with --cfg-options.
 
 mmcondetr config conditional-detr_r50_8xb2-50e_coco
 mmcondetr config my_config.py --key model.bbox_head

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'weights that ship with the package (default: r50 where there is a GPU)',
     )
     parser.add_argument('--iterations', type=int, help='to train, whatever the number of images')
-    parser.add_argument('--batch-size', type=int, help='images a step')
+    parser.add_argument('--batch-size', type=int, help='images per step')
     parser.add_argument('--flips', choices=FLIPS, default='auto', help='augmentation (default: by the class names)')
     parser.add_argument('--force', action='store_true', help='replace the config')
 

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('sources', nargs='+', metavar='SOURCE', help='an image, a video, a folder or a pattern')
     parser.add_argument('--out', default='predictions', help='the folder to write (default: predictions)')
-    parser.add_argument('--score-threshold', type=float, default=0.3, help='leave out what scores less (default: 0.3)')
+    parser.add_argument(
+        '--score-threshold', type=float, default=0.3, help='drop detections below this score (default: 0.3)'
+    )
     parser.add_argument(
         '--batch-size', type=int, default=1, help='the most images at once; only those of one shape are (default: 1)'
     )

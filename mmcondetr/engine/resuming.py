@@ -99,7 +99,7 @@ def check_loader(loader: DataLoader) -> None:
     found = all_gather_object((len(loader.dataset), len(loader)))
     if len(set(found)) > 1:
         told = '; '.join(f'process {rank}: {images} in {steps}' for rank, (images, steps) in enumerate(found))
-        raise UserError(f'train_dataloader: the processes have other images in an epoch, or steps ({told}).')
+        raise UserError(f'train_dataloader: the processes disagree on images or steps per epoch ({told}).')
     images, steps = found[0]
     if steps == 0:
         size = getattr(loader.batch_sampler, 'batch_size', loader.batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -19,6 +20,20 @@ from mmcondetr.models.attention import (
     SelfAttention,
 )
 from mmcondetr.registry import MODELS
+
+
+class Queries(NamedTuple):
+    """The decoder's queries: the object queries, or in training M of them (models/training).
+
+    Attributes:
+        object_query: (B or 1, M, D), or (B or 1, M, 4) anchor boxes.
+        among: restricts which queries attend to each other in self-attention; None for all.
+        content: (B, M, D), f before the first layer; None for the reference point module's.
+    """
+
+    object_query: Tensor
+    among: Among | None = None
+    content: Tensor | None = None
 
 
 @MODELS.register_module()

@@ -12,9 +12,9 @@ from mmcondetr.checkpoints.adapting import accept_any_checkpoint
 from mmcondetr.errors import NonFiniteLossError, UserError
 from mmcondetr.layers.precision import image_name
 from mmcondetr.models.attention import Memory
+from mmcondetr.models.decoder import Queries
 from mmcondetr.models.masks import masked_detector
 from mmcondetr.models.masks.mask_inputs import MaskInputs
-from mmcondetr.models.training.queries import Queries
 from mmcondetr.registry import MODELS
 
 

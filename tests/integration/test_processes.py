@@ -99,7 +99,7 @@ def together(
     ('second', 'said'),
     [
         ('load_from=/no/such/file.pth', "load_from: checkpoint '/no/such/file.pth' does not exist"),
-        ('train_dataloader.batch_size=1', 'the processes have other images in an epoch, or steps'),
+        ('train_dataloader.batch_size=1', 'the processes disagree on images or steps per epoch'),
     ],
 )
 def test_the_last_line_of_every_process_is_the_first_cause(config, tmp_path, second, said):

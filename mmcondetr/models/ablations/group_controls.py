@@ -8,8 +8,9 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmcondetr.models.decoder import Queries
 from mmcondetr.models.training.groups import QueryGroups
-from mmcondetr.models.training.queries import ObjectQueries, Queries
+from mmcondetr.models.training.queries import ObjectQueries
 from mmcondetr.registry import MODELS
 
 

@@ -24,7 +24,7 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class MaskHead(BaseModule):
-    """A mask for every query that it is given: class and box are none of its business.
+    """A mask for every query that it is given: it predicts neither class nor box.
 
     It is run on matched queries in training and on those of kept detections in inference. GroupNorm normalises every
     query by itself, so that the others make no difference.

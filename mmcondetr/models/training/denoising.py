@@ -1,7 +1,7 @@
 """DN-DETR: the ground truth, noised, as further queries in training (Li et al., CVPR 2022, arXiv 2203.01305).
 
-A denoising query starts from the box and the class of a known object, both noised, and has to give the object back:
-its target is known, so that nothing is matched. The decoder so learns to refine boxes from the first step on, while
+A denoising query starts from the box and the class of a known object, both noised, and must reconstruct the object:
+its target is known, so that nothing is matched. The decoder thus learns to refine boxes from the first step on, while
 the matching still wanders. Inference asks without them.
 """
 
@@ -17,9 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmcondetr.models.attention import Among, DotProductAttention
 from mmcondetr.models.dab import LabelledAnchorBoxes
+from mmcondetr.models.decoder import Queries
 from mmcondetr.models.matching import Matches, ground_truth
 from mmcondetr.models.training.groups import check_divisible, fold
-from mmcondetr.models.training.queries import ObjectQueries, Queries
+from mmcondetr.models.training.queries import ObjectQueries
 from mmcondetr.registry import MODELS
 
 _NO_OBJECT = -1e4  # the class logit of an empty slot: its focal loss and the gradient of it are zero
@@ -87,8 +88,8 @@ class DenoisingQueries(ObjectQueries):
     """P groups of denoising queries on top of the object queries, for DAB-DETR with LabelledAnchorBoxes.
 
     Every group asks for every object of its image once. Where an image has fewer objects than another of the batch its
-    slots stay empty: they are seen by nobody and lose nothing. (In the authors' code an object's query sees the empty
-    slots of its group, so that it depends on what other images are in the batch.)
+    slots stay empty: they are masked out and excluded from the loss. (In the authors' code an object's query sees the
+    empty slots of its group, so that it depends on what other images are in the batch.)
 
     The losses are the head's own, on all layers, divided by P times the boxes; their names begin with ``denoising_``.
 
@@ -172,7 +173,7 @@ class DenoisingQueries(ObjectQueries):
         return losses
 
     def _known(self, counts: list[int], num_layers: int, device: torch.device) -> tuple[Matches, Tensor]:
-        """Which slot is whose, of images with so many objects, and (B, P T), where a slot is empty."""
+        """The object assigned to each slot, given the images' object counts, and (B, P T), where a slot is empty."""
         filled = in_slots(counts, device)[:, None].expand(-1, self.num_groups, -1)  # (B, P, T)
         image, group, target = filled.nonzero(as_tuple=True)
         query = group * filled.shape[2] + target

@@ -1,7 +1,7 @@
 """Group DETR: K groups of object queries in training, one in inference (Chen et al., ICCV 2023, arXiv 2207.13085).
 
 Every group is a set of N object queries of its own that is matched one-to-one with all of the ground truth; all groups
-share everything else. The decoder so learns K times from an image that the backbone and the encoder see once. A query
+share everything else. The decoder thus learns K times from an image that the backbone and the encoder see once. A query
 sees its own group only: otherwise groups would suppress each other's duplicates, and inference has one group alone.
 """
 
@@ -13,7 +13,8 @@ from mmdet.structures import SampleList
 from torch import Tensor, cat, nn
 
 from mmcondetr.models.attention import DotProductAttention, SelfAttention
-from mmcondetr.models.training.queries import ObjectQueries, Queries
+from mmcondetr.models.decoder import Queries
+from mmcondetr.models.training.queries import ObjectQueries
 from mmcondetr.registry import MODELS
 
 
@@ -35,8 +36,8 @@ class QueryGroups(ObjectQueries):
     Group 0 is the detector's own ``query_embedding``, the only one that inference knows. The others are this part's
     parameters; a checkpoint without them loads (checkpoints/query_groups.py).
 
-    The loss is divided by K max(1, boxes), boxes averaged over ranks: K equal groups then lose what one does, whatever
-    the batch. (The authors divide by max(1, K boxes): the same wherever there is at least a box a rank. Without one
+    The loss is divided by K max(1, boxes), boxes averaged over ranks: K equal groups then have the loss of one,
+    whatever the batch. (The authors divide by max(1, K boxes): the same wherever there is a box per rank. Without one
     they take the sum over groups, and a batch of empty images weighs K times what it does in plain training.)
 
     Args:
