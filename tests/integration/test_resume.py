@@ -121,7 +121,7 @@ def test_workers_do_not_change_training(uninterrupted):
     [
         ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
         ([loader(0), BY_ITERATION], 'iter_20.pth', 'iter_30.pth'),
-        ([loader(0), GROUPS], 'epoch_4.pth', 'epoch_6.pth'),
+        ([loader(0), GROUPS], 'epoch_5.pth', 'epoch_6.pth'),
     ],
     ids=['without-a-seed', 'iterations-in-passes', 'groups-of-queries'],
 )

@@ -98,6 +98,7 @@ def demo_config(work_dir: Path) -> Config:
             os.environ['SHAPES_ROOT'] = before
     config.work_dir = str(work_dir)
     config.randomness = dict(seed=0)
+    config.visualizer.pop('name', None)  # one of its own: else it logs into the folder of the process's first run
     return config
 
 
