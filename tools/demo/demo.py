@@ -18,10 +18,10 @@ from statistics import fmean
 import cv2
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.runner import Runner
 from PIL import Image
 from rich.console import Console
 
+from mmcondetr.cli.common import build_runner
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.datasets.shapes import generate_shapes
 from mmcondetr.engine.config import find_config
@@ -98,7 +98,6 @@ def demo_config(work_dir: Path) -> Config:
             os.environ['SHAPES_ROOT'] = before
     config.work_dir = str(work_dir)
     config.randomness = dict(seed=0)
-    config.visualizer.pop('name', None)  # one of its own: else it logs into the folder of the process's first run
     return config
 
 
@@ -160,11 +159,11 @@ def _train(config: Config) -> None:
     """Train from the pretrained backbone, or go on from the last one of an earlier run."""
     if (Path(config.work_dir) / 'last_checkpoint').is_file():
         config.resume, config.load_from = True, None
-    Runner.from_cfg(config).train()
+    build_runner(config, verbose=True).train()
 
 
 def _evaluate(config: Config, checkpoint: Path) -> dict[str, float]:
     """Metrics of a checkpoint on the held-out images."""
     config.load_from = str(checkpoint)
-    results = Runner.from_cfg(config).test()
+    results = build_runner(config, verbose=True).test()
     return {name: results[key] for name, key in METRICS.items()}
