@@ -1,4 +1,4 @@
-"""Checks of instance masks in COCO JSON, before training: polygons and run lengths (RLE)."""
+"""Instance masks in COCO JSON: checks before training of polygons and run lengths (RLE), and writing run lengths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
 
 from mmcondetr.datasets.annotation_file import AnnotationFile
 from mmcondetr.errors import UserError
@@ -66,8 +67,8 @@ def _find_polygon_problem(polygon: Any, height: int, width: int) -> str | None:
     return None
 
 
-def _find_rle_problem(rle: dict, height: int, width: int) -> str | None:
-    counts, size = rle.get('counts'), rle.get('size')
+def _find_rle_problem(encoded: dict, height: int, width: int) -> str | None:
+    counts, size = encoded.get('counts'), encoded.get('size')
     if size != [height, width]:
         return f'has size {size} (height, width), but the image is {[height, width]}'
     if isinstance(counts, str):
@@ -81,6 +82,12 @@ def _find_rle_problem(rle: dict, height: int, width: int) -> str | None:
     if not sum(counts[1::2]):
         return 'is empty: no pixel is set'
     return None
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (height, width) bool as COCO's compressed run lengths."""
+    encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode('ascii'))
 
 
 def decode_counts(text: str) -> list[int] | None:

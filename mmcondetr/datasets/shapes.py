@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle
 
 from mmcondetr.datasets.panoptic_png import write_panoptic_png
+from mmcondetr.datasets.segmentation import encode_mask
 from mmcondetr.datasets.shapes_panoptic import STUFF_CLASSES, StuffPainter, describe_segments
 from mmcondetr.errors import UserError
 from mmcondetr.writing import replacing_folder
@@ -176,12 +176,6 @@ def draw_image(rng: np.random.Generator, size: int, panoptic: bool = False) -> D
     )
 
 
-def _encode_mask(mask: np.ndarray) -> dict:
-    """A (height, width) bool mask as COCO's compressed run lengths."""
-    encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(size=encoded['size'], counts=encoded['counts'].decode('ascii'))
-
-
 def _write_split(root: Path, split: str, number: int, image_size: int, seed: int, panoptic: bool) -> None:
     folder = root / split
     folder.mkdir()
@@ -194,7 +188,7 @@ def _write_split(root: Path, split: str, number: int, image_size: int, seed: int
         images.append(dict(id=index + 1, file_name=name, width=image_size, height=image_size))
         shapes = zip(drawn.boxes.tolist(), drawn.labels.tolist(), drawn.areas.tolist())
         for shape, (box, label, area) in enumerate(shapes):
-            where = dict(bbox=box, area=area, iscrowd=0, segmentation=_encode_mask(drawn.owner == shape))
+            where = dict(bbox=box, area=area, iscrowd=0, segmentation=encode_mask(drawn.owner == shape))
             annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, category_id=label + 1, **where))
         if panoptic:
             segment_ids, segments = describe_segments(drawn.owner, drawn.labels, drawn.stuff, len(SHAPES_CLASSES))

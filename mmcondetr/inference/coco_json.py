@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mmcondetr.datasets.segmentation import encode_mask
 from mmcondetr.inference.detections import Detections
 from mmcondetr.writing import replacing
 
@@ -28,18 +29,21 @@ class CocoWriter:
         image_id = len(self.images) + 1
         width, height = found.size
         self.images.append(dict(id=image_id, file_name=file_name, width=width, height=height, **more))
-        for (x1, y1, x2, y2), score, label in zip(found.xyxy.tolist(), found.confidence, found.class_id):
-            self.annotations.append(
-                dict(
-                    id=len(self.annotations) + 1,
-                    image_id=image_id,
-                    category_id=int(label) + 1,
-                    bbox=[round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)],
-                    area=round((x2 - x1) * (y2 - y1), 2),
-                    iscrowd=0,
-                    score=round(float(score), 5),
-                )
+        masks = [None] * len(found) if found.mask is None else found.mask
+        for (x1, y1, x2, y2), score, label, mask in zip(found.xyxy.tolist(), found.confidence, found.class_id, masks):
+            area = round((x2 - x1) * (y2 - y1), 2) if mask is None else int(mask.sum())
+            annotation = dict(
+                id=len(self.annotations) + 1,
+                image_id=image_id,
+                category_id=int(label) + 1,
+                bbox=[round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)],
+                area=area,
+                iscrowd=0,
+                score=round(float(score), 5),
             )
+            if mask is not None:
+                annotation['segmentation'] = encode_mask(mask)
+            self.annotations.append(annotation)
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file atomically."""

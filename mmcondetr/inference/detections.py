@@ -31,7 +31,8 @@ class Detections:
         class_names: of the model, by index.
         size: (width, height) of the image in pixels.
         image: the image: its path, or its pixels (height, width, 3) uint8, BGR.
-        mask: (n, height, width) bool, if the model has masks (supervision's name); None otherwise, and for tiles.
+        mask: (n, height, width) bool, if the model has masks (supervision's name); None otherwise. What was found in a
+            tile has a mask inside that tile only.
     """
 
     xyxy: np.ndarray

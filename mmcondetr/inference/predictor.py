@@ -128,7 +128,7 @@ class Detector:
             if tile is None:
                 found = self._detect(read, batch_size)
             else:
-                found = [self._detect_tiled(pixels, batch_size, tile, tile_overlap) for pixels in read]
+                found = [self._detect_tiled(pixels, score_threshold, batch_size, tile, tile_overlap) for pixels in read]
             for image, pixels, (boxes, scores, labels, *masks) in zip(group, read, found):
                 height, width = pixels.shape[:2]
                 if clip:
@@ -157,23 +157,30 @@ class Detector:
         return found
 
     def _detect_tiled(
-        self, pixels: np.ndarray, batch_size: int, side: int, overlap: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Like :meth:`_detect` for one image and its tiles."""
+        self, pixels: np.ndarray, score_threshold: float, batch_size: int, side: int, overlap: float
+    ) -> tuple[np.ndarray, ...]:
+        """Like :meth:`_detect` for one image and its tiles, without detections below the threshold."""
         height, width = pixels.shape[:2]
         windows = tile_windows(width, height, side, overlap)
         if len(windows) > 1:
             windows = [(0, 0, width, height), *windows]  # objects larger than a tile
+        views = self._detect([pixels[y1:y2, x1:x2] for x1, y1, x2, y2 in windows], batch_size)
         parts = []
-        for number, (window, found) in enumerate(
-            zip(windows, self._detect([pixels[y1:y2, x1:x2] for x1, y1, x2, y2 in windows], batch_size))
-        ):
-            x, y = window[:2]
-            boxes = found[0] + np.array([x, y, x, y], dtype=np.float32)
+        for number, (window, found) in enumerate(zip(windows, views)):
+            boxes = found[0] + np.array([*window[:2], *window[:2]], dtype=np.float32)
             parts.append((boxes, *found[1:3], np.full(len(boxes), number), is_cut(boxes, window, width, height)))
         boxes, scores, labels, origin, cut = (np.concatenate(values) for values in zip(*parts))
         kept = merge_tiles(boxes, scores, labels, origin, cut)
-        return boxes[kept], scores[kept], labels[kept]
+        kept = kept[scores[kept] >= score_threshold]  # before masks of the whole image's size are made of all
+        found = boxes[kept], scores[kept], labels[kept]
+        if len(views[0]) == len(found):
+            return found
+        in_tiles = [mask for view in views for mask in view[3]]
+        masks = np.zeros((len(kept), height, width), bool)
+        for mask, index in zip(masks, kept):
+            x1, y1, x2, y2 = windows[origin[index]]
+            mask[y1:y2, x1:x2] = in_tiles[index]
+        return *found, masks
 
 
 def _to_arrays(instances: Any) -> tuple[np.ndarray, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from tiny_files import CLASSES, write_model
+from tiny_masks import with_masks
 from tiny_model import tiny_config
 
 import mmcondetr
@@ -50,6 +51,18 @@ def test_a_folder_becomes_pictures_and_a_json(files, photos, tmp_path, capfd):
     np.testing.assert_allclose(boxes, expected.xyxy, atol=0.011)
     assert [entry['category_id'] - 1 for entry in written] == expected.class_id.tolist()
     assert (cv2.imread(str(out / 'pictures' / 'a.png')) != cv2.imread(str(photos / 'a.png'))).any()
+
+
+def test_masks_are_written_as_run_lengths(photos, tmp_path):
+    masked = write_model(tmp_path, with_masks(tiny_config()))
+    command = ['predict', *masked, str(photos / 'a.png'), '--score-threshold', '0', '--device', 'cpu']
+    assert main([*command, '--tile', '64', '--out', str(tmp_path / 'out'), '--no-pictures']) == 0
+    coco = COCO(str(tmp_path / 'out' / 'predictions.json'))
+    expected = mmcondetr.Detector(*masked, device='cpu').predict(photos / 'a.png', 0.0, tile=64)
+    written = coco.loadAnns(coco.getAnnIds())
+    assert 0 < expected.mask.mean() < 1
+    assert (np.array([coco.annToMask(entry) for entry in written]) == expected.mask).all()
+    assert [entry['area'] for entry in written] == expected.mask.sum(axis=(1, 2)).tolist()
 
 
 def test_a_video_becomes_a_video(files, tmp_path):

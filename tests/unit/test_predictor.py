@@ -175,4 +175,24 @@ def test_masks_go_along_with_their_boxes(detector, tmp_path):
     assert plain.mask is None and plain.keep([0]).mask is None
     inside = np.array(found.keep([0]).plot(captions=False))[found.mask[0]].astype(int)
     assert np.abs(inside - pixels[found.mask[0]][:, ::-1]).mean() > 5, 'it is tinted'
-    assert masked.predict(pixels, score_threshold=0, tile=64).mask is None
+    assert masked.predict(pixels, score_threshold=1, tile=64).mask.shape == (0, 60, 90)
+
+
+def test_masks_of_tiles_lie_where_their_tile_does(tmp_path):
+    masked = mmcondetr.Detector(*write_model(tmp_path, with_masks(tiny_config())), device='cpu')
+    pixels = make_pixels(70, 100)
+    views = [(0, 0, 100, 70), *tile_windows(100, 70, 64)]
+    expected = {}
+    for x1, y1, x2, y2 in views:
+        found = masked.predict(pixels[y1:y2, x1:x2], 0.0, clip=False)
+        for box, mask in zip(found.xyxy, found.mask):
+            whole = np.zeros((70, 100), bool)
+            whole[y1:y2, x1:x2] = mask
+            expected[tuple((box + [x1, y1, x1, y1]).round(2))] = whole
+    found = masked.predict(pixels, 0.0, clip=False, tile=64)
+    assert len(found) > 20 and found.mask.shape == (len(found), 70, 100)
+    for box, mask in zip(found.xyxy, found.mask):
+        assert (mask == expected[tuple(box.astype(float).round(2))]).all()
+    limit = float(np.median(found.confidence))
+    best = masked.predict(pixels, limit, clip=False, tile=64)
+    assert 0 < len(best) < len(found) and (best.mask == found.mask[found.confidence >= limit]).all()

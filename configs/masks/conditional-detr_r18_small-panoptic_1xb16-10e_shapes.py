@@ -9,5 +9,6 @@ load_from = '{{ fileDirname }}/../shapes/conditional-detr_r18_small_shapes-start
 panoptic = dict(num_classes=9, num_things=6, score_threshold=0.4)
 masks = dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), panoptic=panoptic)
 model = dict(backbone=dict(out_indices=(0, 1, 2)), bbox_head=dict(num_classes=9), mask_head=masks)
-train_cfg = dict(max_epochs=24, val_interval=4)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[18], gamma=0.1)]
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'mask_head': dict(lr_mult=5.0)}))  # it starts from nothing
+train_cfg = dict(max_epochs=10, val_interval=5)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=10, by_epoch=True, milestones=[8], gamma=0.1)]

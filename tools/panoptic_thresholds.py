@@ -1,0 +1,107 @@
+"""Measure the panoptic quality of a model by the score threshold of its merging, on the images of its test set.
+
+    SHAPES_ROOT=data/shapes-calibration/ python tools/panoptic_thresholds.py \
+        configs/masks/conditional-detr_r18_small-panoptic_1xb16-10e_shapes.py work_dirs/panoptic/epoch_10.pth
+
+Choose on other images than those that the result is reported for: here SHAPES_ROOT holds a set with another seed,
+elsewhere --cfg-options sets test_dataloader and test_evaluator. Every image runs through the model once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+import mmcondetr  # noqa: F401  isort: skip  (registers everything; before mmdet)
+import numpy as np
+import torch
+from mmdet.apis import init_detector
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmcondetr.engine.coco_panoptic_metric import CocoPanopticMetric
+from mmcondetr.engine.panoptic_quality import summarise
+from mmcondetr.markdown import table
+from mmcondetr.models.masks.panoptic_merging import PanopticMerging
+from mmcondetr.registry import METRICS
+
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.85)
+
+
+class EveryThreshold(PanopticMerging):
+    """Merges with several thresholds; ``maps`` are those of the last image, (height, width) by threshold."""
+
+    def __init__(self, like: PanopticMerging, thresholds: Sequence[float]) -> None:
+        super().__init__(like.num_classes, like.num_things, min(thresholds), like.min_area)
+        self.thresholds = thresholds
+        self.scores: Tensor
+        self.maps: dict[float, Tensor] = {}
+
+    def choose(self, result: InstanceData) -> Tensor:
+        """As with the lowest threshold."""
+        kept = super().choose(result)
+        self.scores = result.scores[kept]
+        return kept
+
+    def merge(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """As with the lowest threshold."""
+        kept = {threshold: self.scores > threshold for threshold in self.thresholds}
+        self.maps = {
+            threshold: super(EveryThreshold, self).merge(logits[k], labels[k]) for threshold, k in kept.items()
+        }
+        return self.maps[self.score_threshold]
+
+
+def measure(
+    model: nn.Module, loader: Iterable[dict], metric: CocoPanopticMetric, thresholds: Sequence[float]
+) -> dict[float, dict[str, float]]:
+    """PQ, SQ and RQ as :func:`~mmcondetr.engine.panoptic_quality.summarise` names them, by threshold.
+
+    Args:
+        model: a detector that merges masks.
+        loader: of batches of one image.
+        metric: of the same images.
+        thresholds: of scores.
+    """
+    merging = model.mask_head.panoptic
+    model.mask_head.panoptic = every = EveryThreshold(merging, thresholds)
+    counts = dict.fromkeys(thresholds, 0)
+    for data in loader:
+        with torch.no_grad():
+            (sample,) = model.test_step(data)
+        for threshold, merged in every.maps.items():
+            counts[threshold] = counts[threshold] + metric.count(sample.img_id, merged.cpu().numpy())
+    model.mask_head.panoptic = merging
+    is_thing = np.arange(merging.num_classes) < merging.num_things
+    return {threshold: summarise(count, is_thing) for threshold, count in counts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--thresholds', type=float, nargs='+', default=THRESHOLDS)
+    parser.add_argument('--images', type=int, help='the first ones only')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args()
+    config = Config.fromfile(args.config)
+    config.merge_from_dict(args.cfg_options or {})
+    init_default_scope('mmdet')
+    loader = config.test_dataloader
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    loader.dataset.indices = args.images
+    model = init_detector(config, args.checkpoint, device=args.device)
+    metric = METRICS.build(config.test_evaluator)
+    metric.dataset_meta = model.dataset_meta
+    measured = measure(model, Runner.build_dataloader(loader), metric, args.thresholds)
+    names = ('PQ', 'SQ', 'RQ', 'PQ_th', 'PQ_st')
+    rows = [[f'{threshold:g}', *(f'{row[name]:.1f}' for name in names)] for threshold, row in measured.items()]
+    print(table(('score threshold', *names), rows))
+
+
+if __name__ == '__main__':
+    main()
