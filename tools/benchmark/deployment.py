@@ -90,7 +90,7 @@ def _throughput(results: dict, model: str) -> str:
 
 
 def load_note(results: dict) -> str:
-    """What else ran on the machine, as the load average before each cell says."""
+    """How busy the machine was: the load average before each cell, raised by the threads of the cell before it."""
     loads = [cell['load'] for cell in results['cells'] if cell['part'] == 'deployment' and 'load' in cell]
     versions = next(
         (
@@ -103,7 +103,8 @@ def load_note(results: dict) -> str:
     )
     named = ', '.join(f'{name} {version}' for name, version in versions.items())
     span = f'{min(loads):.1f} - {max(loads):.1f}' if loads else 'unknown'
-    busy = ' Other work ran beside it: compare within this table, not with others.' if max(loads, default=0) > 1 else ''
+    own = results['environment']['threads'] + 0.5
+    busy = ' Other work ran beside it: compare within this table only.' if max(loads, default=0) > own else ''
     return f'Exported files: {named or "none"}. Load average of the machine before a cell: {span}.{busy}'
 
 
