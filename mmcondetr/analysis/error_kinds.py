@@ -96,8 +96,8 @@ def measure_kinds(
 ) -> tuple[float, dict[str, Cost]]:
     """AP50 (0 to 1), and the cost of every kind of error.
 
-    Each kind is mended alone: a class or a location is put right unless the object is found already, other wrong
-    predictions are taken away, missed objects are not asked for.
+    Each kind is corrected on its own: a class or a location is replaced by the right one unless the object is found
+    already, other wrong predictions are removed, missed objects are not counted.
 
     Args:
         samples: the images.
@@ -135,12 +135,12 @@ def above(sample: Sample, score: float) -> Sample:
     )
 
 
-def _mean_ap50(samples: Sequence[Sample], judged: Sequence[Judged], count: int, mended: str | None) -> float:
+def _mean_ap50(samples: Sequence[Sample], judged: Sequence[Judged], count: int, corrected: str | None) -> float:
     lists: list[list[tuple[float, bool]]] = [[] for _ in range(count)]
     objects = np.zeros(count, dtype=int)
     for sample, one in zip(samples, judged):
         asked = sample.true_labels[~sample.crowd].tolist()
-        if mended == 'missed':
+        if corrected == 'missed':
             asked = [sample.true_labels[g] for g in np.flatnonzero(~sample.crowd) if g not in set(one.missed)]
         np.add.at(objects, np.array(asked, dtype=int), 1)
         found = {verdict.target for verdict in one.verdicts if verdict.kind == RIGHT}
@@ -148,8 +148,8 @@ def _mean_ap50(samples: Sequence[Sample], judged: Sequence[Judged], count: int, 
             label, right = sample.labels[index], verdict.kind == RIGHT
             if verdict.kind == IGNORED:
                 continue
-            if verdict.kind == mended:
-                if mended not in ('class', 'location') or verdict.target in found:
+            if verdict.kind == corrected:
+                if corrected not in ('class', 'location') or verdict.target in found:
                     continue
                 label, right = sample.true_labels[verdict.target], True
                 found.add(verdict.target)

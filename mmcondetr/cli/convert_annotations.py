@@ -1,15 +1,15 @@
-"""Mend a COCO annotation file whose boxes have another format, or whose ids do not match.
+"""Repair a COCO annotation file whose boxes have another format, or whose ids do not match.
 
-    mmcondetr convert-annotations train.json train_mended.json --boxes xyxy
-    mmcondetr convert-annotations train.json train_mended.json --integer-ids --add-to-category-ids 1
+    mmcondetr convert-annotations train.json train_fixed.json --boxes xyxy
+    mmcondetr convert-annotations train.json train_fixed.json --integer-ids --add-to-category-ids 1
 
-Errors about annotations name the command that fits. Everything that is not named here is copied as it is.
+Errors about annotations suggest the matching command. Everything else in the file is copied unchanged.
 """
 
 import argparse
 
 from mmcondetr.datasets.box_formats import FORMATS
-from mmcondetr.datasets.mending import convert_annotations
+from mmcondetr.datasets.repairing import convert_annotations
 
 USER_ERROR = 1
 
@@ -22,8 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         help="the format of the source's boxes: x1, y1, x2, y2; centre, width, height; 01: as fractions of the image",
     )
-    parser.add_argument('--integer-ids', action='store_true', help='write ids that are strings of digits as numbers')
-    parser.add_argument('--add-to-category-ids', type=int, default=0, metavar='N', help="to the annotations', mostly 1")
+    parser.add_argument('--integer-ids', action='store_true', help='write ids that are strings of digits as integers')
+    parser.add_argument(
+        '--add-to-category-ids',
+        type=int,
+        default=0,
+        metavar='N',
+        help="added to the annotations' category_id, usually 1",
+    )
     parser.add_argument('--force', action='store_true', help='replace the target')
 
 

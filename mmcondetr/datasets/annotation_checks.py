@@ -30,7 +30,7 @@ def check_values(
     Args:
         classes: The config's; without them, the file's own.
         training: Whether a file without any annotation is an error.
-        path: How messages name the file in the commands that mend it.
+        path: The file's name in the commands that messages suggest.
     """
     report = Report()
     columns = Columns(file)
@@ -89,7 +89,7 @@ def _check_ids(file: AnnotationFile, report: Report) -> None:
             report.add('error', f'$.{part}', 'some ids are numbers and others are strings; write all as numbers')
         if len(set(ids)) != len(ids):
             repeated = [value for value, count in Counter(ids).items() if count > 1]
-            message = f'ids in {part} repeat: {some(repeated)}. Each must be there once'
+            message = f'ids in {part} repeat: {some(repeated)}. Each must appear once'
             report.add('error', f'$.{part}', message)
 
 
@@ -129,30 +129,30 @@ def _check_references(file: AnnotationFile, columns: Columns, report: Report, pa
 
 
 def _cause(values: list, known: set, part: str, path: str) -> str:
-    """Why references may be to nothing."""
+    """The likely cause of references that point nowhere."""
     if {str(value) for value in values} <= {str(value) for value in known}:
         kinds = 'strings', 'numbers'
         one, other = kinds if isinstance(values[0], str) else kinds[::-1]
-        return f'. They are {one} where the {part} have {other}: {mend(path, "--integer-ids")} writes numbers'
+        return f'. They are {one} where the {part} have {other}: {repair(path, "--integer-ids")} writes integers'
     if part == 'categories' and values == [0] and known and min(known, key=str) == 1:
         return (
-            '. Perhaps they count from 0 and the categories from 1, so that every class is taken for another: '
-            + f'{mend(path, "--add-to-category-ids 1")} counts both from 1'
+            '. They may count from 0 and the categories from 1, which would shift every class: '
+            + f'{repair(path, "--add-to-category-ids 1")} counts both from 1'
         )
     return ''
 
 
-def mend(path: str, options: str) -> str:
-    """The command that mends a file."""
+def repair(path: str, options: str) -> str:
+    """The command that repairs a file."""
     stem = path[: -len('.json')] if path.endswith('.json') else path
-    return f"'mmcondetr convert-annotations {path} {stem}_mended.json {options}'"
+    return f"'mmcondetr convert-annotations {path} {stem}_fixed.json {options}'"
 
 
 def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], report: Report) -> None:
     line = f'metainfo=dict(classes={tuple(names)!r})'
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        report.add('error', '$.categories', f'names repeat: {some(twice)}. Each must be there once')
+        report.add('error', '$.categories', f'names repeat: {some(twice)}. Each must appear once')
     missing = [name for name in classes if name not in names]
     extra = [name for name in names if name not in classes]
     if missing:
@@ -194,13 +194,13 @@ def _check_boxes(file: AnnotationFile, columns: Columns, report: Report, path: s
         fit = (
             'all coordinates lie between 0 and 1'
             if form.endswith('01')
-            else f'{share:.0%} of the boxes stick out of their image'
+            else f'{share:.0%} of the boxes extend beyond their image'
         )
         report.add(
             'error' if sure else 'warning',
             '$.annotations[*].bbox',
             f'{fit}: the boxes are {"probably" if sure else "perhaps"} {MEANINGS[form]}, where COCO has '
-            f'{MEANINGS["xywh"]}; {mend(path, f"--boxes {form}")} writes those',
+            f'{MEANINGS["xywh"]}; {repair(path, f"--boxes {form}")} converts them',
         )
     known = (sizes > 0).all(axis=1)
     kept = has_part_inside(boxes, sizes)
@@ -215,7 +215,7 @@ def _check_boxes(file: AnnotationFile, columns: Columns, report: Report, path: s
     clipped = kept & ((boxes[:, :2] < -1).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1))
     if clipped.any() and form == 'xywh':
         first = int(np.flatnonzero(clipped)[0])
-        message = f'{clipped.sum()} boxes stick out of their image by more than a pixel and are clipped in training'
+        message = f'{clipped.sum()} boxes extend beyond their image by more than a pixel and are clipped in training'
         report.add('warning', f'$.annotations[{first}].bbox', message)
     return kept
 

@@ -14,7 +14,7 @@ MEANINGS = dict(
     cxcywh01='(centre x, centre y, width, height) as fractions of the image, as in YOLO',
 )
 _FIT = 0.99  # of the boxes must be possible in a format for it to be suspected
-_OUTSIDE = 0.1  # of the boxes must stick out of their image as xywh for another format to be suspected
+_OUTSIDE = 0.1  # as xywh, this share of the boxes must extend beyond their image for another format to be suspected
 _EVIDENCE = 10  # boxes: with fewer, chance explains what was found
 
 
@@ -47,7 +47,7 @@ def _possible(boxes: np.ndarray, sizes: np.ndarray, form: str) -> float:
 def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> tuple[str, float, bool]:
     """Which format explains the boxes of a file best.
 
-    Boxes as fractions are at most 1 wide, and few objects are a pixel wide. Corners read as (x, y, w, h) stick out of
+    Boxes as fractions are at most 1 wide, and few objects are a pixel wide. Corners read as (x, y, w, h) extend beyond
     the image wherever an object's centre lies in its right or lower half, while true (x, y, w, h) read as corners are
     seldom all in order: only both together are taken as a sign. The same holds for centres.
 

@@ -58,7 +58,7 @@ class LoadImage(LoadImageFromFile):
             ) from error
         wrong = problem(data)
         if wrong is not None:
-            raise UserError(f"Image file '{path}'{listed_in} {wrong} Mend it, or remove it from the annotations.")
+            raise UserError(f"Image file '{path}'{listed_in} {wrong} Repair it, or remove it from the annotations.")
         try:
             image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         except (cv2.error, OSError, ValueError):

@@ -17,7 +17,7 @@ from mmcondetr.errors import UserError
 def check_segmentations(file: AnnotationFile, name: str) -> None:
     """Look at the ``segmentation`` of every annotation of a COCO file whose structure was checked already.
 
-    Polygons that stick out of the image are cut at its border when they are rasterised; one that lies beside the image
+    Polygons that extend beyond the image are cut at its border when they are rasterised; one that lies beside the image
     is an error.
 
     Args:

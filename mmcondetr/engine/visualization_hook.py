@@ -13,7 +13,7 @@ from mmcondetr.registry import HOOKS
 
 @HOOKS.register_module()
 class VisualizationHook(DetVisualizationHook):
-    """mmdet's DetVisualizationHook, with the same arguments, for boxes that may stick out of the image.
+    """mmdet's DetVisualizationHook, with the same arguments, for boxes that may extend beyond the image.
 
     The evaluation leaves them as they are, as the authors' does; a picture with such a box came out with a margin, the
     photo shrunk in it.

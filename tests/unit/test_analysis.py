@@ -72,7 +72,7 @@ def test_crowds_judge_nobody():
     assert judge(sample).missed == []
 
 
-def test_mending_a_kind_gives_back_what_it_cost():
+def test_correcting_a_kind_restores_what_it_cost():
     truth = [(A, 0, False), (B, 0, False)]
     samples = [make_sample('a', truth, [(A, 0.9, 0), (shifted(B, 20), 0.8, 0)])]
     ap50, costs = measure_kinds(samples, [judge(sample) for sample in samples], 1, 0.3)

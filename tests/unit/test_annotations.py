@@ -71,7 +71,7 @@ def test_what_is_no_annotation_file_is_one_error(look, content):
 
 
 @pytest.mark.parametrize('form', FORMATS)
-def test_boxes_of_another_format_stop_with_the_command_that_mends_them(look, form):
+def test_boxes_of_another_format_stop_with_the_command_that_converts_them(look, form):
     data = make()
     boxes = np.array([entry['bbox'] for entry in data['annotations']])
     sizes = np.tile([640.0, 480.0], (len(boxes), 1))

@@ -159,7 +159,7 @@ def failing(error: BaseException):
 
 
 @pytest.mark.parametrize('error', [UserError('the file is gone'), MissingMMCVOpError('the file is gone')])
-def test_an_error_that_can_be_mended_is_one_line(capsys, error):
+def test_a_user_fixable_error_is_one_line(capsys, error):
     assert cli.run_guarded(failing(error)) == cli.USER_ERROR
     assert capsys.readouterr().err == 'error: the file is gone\n'
 

@@ -68,7 +68,7 @@ def build(tmp_path, data):
 def test_boxes_labels_and_crowds(build):
     with pytest.warns(UserWarning) as found:
         dataset = build()
-    assert len(found) == 1 and '1 boxes stick out of their image by more than a pixel' in str(found[0].message)
+    assert len(found) == 1 and '1 boxes extend beyond their image by more than a pixel' in str(found[0].message)
     assert type(dataset).__module__ == 'mmcondetr.datasets.coco'
     assert len(dataset) == 3, 'images without a box are kept'
     first, second, third = (dataset.get_data_info(index)['instances'] for index in range(3))

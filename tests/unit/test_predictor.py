@@ -70,7 +70,7 @@ def test_the_result_does_not_depend_on_the_batch(detector):
 
 @pytest.fixture
 def wide(files):
-    """A detector whose boxes stick out of the image."""
+    """A detector whose boxes extend beyond the image."""
     detector = mmcondetr.Detector(*files, device='cpu')
     detector.model.bbox_head.box_embed.layers[-1].bias.data[2:] += 4
     return detector

@@ -1,4 +1,4 @@
-"""Mending an annotation file: boxes of another format, ids as strings, category ids that count from another number."""
+"""Repairs an annotation file: boxes in another format, ids stored as strings, category ids counted from 0."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def convert_annotations(
     add_to_category_ids: int = 0,
     force: bool = False,
 ) -> str:
-    """Write a copy of a COCO file with boxes as (x, y, width, height) in pixels; everything else stays as it is.
+    """Write a copy of a COCO file with boxes as (x, y, width, height) in pixels; everything else is unchanged.
 
     Args:
-        boxes: The format that the file's boxes have now: 'xyxy', 'cxcywh', 'xywh01', 'xyxy01' or 'cxcywh01' (01: as
+        boxes: The format of the file's boxes: 'xyxy', 'cxcywh', 'xywh01', 'xyxy01' or 'cxcywh01' (01: as
             fractions of the image). ``area`` of annotations without a segmentation becomes the new box's.
-        integer_ids: Write ids and references that are strings of digits as numbers.
+        integer_ids: Write ids and references that are strings of digits as integers.
         add_to_category_ids: Add this to the annotations' ``category_id``; 1 where they count from 0 and the categories
             from 1.
         force: Replace ``target``.
@@ -36,21 +36,21 @@ def convert_annotations(
         What was done, as one line.
 
     Raises:
-        UserError: The source cannot be read, there is nothing to do, the target is there, or a box belongs to no image.
+        UserError: The source cannot be read, there is nothing to do, the target exists, or a box belongs to no image.
     """
     source, target = os.fspath(source), os.fspath(target)
     if boxes is not None and boxes not in FORMATS:
         raise UserError(f"--boxes '{boxes}': must be one of {', '.join(FORMATS)}.")
     if boxes is None and not integer_ids and not add_to_category_ids:
-        raise UserError('Nothing to convert: give --boxes, --integer-ids or --add-to-category-ids.')
+        raise UserError('Nothing to convert: pass --boxes, --integer-ids or --add-to-category-ids.')
     if os.path.exists(target) and (not force or os.path.samefile(source, target)):
-        raise UserError(f"'{target}' is there already: name another file, or give --force to replace it.")
-    read_annotations(source)  # one clear error for what is not in COCO format
+        raise UserError(f"'{target}' already exists: name another file, or pass --force to replace it.")
+    read_annotations(source)  # one clear error for a file that is not COCO
     with open(source, encoding='utf-8-sig') as file:
         data = json.load(file)
     done = []
     if integer_ids:
-        done.append(f'{_write_integers(data)} ids are numbers now')
+        done.append(f'{_write_integers(data)} ids converted to integers')
     if add_to_category_ids:
         for entry in data['annotations']:
             entry['category_id'] += add_to_category_ids
@@ -83,7 +83,7 @@ def _convert_boxes(data: dict[str, Any], form: str, source: str) -> None:
         if entry['image_id'] not in size_of:
             raise UserError(
                 f"Annotation file '{source}': $.annotations[{index}].image_id {entry['image_id']!r} is in none of the "
-                'images, so that the size of its image is not known.'
+                'images, so its size is unknown.'
             )
     sizes = np.array([size_of[entry['image_id']] for entry in data['annotations']], dtype=float).reshape(-1, 2)
     found = np.array([entry['bbox'] for entry in data['annotations']], dtype=float).reshape(-1, 4)

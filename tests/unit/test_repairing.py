@@ -1,4 +1,4 @@
-"""Mending an annotation file: what examine() names is gone afterwards, and the rest is as it was."""
+"""Repairing an annotation file removes what examine() reported and leaves the rest unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def suggested(path: str) -> list[str]:
 
 
 @pytest.mark.parametrize('form', FORMATS)
-def test_the_command_of_the_message_mends_the_boxes(spoiled, tmp_path, capsys, form):
+def test_the_suggested_command_repairs_the_boxes(spoiled, tmp_path, capsys, form):
     data = make()
     boxes = np.array([entry['bbox'] for entry in data['annotations']])
     for entry, box in zip(
@@ -42,13 +42,13 @@ def test_the_command_of_the_message_mends_the_boxes(spoiled, tmp_path, capsys, f
     path = spoiled(data)
     assert main(suggested(path)) == 0
     assert '60 boxes converted' in capsys.readouterr().out
-    mended = json.loads((tmp_path / 'train_mended.json').read_text())
-    assert examine(str(tmp_path / 'train_mended.json'), CLASSES).findings == []
-    np.testing.assert_allclose([entry['bbox'] for entry in mended['annotations']], boxes, rtol=0, atol=1e-3)
-    areas = [entry['area'] for entry in mended['annotations']]
+    repaired = json.loads((tmp_path / 'train_fixed.json').read_text())
+    assert examine(str(tmp_path / 'train_fixed.json'), CLASSES).findings == []
+    np.testing.assert_allclose([entry['bbox'] for entry in repaired['annotations']], boxes, rtol=0, atol=1e-3)
+    areas = [entry['area'] for entry in repaired['annotations']]
     assert areas[0] == 1.0, "a segmentation's area is not the box's"
     np.testing.assert_allclose(areas[1:], boxes[1:, 2] * boxes[1:, 3], rtol=1e-3)
-    assert mended['info'] == dict(year=2026) and mended['images'] == data['images']
+    assert repaired['info'] == dict(year=2026) and repaired['images'] == data['images']
 
 
 def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
@@ -56,23 +56,23 @@ def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
     for entry in data['annotations']:
         entry['image_id'] = str(entry['image_id'])
     assert main(suggested(spoiled(data))) == 0
-    assert json.loads((tmp_path / 'train_mended.json').read_text())['annotations'] == make()['annotations']
+    assert json.loads((tmp_path / 'train_fixed.json').read_text())['annotations'] == make()['annotations']
     data = make()
     for entry in data['annotations']:
         entry['category_id'] -= 1
     assert main([*suggested(spoiled(data)), '--force']) == 0
-    assert json.loads((tmp_path / 'train_mended.json').read_text())['annotations'] == make()['annotations']
+    assert json.loads((tmp_path / 'train_fixed.json').read_text())['annotations'] == make()['annotations']
 
 
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (['{0}', '{0}', '--boxes', 'xyxy', '--force'], 'is there already'),
+        (['{0}', '{0}', '--boxes', 'xyxy', '--force'], 'already exists'),
         (['{0}', '{1}'], 'Nothing to convert'),
         (['{1}', '{0}x', '--integer-ids'], 'does not exist'),
     ],
 )
-def test_what_cannot_be_done_is_one_line(spoiled, tmp_path, capsys, arguments, message):
+def test_an_invalid_request_is_one_line(spoiled, tmp_path, capsys, arguments, message):
     path = spoiled(make())
     assert main(['convert-annotations', *[word.format(path, tmp_path / 'absent.json') for word in arguments]]) == 1
     assert message in capsys.readouterr().err
