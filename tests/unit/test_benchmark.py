@@ -66,7 +66,7 @@ def test_images_grow_in_both_sides():
     assert [(w.height, w.width) for w in sizes] == [(480, 640), (800, 1066)]
 
 
-def test_a_chosen_contestant_keeps_mmdet_beside_it():
+def test_a_chosen_implementation_is_compared_with_mmdet():
     (cell,) = plan(arguments(parts=['training'], models=['r50'], implementations=['mmcondetr']), '')
     assert [w.implementation for w in cell.workloads] == ['mmdet', 'mmcondetr']
 
@@ -141,7 +141,7 @@ def test_goals_hold_for_their_work_alone():
     assert report.goals_table(other).count('not measured') == 8
 
 
-def test_a_contestant_that_was_killed_keeps_its_row_of_growth():
+def test_an_entry_that_was_killed_keeps_its_row_of_growth():
     found = results()
     cell = next(cell for cell in found['cells'] if cell['part'] == 'queries')
     for name in ('seconds', 'memory'):
@@ -159,7 +159,7 @@ def test_the_report_names_spread_memory_and_the_share_of_the_peak():
     assert '750 (75%) | 250 (25%)' in text
 
 
-def test_versions_that_the_heading_does_not_say_stand_beside_a_contestant():
+def test_versions_missing_from_the_heading_are_beside_their_entry():
     found = results()
     found['cells'][0]['records'][1] = record('transformers', [2.0])
     found['cells'][0]['records'][1]['versions'] = dict(torch='2.13.0', transformers='5.23.0')
@@ -303,7 +303,7 @@ def write_stand_in(path):
 
 
 @pytest.mark.slow
-def test_contestants_take_turns_in_processes_of_their_own():
+def test_entries_take_turns_in_processes_of_their_own():
     small = dict(height=64, width=64, queries=10, threads=1)
     spoken = []
     theirs, ours, missing = measure(
@@ -333,7 +333,7 @@ def test_a_training_step_is_split_into_all_its_parts():
 
 
 @pytest.mark.slow
-def test_a_contestant_that_fails_says_why(tmp_path):
+def test_an_entry_that_fails_reports_why(tmp_path):
     python = tmp_path / 'python'
     python.write_text('#!/bin/sh\necho "no such module" >&2\nexit 3\n')
     python.chmod(0o755)
@@ -341,7 +341,7 @@ def test_a_contestant_that_fails_says_why(tmp_path):
         measure([Workload('mmdet', height=64, width=64)], repeats=1, pythons=dict(mmdet=str(python)))
 
 
-def test_a_contestant_that_is_killed_does_not_stop_the_others(tmp_path):
+def test_an_entry_that_is_killed_does_not_stop_the_others(tmp_path):
     """Its stand-in reports ready, does one step and then kills itself."""
     python = tmp_path / 'python'
     python.write_text('#!/bin/sh\nread work\necho "{}"\nread do\necho \'{"seconds": 1}\'\nread do\nkill -9 $$\n')

@@ -1,5 +1,6 @@
 """Side-by-side measurement of Conditional DETR's implementations; ``tools/benchmark.py`` is its command line.
 
-``workload`` says what is measured, ``implementations`` builds it for each contestant, ``worker`` runs one contestant in
-a process of its own, ``measuring`` lets the workers take turns, ``plans`` lists the cells, ``report`` makes tables.
+An entry is one implementation in one precision. ``workload`` defines what an entry runs, ``implementations`` builds it,
+``worker`` runs it in its own process, ``measuring`` lets the workers take turns, ``plans`` lists the cells (groups of
+entries that are compared), ``report`` makes the tables.
 """

@@ -1,10 +1,10 @@
-"""Measure this package against mmdet's, Hugging Face's and the authors' Conditional DETR, in turn, in one run.
+"""Measure this package against mmdet's, Hugging Face's and the authors' Conditional DETR, taking turns in one run.
 
     python tools/benchmark.py                       # CPU: every cell; about 30 minutes on 2 cores
     python tools/benchmark.py --device cuda         # one GPU
     python tools/benchmark.py --tables README.md docs/performance.md benchmarks/*.json   # write their tables
 
-Writes benchmarks/<name>.json and .md. Nothing else should run on the machine meanwhile.
+Writes <name>.json and .md (by default, cpu or cuda) into benchmarks/. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -39,38 +39,38 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=list(IMPLEMENTATIONS),
         default=list(IMPLEMENTATIONS),
-        help='contestants beside mmdet (default: all that are installed)',
+        help='compared with mmdet (default: all that are installed)',
     )
     parser.add_argument('--authors', help="folder of the authors' code (needs torchvision)")
-    parser.add_argument('--authors-python', help='interpreter for it; it must have our dependencies too')
-    parser.add_argument('--transformers-python', help='interpreter for transformers; it must have our dependencies too')
+    parser.add_argument('--authors-python', help='interpreter for it, which needs our dependencies, too')
+    parser.add_argument('--transformers-python', help='interpreter for transformers, which needs our dependencies, too')
     parser.add_argument('--height', type=int, default=800)
     parser.add_argument('--width', type=int, default=1066)
     parser.add_argument('--queries', type=int, default=300)
-    parser.add_argument('--batch', type=int, help='images a step (default: 1 on a CPU, 2 on a GPU)')
+    parser.add_argument('--batch', type=int, help='images per step (default: 1 on a CPU, 2 on a GPU)')
     parser.add_argument('--growth-heights', nargs='*', type=int, default=[480, 800, 1333])
     parser.add_argument('--growth-queries', nargs='*', type=int, default=[100, 300, 900])
     parser.add_argument(
-        '--deployment-batches', nargs='*', type=int, default=[1, 2, 8], help='images a step of exported contestants'
+        '--deployment-batches', nargs='*', type=int, default=[1, 2, 8], help='images per step of exported entries'
     )
-    parser.add_argument('--exported', help='folder for the files of exported contestants; those in it are used again')
+    parser.add_argument('--exported', help='folder for the files of exported entries; existing files are reused')
     parser.add_argument(
         '--repeats',
         type=int,
-        help='measured steps of each (default: on a CPU 9 of an inference and 5 else, on a GPU 20)',
+        help='measured steps of each (default: on a CPU 9 for inference and 5 otherwise, on a GPU 20)',
     )
     parser.add_argument('--name', help='of the files under --out (default: the device)')
     parser.add_argument(
         '--keep',
         action='store_true',
-        help='keep what the file of that name holds already, but for the cells that are measured now',
+        help='keep the results that the file already has, except those of the cells measured now',
     )
     parser.add_argument('--out', default=str(ROOT / 'benchmarks'), help='folder of the results')
     parser.add_argument(
         '--tables',
         nargs='+',
         metavar='FILE',
-        help='measure nothing: write the tables of result files (.json) into the sections of pages (.md)',
+        help='measure nothing: write tables from result files (.json) into the sections of pages (.md)',
     )
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
@@ -106,18 +106,18 @@ def _measure(cells: list[Cell], pythons: dict[str, str], results: dict, file: Pa
         load = os.getloadavg()[0]
         records = measure(cell.workloads, cell.repeats, cell.warm_up, cell.part == 'split', pythons)
         for record in records:
-            del record['workload']['file']  # of this machine, and perhaps gone
+            del record['workload']['file']  # a path on this machine, possibly temporary
         done = dict(
             title=cell.title, part=cell.part, multiply_adds=multiply_adds(cell), load=round(load, 1), records=records
         )
         titles = [other.get('title') for other in results['cells']]
         place = titles.index(cell.title) if cell.title in titles else len(titles)
         results['cells'][place : place + 1] = [done]
-        file.write_text(json.dumps(results, indent=1) + '\n')  # after every cell, so that a stop loses one at most
+        file.write_text(json.dumps(results, indent=1) + '\n')  # after every cell: an interruption loses one at most
 
 
 def cells_of_the_same_machine(file: Path, here: dict) -> tuple[list[dict], float]:
-    """The cells that a file holds, and the peak that was measured with them.
+    """The cells in a file, and the peak that was measured with them.
 
     Raises:
         ValueError: they were measured on another machine, or with other versions.
@@ -126,14 +126,14 @@ def cells_of_the_same_machine(file: Path, here: dict) -> tuple[list[dict], float
     for field in ('device', 'kind', 'threads', 'instruction_sets', 'python', 'versions'):
         if before['environment'][field] != here[field]:
             raise ValueError(
-                f"--keep: '{file}': environment.{field} is {before['environment'][field]}, and here it is "
-                f'{here[field]}: what was measured with the one cannot stand beside the other.'
+                f"--keep: '{file}': environment.{field} is {before['environment'][field]}, but here it is "
+                f'{here[field]}: the measurements cannot be compared.'
             )
     return before['cells'], before['environment']['peak_gflops']
 
 
 def multiply_adds(cell: Cell) -> int:
-    """What an image costs, counted on our model."""
+    """Multiply-adds per image, counted on our model."""
     from mmengine import Config
 
     from mmcondetr.engine.config import find_config
@@ -168,6 +168,6 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('interrupted: the same command with --keep adds to what was measured', file=sys.stderr)
+        print('interrupted: the same command with --keep continues', file=sys.stderr)
         return 130
     return 0

@@ -1,4 +1,4 @@
-"""Tables of exported files beside the models that they come from: seconds, ratios, goals, throughput, memory."""
+"""Tables comparing exported files with their source models: seconds, ratios, goals, throughput, memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from statistics import median
 from mmcondetr.markdown import table
 from tools.benchmark.workload import EXPORTED, IMPLEMENTATIONS, OUR_CONFIGS
 
-#: Goals at 800 x 1066, one image, as ratios to mmdet's fp32 as it comes: form -> r50, r50-dc5 (None: no goal).
+#: Goals at 800 x 1066, one image, as ratios to unmodified mmdet in fp32: form -> r50, r50-dc5 (None: no goal).
 GOALS = dict(fp32=(0.40, 0.27), bf16=(0.20, 0.15), int8=(0.14, None))
-#: Our eager model in bf16 to OpenVINO's, at most.
+#: The largest ratio of our eager model's time to OpenVINO's, both in bf16.
 EAGER_GOAL = 1.3
 _NAMES = {
     **IMPLEMENTATIONS,
@@ -27,7 +27,7 @@ def has_cells(results: dict) -> bool:
 
 
 def seconds_table(results: dict) -> str:
-    """Seconds of one image by contestant and model, and ratios to mmdet's as it comes and with freed memory kept."""
+    """Seconds per image by entry and model, and ratios to mmdet's, unmodified and with freed memory kept."""
     measured = {model: _records(results, model, 1) for model in OUR_CONFIGS}
     measured = {model: records for model, records in measured.items() if records}
     rows = []
@@ -46,7 +46,7 @@ def seconds_table(results: dict) -> str:
 
 
 def goals_table(results: dict) -> str:
-    """Each goal with the fastest of our forms that it is for."""
+    """Each goal with the fastest of our forms that it applies to."""
     rows = []
     for form, goals in GOALS.items():
         row = [f'{form}, fastest form']
@@ -69,7 +69,7 @@ def goals_table(results: dict) -> str:
 
 
 def throughput_table(results: dict) -> str:
-    """Images a second and peak memory of the process by batch size."""
+    """Images per second and peak memory of the process by batch size."""
     parts = [_throughput(results, model) for model in OUR_CONFIGS]
     return '\n\n'.join(part for part in parts if part)
 
@@ -90,7 +90,7 @@ def _throughput(results: dict, model: str) -> str:
 
 
 def load_note(results: dict) -> str:
-    """How busy the machine was: the load average before each cell, raised by the threads of the cell before it."""
+    """The runtimes' versions, and the load average before each cell, which includes the threads of the cell before."""
     loads = [cell['load'] for cell in results['cells'] if cell['part'] == 'deployment' and 'load' in cell]
     versions = next(
         (
@@ -121,7 +121,7 @@ def _cells(results: dict, model: str | None = None) -> list[dict]:
 
 
 def _records(results: dict, model: str, batch: int) -> dict[tuple[str, str], dict]:
-    """(implementation, precision) -> record, of the size that the goals are for."""
+    """(implementation, precision) -> record, at the size that the goals are for."""
     return {
         (record['workload']['implementation'], record['workload']['precision']): record
         for cell in _cells(results, model)
@@ -156,7 +156,7 @@ def _verdict(value: float, goal: float | None) -> str:
 
 
 def sections(runs: Iterable[dict]) -> dict[str, str]:
-    """What stands between the markers 'deployment' (the README's) and 'deployment-goals' of a page."""
+    """The text between the markers 'deployment' (in the README) and 'deployment-goals' of a page."""
     runs = [run for run in runs if has_cells(run)]
     return {
         'deployment': '\n\n'.join(f'{seconds_table(run)}\n\n{load_note(run)}' for run in runs) or NOTHING,

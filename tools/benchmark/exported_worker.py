@@ -1,4 +1,4 @@
-"""Runs one contestant that is an exported file, without PyTorch in the process: its memory is what a service needs."""
+"""Runs an entry that is an exported file, without PyTorch in the process: its memory is what a service needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def prepare(workload: Workload) -> Steps:
     """The file, loaded, and a step that detects in images of random pixels.
 
     Raises:
-        Unavailable: there is no such file, or nothing that runs it.
+        Unavailable: there is no such file, or no runtime for it.
     """
     if workload.file is None:
         raise Unavailable('no file was exported')
@@ -33,7 +33,7 @@ def prepare(workload: Workload) -> Steps:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that run files."""
+    """Versions of the libraries that run files."""
     found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
     return {name: found[name] for name in ('onnxruntime', 'openvino', 'nncf') if name in found}
 

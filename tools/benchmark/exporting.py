@@ -1,4 +1,4 @@
-"""Writes the files that exported contestants run, in a process of its own: ``python -m tools.benchmark.exporting``."""
+"""Writes the files that exported entries run, in a process of its own: ``python -m tools.benchmark.exporting``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALIBRATION_IMAGES = 4  # of random pixels, as what is measured: the ranges do n
 
 
 def with_files(cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """The cells, with the files of those contestants that run one; what ``folder`` holds already is taken as it is."""
+    """The cells, with the files of those entries that run one; files that ``folder`` already has are reused."""
     return [
         replace(cell, workloads=tuple(_with_file(workload, folder) for workload in cell.workloads)) for cell in cells
     ]
@@ -42,7 +42,7 @@ def _with_file(workload: Workload, folder: Path) -> Workload:
 
 
 def write(workload: Workload) -> None:
-    """Export our model with random weights to ``workload.file``, with an int8 backbone where its name says so."""
+    """Export our model with random weights to ``workload.file``, with an int8 backbone where its name contains int8."""
     import numpy as np
     from mmengine.config import Config
 

@@ -1,4 +1,4 @@
-"""Builds each contestant's model and the function that runs one step of it, on equal work."""
+"""Builds each entry's model and the function that runs one step of it, on equal work."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from tools.benchmark.serving import Unavailable
 from tools.benchmark.workload import OUR_CONFIGS, Workload
 
-OBJECTS = 7  # an image of COCO has 7.3 on average
+OBJECTS = 7  # COCO images have 7.3 on average
 
 #: A model, a function that computes all losses, and one that computes detections.
 BuiltModel = tuple[nn.Module, Callable[[], Tensor], Callable[[], object]]
 
 
 def build(workload: Workload) -> tuple[nn.Module, Callable[[], None]]:
-    """A contestant's model and one step of it.
+    """An entry's model and one step of it.
 
     Raises:
         Unavailable: something that it needs is not installed.
@@ -153,9 +153,9 @@ def _transformers(workload: Workload) -> BuiltModel:
             auxiliary_loss=True,
             attention_dropout=0.1,
         )
-    )  # as the others; it comes with 0
+    )  # like the others; its default is 0
     backbone = model.model.backbone
-    for name, parameter in backbone.named_parameters():  # all frozen as it comes; equal work trains stages 2 to 4
+    for name, parameter in backbone.named_parameters():  # all frozen by default; equal work trains stages 2 to 4
         parameter.requires_grad_(bool(re.search(r'stages\.[123]\.', name)) and 'normalization' not in name)
     if workload.model == 'r50-dc5':
         _dilate_last_stage(backbone)
@@ -172,7 +172,7 @@ def _transformers(workload: Workload) -> BuiltModel:
 
 
 def _dilate_last_stage(backbone: nn.Module) -> None:
-    """torchvision's rule, which this library applies to a timm backbone only: stride 1, dilation 2 but for block 1."""
+    """torchvision's rule, which this library applies to a timm backbone only: stride 1, dilation 2 except block 1."""
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Conv2d) and 'stages.3.' in name:
             module.stride = (1, 1)

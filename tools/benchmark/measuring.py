@@ -1,4 +1,4 @@
-"""Starts one worker a contestant and lets them take turns, step by step, so that all see the same machine."""
+"""Starts one worker per entry and lets them take turns, step by step, so that all see the same machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class BenchmarkError(RuntimeError):
-    """A contestant failed; the message ends with what it printed last."""
+    """An entry failed; the message ends with what it printed last."""
 
 
 class Killed(BenchmarkError):
-    """A worker was killed, by the system when out of memory or by hand; the others continue."""
+    """A worker was killed, for example by the system when out of memory; the others continue."""
 
 
 class WorkerProcess:
@@ -30,7 +30,7 @@ class WorkerProcess:
 
     Args:
         workload: what it does.
-        python: the interpreter to run it with, the current one where None.
+        python: the interpreter to run it with; None for the current one.
     """
 
     def __init__(self, workload: Workload, python: str | None = None) -> None:
@@ -77,7 +77,7 @@ class WorkerProcess:
         self.errors.close()
 
     def _send(self, message: dict) -> None:
-        with suppress(BrokenPipeError):  # a worker that has ended: _receive says why
+        with suppress(BrokenPipeError):  # a worker that has ended: _receive reports why
             self.process.stdin.write(json.dumps(message) + '\n')
             self.process.stdin.flush()
 
@@ -86,7 +86,7 @@ class WorkerProcess:
         if not line:
             self.process.wait()
             if self.process.returncode == -signal.SIGKILL:
-                raise Killed('killed, as a system does when its memory is used up')
+                raise Killed('killed, as happens when the system runs out of memory')
             self.errors.seek(0)
             last = '\n'.join(self.errors.read().splitlines()[-15:])
             raise BenchmarkError(f'{self.workload}: the worker ended with code {self.process.returncode}:\n{last}')
@@ -108,67 +108,67 @@ def measure(
     pythons: dict[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> list[dict]:
-    """Measure contestants in turn: everybody one step, then everybody the next.
+    """Measure entries in turn: one step of each, then the next step of each.
 
     Args:
-        workloads: one a contestant.
+        workloads: one per entry.
         repeats: measured steps of each.
         warm_up: steps of each that are not measured.
         split: also measure as many steps by part.
-        pythons: interpreters by implementation, where it is not the current one.
-        say: told what is going on.
+        pythons: implementation -> interpreter, for those that do not use the current one.
+        say: receives progress messages.
 
     Returns:
-        One record a contestant: ``workload``, and either ``unavailable`` (why) or ``versions``, ``seconds`` (of each
+        One record per entry: ``workload``, and either ``unavailable`` (why) or ``versions``, ``seconds`` (of each
         step), ``memory`` (peak and before the first step, bytes) and, with ``split``, ``split`` (seconds by part, each
         step).
 
     Raises:
-        BenchmarkError: a contestant failed.
+        BenchmarkError: an entry failed.
     """
-    contestants: list[WorkerProcess] = []
+    workers: list[WorkerProcess] = []
     try:
-        for workload in workloads:  # one after the other: building at once would need the memory of all at once
-            contestants.append(WorkerProcess(workload, (pythons or {}).get(workload.implementation)))
-            contestants[-1].wait_until_ready()
-        return _take_turns(contestants, repeats, warm_up, split, say)
+        for workload in workloads:  # one after the other: building together would need the memory of all
+            workers.append(WorkerProcess(workload, (pythons or {}).get(workload.implementation)))
+            workers[-1].wait_until_ready()
+        return _take_turns(workers, repeats, warm_up, split, say)
     finally:
-        for contestant in contestants:
-            contestant.close()
+        for worker in workers:
+            worker.close()
 
 
 def _take_turns(
-    contestants: list[WorkerProcess], repeats: int, warm_up: int, split: bool, say: Callable[[str], None]
+    workers: list[WorkerProcess], repeats: int, warm_up: int, split: bool, say: Callable[[str], None]
 ) -> list[dict]:
-    """The records of contestants that were waited for; who is killed on the way is left out."""
-    records = [dict(workload=contestant.workload.asdict(), seconds=[]) for contestant in contestants]
+    """The records of workers that are ready; one that is killed on the way is left out."""
+    records = [dict(workload=worker.workload.asdict(), seconds=[]) for worker in workers]
     running = []
-    for contestant, record in zip(contestants, records):
-        if contestant.unavailable:
-            _leave_out(record, contestant.unavailable, say)
+    for worker, record in zip(workers, records):
+        if worker.unavailable:
+            _leave_out(record, worker.unavailable, say)
         else:
-            record['versions'] = contestant.versions
-            running.append((contestant, record))
+            record['versions'] = worker.versions
+            running.append((worker, record))
 
-    def everybody(**message: object) -> Iterator[tuple[dict, dict]]:
-        for contestant, record in list(running):
+    def ask_all(**message: object) -> Iterator[tuple[dict, dict]]:
+        for worker, record in list(running):
             try:
-                yield record, contestant.ask(**message)
+                yield record, worker.ask(**message)
             except Killed as error:
-                running.remove((contestant, record))
+                running.remove((worker, record))
                 _leave_out(record, str(error), say)
 
     for repeat in range(warm_up + repeats):
-        for record, reply in everybody(do='step'):
+        for record, reply in ask_all(do='step'):
             say(
                 f'  {record["workload"]["implementation"]:22s} {reply["seconds"]:8.3f} s'
                 f'{" (warm-up)" * (repeat < warm_up)}'
             )
             if repeat >= warm_up:
                 record['seconds'].append(reply['seconds'])
-    for record, reply in everybody(do='memory'):
+    for record, reply in ask_all(do='memory'):
         record['memory'] = reply
     for _ in range(repeats if split else 0):
-        for record, reply in everybody(do='split'):
+        for record, reply in ask_all(do='split'):
             record.setdefault('split', []).append(reply)
     return records

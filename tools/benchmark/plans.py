@@ -1,4 +1,4 @@
-"""Which cells a benchmark has: everything at full size, on a CPU or a GPU, or at toy size to test the tool."""
+"""The cells of a benchmark: everything at full size, on a CPU or a GPU, or at toy size to test the tool."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BF16 = ('mmcondetr-optimized', 'openvino', 'openvino-int8')
 
 @dataclass(frozen=True)
 class Cell:
-    """Contestants that take turns.
+    """Entries that are measured in turn and compared.
 
     Attributes:
         part: one of :data:`PARTS`.
-        workloads: one a contestant; the first is what ratios are to.
+        workloads: one per entry; the first is the reference of the ratios.
         repeats: measured steps.
-        warm_up: steps before.
+        warm_up: unmeasured steps before them.
     """
 
     part: str
@@ -89,7 +89,7 @@ def plan(args: Namespace, cpu_flags: str) -> list[Cell]:
         for cell in cells
         if cell.part in args.parts
     ]
-    return [cell for cell in chosen if len(cell.workloads) > 1]  # one alone is compared to nothing
+    return [cell for cell in chosen if len(cell.workloads) > 1]  # a single one has nothing to compare with
 
 
 def _each(base: Workload, implementations: tuple[str, ...]) -> tuple[Workload, ...]:

@@ -17,13 +17,13 @@ GOALS = {
     ('cuda', 'r50'): (0.50, 0.40, 0.50, 0.60),
     ('cuda', 'r50-dc5'): (0.40, 0.30, 0.40, 0.35),
 }
-#: What they are for: images of 800 x 1066, 300 queries, one image on a CPU and two on a GPU.
+#: The work that they apply to: images of 800 x 1066, 300 queries, one image on a CPU and two on a GPU.
 GOAL_WORK = dict(
     cpu=dict(height=800, width=1066, queries=300, batch=1), cuda=dict(height=800, width=1066, queries=300, batch=2)
 )
 _DEVICES = dict(cpu='CPU', cuda='GPU')
 COLUMNS = ('inference fp32', 'inference bf16', 'training step fp32', 'peak memory, training')
-#: Sections of pages that are written here: name of the markers -> what stands between them.
+#: Markers of the sections of pages that are written here.
 BEGIN, END = '<!-- {}: begin -->', '<!-- {}: end -->'
 
 
@@ -33,7 +33,7 @@ def markdown(results: dict) -> str:
     headings = dict(inference='Inference', training='Training step', groups='Training step with groups of queries')
     for part, heading in headings.items():
         for cell in _cells(results, part):
-            blocks += [f'## {heading}: {_where(cell)}', contestants_table(cell, results['environment'])]
+            blocks += [f'## {heading}: {_where(cell)}', entries_table(cell, results['environment'])]
     for mode, heading in (('inference', 'an inference'), ('training', 'a training step')):
         split = [cell for cell in _cells(results, 'split') if cell['records'][0]['workload']['mode'] == mode]
         if split:
@@ -54,7 +54,7 @@ def ratios_table(results: dict) -> str:
 
 
 def goals_table(results: dict) -> str:
-    """Each goal, and what was measured of its work: ratios to mmdet's fp32 in the same run."""
+    """Each goal beside the ratio measured for its work, to mmdet's fp32 in the same run."""
     kind = results['environment']['kind']
     rows = []
     for (device, model), goals in GOALS.items():
@@ -68,8 +68,8 @@ def goals_table(results: dict) -> str:
     return table(['ratio to mmdet', *COLUMNS], rows)
 
 
-def contestants_table(cell: dict, environment: dict) -> str:
-    """Every contestant of one cell: median, spread, ratio, memory."""
+def entries_table(cell: dict, environment: dict) -> str:
+    """Every entry of one cell: median, spread, ratio, memory."""
     reference = cell['records'][0]
     rows = []
     for record in cell['records']:
@@ -103,7 +103,7 @@ def contestants_table(cell: dict, environment: dict) -> str:
 
 
 def _other_versions(record: dict, environment: dict) -> str:
-    """What a contestant runs with besides the versions in the heading."""
+    """The versions that an entry runs with besides those in the heading."""
     known = environment['versions']
     theirs = (
         {'torchvision', 'transformers', 'timm'}
@@ -177,13 +177,13 @@ def _peak(record: dict) -> str:
 
 
 def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str:
-    """A page with the tables of some runs in its sections: 'benchmark' has what was measured, 'goals' the goals too.
+    """A page with the tables of some runs in its sections: 'benchmark' has the measurements, 'goals' the goals, too.
 
     'deployment' and 'deployment-goals' have the exported files.
 
     Args:
         text: of the page, with the markers of one section or of both.
-        results: the runs; of the kinds of device without one the section says so.
+        results: the runs; the section names the kinds of device that have none.
         source: the page's file, for the message.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What a contestant's process does: a step whenever it is asked to. Nothing here needs torch.
+"""The loop of a worker process: it runs a step whenever it is asked to. Nothing here needs torch.
 
-One JSON object a line on standard input and output: ``{"do": "step"}`` -> ``{"seconds": ...}``, ``{"do": "memory"}`` ->
-bytes, ``{"do": "split"}`` -> seconds of one step by part. What libraries print goes to standard error.
+One JSON object per line on standard input and output: ``{"do": "step"}`` -> ``{"seconds": ...}``, ``{"do": "memory"}``
+-> bytes, ``{"do": "split"}`` -> seconds of one step by part. What libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from tools.benchmark.workload import Workload
 
 
 class Unavailable(Exception):
-    """A contestant cannot run here; the message says what is missing."""
+    """An entry cannot run here; the message names what is missing."""
 
 
 class Steps:
-    """A contestant, ready to run.
+    """An entry, ready to run.
 
     Args:
         run: does one step.
@@ -31,10 +31,10 @@ class Steps:
         self.before = self.resident()
 
     def synchronize(self) -> None:
-        """Wait until the device has done everything; on a CPU it has."""
+        """Wait until the device has finished; a CPU always has."""
 
     def step(self) -> dict:
-        """Run one step and say how long it took."""
+        """Run one step and return its seconds."""
         self.synchronize()
         start = time.perf_counter()
         self.run()
@@ -42,7 +42,7 @@ class Steps:
         return dict(seconds=time.perf_counter() - start)
 
     def memory(self) -> dict:
-        """The most memory so far, and what was taken before the first step, in bytes."""
+        """The most memory so far, and what was in use before the first step, in bytes."""
         return dict(peak=_highest(), before=self.before)
 
     def resident(self) -> int:
@@ -52,15 +52,15 @@ class Steps:
 
 
 def _highest() -> int:
-    """The most memory that this program had, in bytes; ``getrusage`` would count who started the process, too."""
+    """The peak memory of this program, in bytes; ``getrusage`` would include the parent process's."""
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM:'))
 
 
 def serve(prepare: Callable[[Workload], Steps], versions: Callable[[], dict[str, str]]) -> None:
-    """Build what the first line of standard input describes, then obey the lines after it."""
+    """Build what the first line of standard input describes, then answer the lines after it."""
     replies = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # what libraries print is no reply
+    os.dup2(2, 1)  # output of libraries must not mix with replies
 
     def reply(message: dict) -> None:
         print(json.dumps(message), file=replies, flush=True)

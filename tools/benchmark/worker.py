@@ -1,4 +1,4 @@
-"""Runs one contestant that is a PyTorch model in a process of its own, so that its memory is its own."""
+"""Runs an entry that is a PyTorch model, in its own process so that its memory can be measured."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Worker(Steps):
         super().__init__(run)
 
     def synchronize(self) -> None:
-        """Wait until the device has done everything."""
+        """Wait until the device has finished."""
         if self.cuda:
             torch.cuda.synchronize()
 
     def memory(self) -> dict:
-        """As of every contestant; on a GPU, the GPU's."""
+        """As for every entry; on a GPU, the memory of the GPU."""
         if self.cuda:
             return dict(peak=torch.cuda.max_memory_allocated(), before=self.before)
         return super().memory()
 
     def resident(self) -> int:
-        """As of every contestant; on a GPU, the GPU's."""
+        """As for every entry; on a GPU, the memory of the GPU."""
         return torch.cuda.memory_allocated() if self.cuda else super().resident()
 
     def split(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What one contestant does in one cell of the benchmark."""
+"""What one entry runs in one cell of the benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OUR_CONFIGS = {
 }
 MODES = ('inference', 'training')
 PRECISIONS = ('fp32', 'bf16', 'fp16')
-#: Contestants by name.
+#: What can be measured: name -> description.
 IMPLEMENTATIONS = {
     'mmdet': "mmdet's ConditionalDETR",
     'transformers': "Hugging Face's ConditionalDetrForObjectDetection",
@@ -29,7 +29,7 @@ IMPLEMENTATIONS = {
 
 
 class Exported(NamedTuple):
-    """A contestant that is a file.
+    """An entry that is a file.
 
     Attributes:
         provider: of the runner.
@@ -49,7 +49,7 @@ EXPORTED = {
 
 @dataclass(frozen=True)
 class Workload:
-    """One contestant's work: images of one size without padding, seven objects each, random weights.
+    """The work of one entry: images of one size without padding, seven objects each, random weights.
 
     A training step is forward, losses of all decoder layers, backward, gradient clipping and AdamW, with dropout 0.1,
     stem, first stage and BatchNorm frozen. An inference step ends with boxes, scores and labels.
@@ -61,12 +61,12 @@ class Workload:
         precision: 'fp32'; 'bf16' and 'fp16' run under autocast.
         height: of the images, pixels.
         width: of the images, pixels.
-        batch: images a step.
+        batch: images per step.
         queries: N.
         device: 'cpu' or 'cuda'.
         threads: of a CPU.
         authors: folder with the authors' code, where it is needed.
-        file: what an exported contestant runs.
+        file: what an exported entry runs.
 
     Raises:
         ValueError: naming the field, what was given and what is allowed.
