@@ -125,12 +125,12 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
     (tmp_path / 'detr_seed0.json').write_text(json.dumps(RUNS[0]))
     no_training = Path('does/not/exist.py')
     assert convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training) == RUNS[0]
-    with pytest.raises(UserError, match="field 'epochs' is 4, and 5 is asked for"):
+    with pytest.raises(UserError, match="field 'epochs' is 4, but 5 is requested"):
         convergence.run_once('detr', BASE, 5, 0, tmp_path, no_training)
-    with pytest.raises(UserError, match="field 'backbone' is None, and .*start.safetensors [0-9a-f]{8} is asked for"):
+    with pytest.raises(UserError, match="field 'backbone' is None, but .*start.safetensors [0-9a-f]{8} is requested"):
         convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training, START)
     other = Config.fromfile(find_config('conditional-detr_r18_small_1xb8-60e_bccd'))
-    with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, and .*_bccd [0-9a-f]{8} is asked for"):
+    with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, but .*_bccd [0-9a-f]{8} is requested"):
         convergence.run_once('detr', other, 4, 0, tmp_path, no_training)
     moved = Config.fromfile(find_config(convergence.BASE))  # of the same name, and of other data
     moved.train_dataloader.dataset.data_root = 'elsewhere/'
@@ -152,7 +152,7 @@ def test_a_detr_that_learned_nothing_is_compared_to_by_targets_alone():
 def test_an_interrupted_run_does_not_go_on_under_other_arguments(tmp_path):
     with pytest.raises(UserError, match='output.txt'):
         convergence.run_once('detr', BASE, 4, 0, tmp_path, tmp_path / 'none.py')
-    with pytest.raises(UserError, match="asked.json: field 'epochs' is 4, and 5 is asked for"):
+    with pytest.raises(UserError, match="asked.json: field 'epochs' is 4, but 5 is requested"):
         convergence.run_once('detr', BASE, 5, 0, tmp_path, tmp_path / 'none.py')
 
 

@@ -1,1 +1,1 @@
-"""How soon systems learn, at small scale: running them, and what the runs say."""
+"""How quickly systems learn, at small scale: running them, and reporting the runs."""

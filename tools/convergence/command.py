@@ -1,11 +1,11 @@
-"""Train systems at the size of the small model with the same budget, and report how soon each learns.
+"""Train systems at the size of the small model with the same budget, and report how quickly each learns.
 
     python tools/convergence.py --systems detr conditional-detr --seeds 0 1 2 --epochs 24 \\
         --backbone configs/shapes/conditional-detr_r18_small_shapes-start.safetensors
 
-From nothing (without --backbone) DETR learns nothing in so short a budget: docs/convergence/README.md.
+From scratch (without --backbone) DETR learns nothing in so small a budget: docs/convergence/README.md.
 
-Finished runs are skipped and interrupted ones go on, so that the command can be killed and given again. --report-only
+Finished runs are skipped and interrupted ones resumed, so the command can be killed and run again. --report-only
 trains nothing. Writes convergence.json, convergence.md (a table) and convergence.png into --out.
 """
 
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         default=list(runs.MAIN_SYSTEMS),
         metavar='SYSTEM',
         choices=list(runs.SYSTEMS),
-        help=f'of {", ".join(runs.SYSTEMS)} (default: the first four)',
+        help=f'any of {", ".join(runs.SYSTEMS)} (default: the first four)',
     )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--epochs', type=int, default=24, help='budget of every run (default: 24)')
@@ -42,15 +42,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--base',
         default=runs.BASE,
-        help='config of a small Conditional DETR: data, optimiser and sizes (default: that for shapes)',
+        help='config of a small Conditional DETR: data, optimiser and sizes (default: the one for shapes)',
     )
     parser.add_argument(
         '--backbone',
         metavar='CHECKPOINT',
-        help='every system starts from the backbone in this checkpoint (default: from nothing)',
+        help='every system starts from the backbone in this checkpoint (default: from scratch)',
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='where runs are kept')
-    parser.add_argument('--out', type=Path, help='where the report goes (default: the work directory)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='folder of the runs')
+    parser.add_argument('--out', type=Path, help='folder of the report (default: the work directory)')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
     args = parser.parse_args()
     if args.epochs < 1:

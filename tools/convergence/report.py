@@ -1,4 +1,4 @@
-"""What runs of tools/convergence/runs.py say: epochs to given APs, how many times faster than DETR, a table, a plot."""
+"""Reports the runs of tools/convergence: epochs to given APs, how many times faster than DETR, a table, a plot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REFERENCE = 'detr'
 
 
 def _place(system: str) -> tuple[int, str]:
-    """The order of systems in a report: as in SYSTEMS; what is no longer there comes last."""
+    """The order of systems in a report: as in SYSTEMS, removed ones last."""
     return list(SYSTEMS).index(system) if system in SYSTEMS else len(SYSTEMS), system
 
 
@@ -41,17 +41,17 @@ def _ratio(theirs: dict | None, ours: dict | None) -> float | None:
 
 
 def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
-    """What the runs say.
+    """Summarise the runs.
 
     Args:
         runs: of any systems and seeds.
-        targets: APs; for each system the epoch is given in which each was first reached.
+        targets: APs; each system's report has the epoch in which each was first reached.
 
     Returns:
         ``targets`` and ``systems``: per system the seeds, the budget, the start, the final AP, the epochs to every
         target (None unless all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than
-        DETR each of these is. A DETR below the lowest target has learned too little to be compared with at its end:
-        ``detrs_final_ap`` is None then.
+        DETR each of these is. If DETR ends below the lowest target, it has learned too little for a comparison at the
+        end, and ``detrs_final_ap`` is None.
     """
     for field in ('epochs', 'base', 'backbone'):
         values = {str(run.get(field)) for run in runs}
@@ -88,7 +88,7 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
 
 
 def table(report: dict) -> str:
-    """The report as a Markdown table, one row a system."""
+    """The report as a Markdown table, one row per system."""
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
     heading = ['system', 'seeds', 'AP at the end', *reached, "epochs to DETR's final AP"]

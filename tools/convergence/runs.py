@@ -1,7 +1,7 @@
-"""Small-scale convergence: every system with the same data, size, schedule and seeds, and how soon each learns.
+"""Small-scale convergence: every system trained with the same data, size, schedule and seeds.
 
 A run is one system with one seed, trained by tools/train.py in a process of its own. Its result is one JSON file; a run
-whose file is there is not trained again, and one that was interrupted goes on from its last checkpoint.
+that has one is not trained again, and one that was interrupted is resumed from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SMALL = '{}_r18_small_1xb16-24e_shapes'
 _ABLATION = '{}_r50_{}_8xb2-50e_coco'
 MAIN_SYSTEMS = ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')
 
-#: The config that says a system's model. The ablations' COCO models are shrunk to the small one's sizes.
+#: System -> the config of its model. The ablations' COCO models are shrunk to the sizes of the small one.
 SYSTEMS: dict[str, str] = {
     **{name: _SMALL.format(name) for name in MAIN_SYSTEMS},
     **{
@@ -53,15 +53,16 @@ SYSTEMS: dict[str, str] = {
 
 START = config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors'
 
-#: What exists in training only, by the name that is put behind a system's: ``conditional-detr_6-groups``.
+_GROUPS = {f'{count}-groups': dict(type='mmcondetr.QueryGroups', num_groups=count) for count in (2, 4, 6, 11)}
+#: Parts that exist in training only, by the suffix of a system's name: ``conditional-detr_6-groups``.
 TRAINING: dict[str, dict] = {
-    **{f'{count}-groups': dict(type='mmcondetr.QueryGroups', num_groups=count) for count in (2, 4, 6, 11)},
+    **_GROUPS,
     'mixed-groups': dict(type='mmcondetr.MixedQueryGroups', num_groups=6),
     'one-to-many': dict(type='mmcondetr.OneToMany', num_copies=6),
     'frozen-queries': dict(type='mmcondetr.FrozenQueries', checkpoint=str(START)),
 }
 SYSTEMS.update({f'conditional-detr_{part}': SYSTEMS['conditional-detr'] for part in TRAINING})
-SYSTEMS.update({f'dab-detr_{part}': SYSTEMS['dab-detr'] for part in TRAINING if part.endswith('-groups')})
+SYSTEMS.update({f'dab-detr_{part}': SYSTEMS['dab-detr'] for part in _GROUPS})
 
 
 def system_config(system: str, base: Config, epochs: int, seed: int, backbone: str | None = None) -> Config:
@@ -72,7 +73,7 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
         base: config of a small Conditional DETR; gives data, optimiser and every size.
         epochs: the budget; the learning rate drops to a tenth after five sixths of it.
         seed: of initialisation, order and augmentation.
-        backbone: checkpoint of a detector of ours, whose backbone every system starts from; None starts from nothing.
+        backbone: checkpoint of one of our detectors, whose backbone every system starts from; None: from scratch.
 
     Raises:
         UserError: there is no such system, or the base is another detector's.
@@ -80,7 +81,7 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
     if system not in SYSTEMS:
         raise UserError(f"System '{system}' is not one of {', '.join(SYSTEMS)}.")
     if base.get('model', {}).get('decoder', {}).get('type') != 'mmcondetr.ConditionalDecoder':
-        raise UserError(f"--base: config '{base.filename}' is not one of a Conditional DETR, which gives all sizes.")
+        raise UserError(f"--base: config '{base.filename}' is not a Conditional DETR, which defines all sizes.")
     config = Config(base._cfg_dict.to_dict())
     model = Config.fromfile(find_config(SYSTEMS[system])).model.to_dict()
     plain, _, part = system.partition('_')
@@ -130,18 +131,18 @@ def _set_classes(head: dict, num_classes: int) -> None:
 
 
 def check_backbone(path: str, base: Config) -> str:
-    """The checkpoint's absolute path, once it is known to hold every weight of the small model's backbone.
+    """The checkpoint's absolute path, after checking that it contains every weight of the small model's backbone.
 
     Raises:
-        UserError: it is not there or cannot be read, or a weight of the backbone is missing or has another shape.
+        UserError: it is missing or unreadable, or a weight of the backbone is missing or has another shape.
     """
     if not Path(path).is_file():
         raise UserError(f"--backbone: checkpoint '{path}' does not exist.")
     tensors = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     tensors = tensors.get('state_dict', tensors)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        wanted = MODELS.build(base.model.backbone).state_dict()
-    for name, value in wanted.items():
+        expected = MODELS.build(base.model.backbone).state_dict()
+    for name, value in expected.items():
         given = tensors.get(f'backbone.{name}')
         if given is None or given.shape != value.shape:
             found = 'is missing' if given is None else f'has shape {tuple(given.shape)}'
@@ -159,7 +160,7 @@ def run_once(
 
     Args:
         system, base, epochs, seed, backbone: as for :func:`system_config`.
-        work_dir: where results and the runs' folders are.
+        work_dir: folder of the results and the runs' folders.
         train: tools/train.py.
 
     Returns:
@@ -167,7 +168,7 @@ def run_once(
         SHA-256), and the curve: ``steps`` (epochs) and ``ap``.
 
     Raises:
-        UserError: the training failed, or the run that is there has another budget, base or start.
+        UserError: the training failed, or an earlier run has another budget, base or start.
     """
     result, folder = work_dir / f'{system}_seed{seed}.json', work_dir / f'{system}_seed{seed}'
     asked = dict(
@@ -193,7 +194,7 @@ def run_once(
     if code:
         raise UserError(
             f'{system}, seed {seed}: training ended with exit code {code}; see {folder / "output.txt"}. '
-            'The same command goes on from its last checkpoint.'
+            'The same command resumes from its last checkpoint.'
         )
     curve = read_curve(folder, METRIC)
     found = dict(asked, steps=list(curve.steps), ap=list(curve.values))
@@ -225,7 +226,7 @@ def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
     for field, value in asked.items():
         if found.get(field) != value:
             raise UserError(
-                f"{earlier}: field '{field}' is {found.get(field)}, and {value} is asked for. Give another "
+                f"{earlier}: field '{field}' is {found.get(field)}, but {value} is requested. Pass another "
                 '--work-dir, or delete the run to train it again.'
             )
 
@@ -238,5 +239,5 @@ def read_runs(work_dir: Path) -> list[dict]:
     """
     runs = [_read(path) for path in sorted(work_dir.glob('*_seed*.json'))]
     if not runs:
-        raise UserError(f"'{work_dir}' holds no finished run (<system>_seed<number>.json).")
+        raise UserError(f"'{work_dir}' contains no finished run (<system>_seed<number>.json).")
     return runs
