@@ -26,4 +26,4 @@ class NonFiniteLossError(UserError):
 
 
 class Stopped(Exception):
-    """Training was asked to stop (SIGTERM) and has saved where it is; the message names the checkpoint."""
+    """Training was asked to stop (SIGTERM) and has saved its state; the message names the checkpoint."""

@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all, whenever the process is killed."""
+"""Atomic writing: a file or folder exists complete or not at all, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Lend a temporary name beside ``path``; what was written there takes its place at the end, or not at all."""
+    """Yield a temporary name beside ``path``; on success, the file written there replaces ``path``."""
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes files that only their owner can read
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors makes files readable by their owner only
         with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -42,7 +42,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def _sync_folder(folder: Path) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # a folder cannot be opened everywhere; the rename itself is done
+    except OSError:  # not every system can open a folder; the rename itself is done
         return
     try:
         os.fsync(descriptor)
@@ -55,7 +55,7 @@ def _sync_folder(folder: Path) -> None:
 def remove_leftovers(folder: str | os.PathLike) -> list[str]:
     """Remove temporary files that a killed process left in ``folder``; returns their names.
 
-    Those of a process that is alive stay: it may be writing them.
+    Those of a running process are kept: it may still be writing them.
     """
     found = {path: re.search(r'\.(\d+)\.tmp$', path.name) for path in sorted(Path(folder).glob('.*.tmp'))}
     leftovers = [path for path, match in found.items() if match and not _is_another(int(match.group(1)))]
@@ -65,7 +65,7 @@ def remove_leftovers(folder: str | os.PathLike) -> list[str]:
 
 
 def _is_another(process: int) -> bool:
-    """Whether another process of this number is alive."""
+    """Whether another process with this number is running."""
     if process == os.getpid():
         return False
     try:
@@ -79,7 +79,7 @@ def _is_another(process: int) -> bool:
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Lend an empty folder beside ``path``; it takes the place of what is there at the end, or not at all."""
+    """Yield an empty folder beside ``path``; on success, it replaces ``path``."""
     path = Path(os.path.abspath(path))
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as scratch:
         new, old = Path(scratch) / 'new', Path(scratch) / 'old'

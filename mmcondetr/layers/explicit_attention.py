@@ -19,7 +19,7 @@ def is_faster(q: Tensor) -> bool:
     """Whether :func:`explicit_attention` is faster for these queries than torch's fused kernel, and allowed."""
     if q.dtype != torch.bfloat16 or q.device.type != 'cpu' or torch.is_grad_enabled() or is_compiling():
         return False
-    return getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()  # an older torch does not tell
+    return getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()  # older versions of torch lack it
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -28,8 +28,8 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
     Args:
         q: (B, H, N, width).
         k: (B, H, S, width).
-        v: (B, H, S, width of v), which may be another one.
-        mask: (B, S), True where a key is padding; None where nothing is padded.
+        v: (B, H, S, width of v), which may differ from q's.
+        mask: (B, S), True where a key is padding; None if nothing is padded.
 
     Returns:
         (B, H, N, width of v).

@@ -1,4 +1,4 @@
-"""What DAB-DETR adds to Conditional DETR's decoder (Liu et al., ICLR 2022, arXiv 2201.12329).
+"""DAB-DETR's additions to Conditional DETR's decoder (Liu et al., ICLR 2022, arXiv 2201.12329).
 
 A query is an anchor box (cx, cy, w, h) instead of an embedding. :class:`AnchorBoxes` replaces the reference point in
 :class:`~mmcondetr.models.decoder.ConditionalDecoder`: it computes the object query from the box, modulates p_s by the

@@ -74,7 +74,7 @@ class ConditionalDETR(BaseDetector):
         self.untrained_masks = ''  # message: the loaded checkpoint had no mask head
 
     def train(self, mode: bool = True) -> ConditionalDETR:
-        """Like any module's, but a detector frozen for its mask head's training stays in evaluation mode."""
+        """As usual, except that a detector frozen while its mask head is trained stays in evaluation mode."""
         super().train(mode)
         masked_detector.keep_frozen(self)
         return self

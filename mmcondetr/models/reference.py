@@ -32,7 +32,7 @@ class Position(NamedTuple):
 
 
 class FixedReferencePoint(nn.Module):
-    """Base class of reference points that stay fixed across layers; subclasses implement ``forward``.
+    """Base class of reference points that stay fixed across layers.
 
     Args:
         embed_dims: D.
@@ -57,6 +57,10 @@ class FixedReferencePoint(nn.Module):
         reference = self(object_query)
         f = memory.new_zeros(memory.shape[0], *object_query.shape[1:]) if content is None else content
         return f, Position(reference, self.embed(reference, object_query), object_query)
+
+    def forward(self, object_query: Tensor) -> Tensor:
+        """Logits s = (x, y) of the points, defined by the subclass: o_q (B or 1, N, D) -> (B or 1, N, 2)."""
+        raise NotImplementedError
 
     def embed(self, reference: Tensor, object_query: Tensor) -> Tensor:
         """p_s = sinusoidal(sigmoid(s)), eq. 5: reference (B or 1, N, 2) -> (B or 1, N, D), in the dtype of o_q."""

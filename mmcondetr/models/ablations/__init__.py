@@ -1,1 +1,1 @@
-"""The other choices of the ablations (§4.3) and DETR's decoder; each one class, registered like the default."""
+"""The alternatives of the ablations (§4.3) and DETR's decoder, one class each, registered like the default."""

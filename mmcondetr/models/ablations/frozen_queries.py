@@ -1,4 +1,4 @@
-"""Object queries of a trained model that are never trained: is learning them what makes DETR slow?"""
+"""Object queries of a trained model, kept frozen: is learning them what makes DETR converge slowly?"""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NAME = 'query_embedding.weight'
 
 @MODELS.register_module()
 class FrozenQueries(ObjectQueries):
-    """The object queries of a checkpoint, kept as they are while everything else is trained.
+    """Takes the object queries from a checkpoint and freezes them while everything else is trained.
 
-    DAB-DETR's authors gave DETR the queries of a trained DETR and froze them: the loss falls little faster in the first
-    epochs and not at all later, so that queries which are yet to be learned are not what DETR waits for.
+    DAB-DETR's authors gave DETR the queries of a trained DETR and froze them. The loss fell slightly faster in the
+    first epochs and no faster later, so learning the queries is not what slows DETR down.
 
     Args:
-        checkpoint: a model of ours with as many queries, of the same width.
+        checkpoint: one of our models with the same number and width of queries.
 
     Raises:
         UserError: the checkpoint has no such queries.
@@ -34,7 +34,7 @@ class FrozenQueries(ObjectQueries):
         self.checkpoint = checkpoint
 
     def attach(self, detector: nn.Module) -> None:
-        """Put the checkpoint's queries into the detector, and leave them out of training."""
+        """Copy the checkpoint's queries into the detector and exclude them from training."""
         found = CheckpointLoader.load_checkpoint(self.checkpoint, map_location='cpu')
         given, own = found.get('state_dict', found).get(_NAME), detector.query_embedding.weight
         if given is None or given.shape != own.shape:

@@ -1,4 +1,4 @@
-"""What Group DETR is compared with: ways to give every ground truth several queries that cost AP (its Table 7)."""
+"""The controls of Group DETR's Table 7: other ways to assign several queries to a ground truth, which lower AP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class MixedQueryGroups(QueryGroups):
-    """K groups that are matched apart but see each other in self-attention.
+    """K groups that are matched separately but see each other in self-attention.
 
     Args:
         num_groups: K.
@@ -25,7 +25,7 @@ class MixedQueryGroups(QueryGroups):
     """
 
     def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
-        """All groups, one after another, all seeing all: (1, N, D or 4) -> (1, K N, D or 4)."""
+        """All groups concatenated, without restricting self-attention: (1, N, D or 4) -> (1, K N, D or 4)."""
         return super().forward(object_query, samples)._replace(among=None)
 
 
@@ -33,13 +33,13 @@ class MixedQueryGroups(QueryGroups):
 class OneToMany(ObjectQueries):
     """One set of object queries in which every ground truth is matched K times.
 
-    The paper does not say how it assigned; here the Hungarian matching sees each ground truth K times.
+    The paper does not specify the assignment; here the Hungarian matching gets each ground truth K times.
 
     Args:
         num_copies: K.
 
     Raises:
-        ValueError: if there is no copy.
+        ValueError: num_copies is less than 1.
 
     Paper: arXiv 2207.13085, Table 7 (8.4 AP after 12 epochs, the paper's: inference gives duplicates).
     """
@@ -57,6 +57,6 @@ class OneToMany(ObjectQueries):
         return head.loss(hidden_states, references, [self._repeat(sample) for sample in samples], self.num_copies)
 
     def _repeat(self, sample):
-        repeated = copy(sample)  # its instances are replaced, not changed
+        repeated = copy(sample)  # the copy's instances are replaced, the original's stay unchanged
         repeated.gt_instances = InstanceData.cat([sample.gt_instances] * self.num_copies)
         return repeated

@@ -1,1 +1,1 @@
-"""Instance and panoptic masks of a DETR's detections (DETR, arXiv 2005.12872, section 4.4)."""
+"""Instance and panoptic masks for the detections of a DETR (DETR, arXiv 2005.12872, section 4.4)."""

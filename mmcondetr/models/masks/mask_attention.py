@@ -1,4 +1,4 @@
-"""Where a query looks, as maps that the mask head sees: attention weights that are not used to sum up values."""
+"""Attention maps for the mask head: where each query looks. The weights are used as features, not to sum values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MaskAttention(nn.Module):
         Args:
             queries: per image (K_b, D); K is the sum of K_b.
             memory: (B, S, D).
-            mask: (B, S), True where a token is padding; None where nothing is padded.
+            mask: (B, S), True where a token is padding; None if nothing is padded.
 
         Returns:
             (K, H, S); the H * S weights of a query sum to 1.
@@ -45,7 +45,7 @@ class MaskAttention(nn.Module):
         return torch.cat(maps)
 
     def weights(self, queries: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """As :meth:`forward` for as many queries in every image: (B, K, D) -> (B, K, H, S)."""
+        """Like :meth:`forward`, with the same number of queries in every image: (B, K, D) -> (B, K, H, S)."""
         keys = self.key_proj(memory).unflatten(-1, (self.num_heads, -1))  # (B, S, H, D / H)
         q = self.query_proj(queries).unflatten(-1, (self.num_heads, -1))  # (B, K, H, D / H)
         scores = torch.einsum('bkhd,bshd->bkhs', q * q.shape[-1] ** -0.5, keys)

@@ -24,21 +24,21 @@ from mmcondetr.registry import MODELS
 
 @MODELS.register_module()
 class MaskHead(BaseModule):
-    """A mask for every query that it is given: it predicts neither class nor box.
+    """Predicts a mask for each query that it is given, but neither class nor box.
 
-    It is run on matched queries in training and on those of kept detections in inference. GroupNorm normalises every
-    query by itself, so that the others make no difference.
+    It runs on matched queries in training and on those of kept detections in inference. GroupNorm normalises each query
+    separately, so a query's mask does not depend on the other queries.
 
     Args:
         embed_dims: D.
         num_heads: H, of the attention maps.
-        lateral_channels: of the backbone's finer feature maps, the finest first.
+        lateral_channels: channels of the backbone's finer feature maps, finest first.
         num_groups: of GroupNorm; they must divide D + H and D / 2, D / 4, ...
         mask_weight: of the focal loss.
         dice_weight: of the dice loss.
-        freeze_detector: train the mask head alone; the detector stays in evaluation mode, its boxes as they are.
-        panoptic: how masks are merged into one panoptic map, config of :class:`PanopticMerging`; None for instances.
-        chunk: queries at a time in inference: for all 300 at once, an image of 800 x 1066 pixels needs gigabytes.
+        freeze_detector: train the mask head alone; the detector stays in evaluation mode, its boxes unchanged.
+        panoptic: config of :class:`PanopticMerging`, which merges masks into a panoptic map; None for instances.
+        chunk: queries per pass in inference; all 300 together need gigabytes for an image of 800 x 1066 pixels.
         init_cfg: mmengine's initialisation.
 
     Paper: DETR, section 4.4, Figure 8, and its code (``--masks``).
@@ -68,7 +68,7 @@ class MaskHead(BaseModule):
             nn.Conv2d(before, after, 3, padding=1) for before, after in zip([entrance, *widths], widths)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(num_groups, width) for width in widths)
-        self.laterals = nn.ModuleList(  # coarse to fine, as they are used
+        self.laterals = nn.ModuleList(  # coarse to fine, the order of use
             nn.Conv2d(channels, width, 1) for channels, width in zip(reversed(lateral_channels), widths[1:])
         )
         self.predictor = nn.Conv2d(widths[-1], 1, 3, padding=1)
@@ -85,7 +85,7 @@ class MaskHead(BaseModule):
             queries: per image (K_b, D), last hidden states; K is the sum of K_b.
 
         Returns:
-            (K, height / 4, width / 4), image after image: the size of the finest feature map.
+            (K, height / 4, width / 4), ordered by image, at the size of the finest feature map.
         """
         image = torch.arange(len(queries), device=inputs.projected.device)
         image = image.repeat_interleave(torch.tensor([len(each) for each in queries], device=image.device))
@@ -112,12 +112,12 @@ class MaskHead(BaseModule):
         return self.predictor(x)[:, 0]
 
     def _enter(self, projected: Tensor, maps: Tensor, image: Tensor) -> Tensor:
-        """The first convolution on [feature map; attention maps]: all queries of an image share the first part of it.
+        """The first convolution, on [feature map; attention maps]; its first part is shared by all queries of an image.
 
         Args:
             projected: (B, D, h, w).
             maps: (K, H, h, w).
-            image: (K,), the image of every query.
+            image: (K,), the image of each query.
 
         Returns:
             (K, D + H, h, w).
@@ -127,7 +127,7 @@ class MaskHead(BaseModule):
         return shared[image] + F.conv2d(maps, weight[1], padding=1)
 
     def loss(self, inputs: MaskInputs, f: Tensor, matches: Matches, samples: SampleList) -> dict[str, Tensor]:
-        """Focal and dice loss of the matched queries' masks, each divided by the number of boxes in the batch.
+        """Focal and dice losses of the matched queries' masks, divided by the number of boxes in the batch.
 
         Args:
             inputs: of the batch.
@@ -173,13 +173,13 @@ class MaskHead(BaseModule):
         Args:
             inputs: of the batch.
             f: (B, N, D), hidden states of the last layer.
-            results: per image the detections, with ``queries`` (K,): which query each is of. They get ``masks``
-                (K, height, width) bool.
+            results: per image the detections, with ``queries`` (K,), the query of each. ``masks`` (K, height, width),
+                bool, are added.
             samples: the images' sizes.
-            rescale: masks in the size of the original image, not of the resized one.
+            rescale: make masks of the original image's size rather than of the resized one's.
 
         Returns:
-            Per image the merged map (1, height, width), where masks are merged; ``results`` then keep things only.
+            Per image the merged map (1, height, width), if masks are merged; ``results`` then keep things only.
         """
         merged = []
         for image, (result, sample) in enumerate(zip(results, samples)):

@@ -1,4 +1,4 @@
-"""What the mask head sees of a batch of images, beside the queries."""
+"""The mask head's inputs besides the queries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mmcondetr.models.attention import Memory
 
 
 class MaskInputs(NamedTuple):
-    """What the mask head sees of a batch of images.
+    """What the mask head gets of a batch of images, besides the queries.
 
     Attributes:
         projected: (B, D, h, w), the neck's feature map, before the encoder.
         memory: the encoder's output, S = h * w.
-        laterals: the backbone's finer feature maps, the finest first: (B, C, height / 4, width / 4), ...
+        laterals: the backbone's finer feature maps, finest first: (B, C, height / 4, width / 4), ...
     """
 
     projected: Tensor
@@ -27,7 +27,7 @@ class MaskInputs(NamedTuple):
     laterals: Sequence[Tensor]
 
     def of_image(self, image: int) -> MaskInputs:
-        """One image of the batch, as a batch."""
+        """One image of the batch, as a batch of one."""
         one = slice(image, image + 1)
         content, position, mask = self.memory
         memory = Memory(
@@ -37,7 +37,7 @@ class MaskInputs(NamedTuple):
 
 
 def check_masks(samples: SampleList) -> None:
-    """Raise UserError, naming the image, where there are no masks to train with."""
+    """Raise UserError, naming the image, if there are no masks to train with."""
     for image, sample in enumerate(samples):
         if 'masks' not in sample.gt_instances:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The losses of masks, each a number for every mask: DETR's, which are those of RetinaNet and V-Net."""
+"""Mask losses, one number per mask: DETR's, which are those of RetinaNet and V-Net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes that masks go through: stride 4 of the padded batch, the batch, the image without padding, the original."""
+"""The sizes of a mask: stride 4 of the padded batch, the batch, the image without padding, the original image."""
 
 from __future__ import annotations
 

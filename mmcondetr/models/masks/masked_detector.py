@@ -1,5 +1,5 @@
-"""What a detector with a mask head does: the head runs on matched queries in training, on those of kept detections in
-inference. Boxes and classes alone decide both, and are those of the detector without masks."""
+"""Training and inference of a detector with a mask head, which runs on matched queries and on those of kept detections.
+Matching and selection depend on boxes and classes only, which are those of the detector without masks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmcondetr.models.masks.mask_sizes import finish
 
 
 def prepare(detector: nn.Module) -> None:
-    """Called once, when the detector is built: freeze it where the mask head asks for that.
+    """Called once, when the detector is built: freeze it if the mask head requires that.
 
     Raises:
-        UserError: if detections are trained beside the masks with more than the object queries, or the backbone does
-            not give the feature maps that the mask head asks for.
+        UserError: detections are trained together with masks and with more than the object queries, or the backbone
+            does not output the feature maps that the mask head needs.
     """
     if detector.mask_head is None:
         return
@@ -41,7 +41,7 @@ def prepare(detector: nn.Module) -> None:
 
 
 def keep_frozen(detector: nn.Module) -> None:
-    """A frozen detector stays in evaluation mode: neither dropout nor BatchNorm's statistics may move."""
+    """Keep a frozen detector in evaluation mode: no dropout, and BatchNorm's statistics stay fixed."""
     if _is_frozen(detector):
         for name, module in detector.named_children():
             module.train(detector.training and name == 'mask_head')
@@ -58,7 +58,7 @@ def loss(detector: nn.Module, images: Tensor, samples: SampleList) -> dict[str, 
 
 
 def predict(detector: nn.Module, images: Tensor, samples: SampleList, rescale: bool) -> SampleList:
-    """Detections with ``masks``, and where masks are merged ``pred_panoptic_seg``."""
+    """Detections with ``masks``, and if masks are merged ``pred_panoptic_seg``."""
     inputs = detector.encode_with_maps(images, samples)
     hidden_states, references = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
     results = detector.bbox_head.predict(hidden_states, references, samples, rescale, with_queries=True)

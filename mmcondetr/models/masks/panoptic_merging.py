@@ -1,4 +1,4 @@
-"""From masks that overlap to one panoptic map: every pixel belongs to one segment."""
+"""Merges overlapping masks into one panoptic map, in which each pixel belongs to one segment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-INSTANCE_OFFSET = 1000  # mmdet's: a pixel is class + 1000 * instance
+INSTANCE_OFFSET = 1000  # mmdet's encoding of a pixel: class + 1000 * instance
 
 
 class PanopticMerging:
@@ -15,7 +15,7 @@ class PanopticMerging:
     Args:
         num_classes: things and stuff.
         num_things: classes below are things, the others stuff.
-        score_threshold: of kept queries. DETR's 0.85 is for its softmax; docs/masks.md says what sigmoid scores need.
+        score_threshold: of kept queries. DETR's 0.85 is for its softmax; see docs/masks.md for sigmoid scores.
         min_area: in pixels; segments of this size or less are dropped, until none is left.
 
     Paper: DETR, section 4.4, and its code (``PostProcessPanoptic``).
@@ -26,7 +26,7 @@ class PanopticMerging:
         self.score_threshold, self.min_area = score_threshold, min_area
 
     def choose(self, result: InstanceData) -> Tensor:
-        """Places of the detections that are merged: confident ones, of each query the best class.
+        """Indices of the detections that are merged: the confident ones, with the best class of each query.
 
         Args:
             result: ``scores`` and ``queries`` (K,), best first.
@@ -45,8 +45,8 @@ class PanopticMerging:
             labels: (M,).
 
         Returns:
-            (height, width): class + 1000 * instance, instances of things counted from 1; the number of classes where
-            there is nothing.
+            (height, width): class + 1000 * instance, instances of things counted from 1; num_classes where nothing is
+            detected.
         """
         while len(logits):
             owner = self._merge_stuff(logits.argmax(0), labels)
@@ -59,13 +59,13 @@ class PanopticMerging:
         return torch.full(logits.shape[1:], self.num_classes, dtype=torch.long, device=logits.device)
 
     def _merge_stuff(self, places: Tensor, labels: Tensor) -> Tensor:
-        """Every place of a kind of stuff -> the first place of that kind."""
+        """Map each index of a stuff class to the first index of that class."""
         same = labels[:, None] == labels[None]  # (M, M)
         first = same.int().argmax(1)
         own = torch.arange(len(labels), device=labels.device)
         return torch.where(labels >= self.num_things, first, own)[places]
 
     def _number(self, labels: Tensor) -> Tensor:
-        """(M,) what the pixels of each get."""
+        """(M,), the value of each segment's pixels."""
         is_thing = labels < self.num_things
         return labels + INSTANCE_OFFSET * is_thing.cumsum(0) * is_thing

@@ -1,5 +1,5 @@
-"""What exists in training only: groups of object queries, denoising.
+"""Parts that exist in training only: groups of object queries, and denoising.
 
-A part is one registered class, named in ``model.training_queries``. It says what the decoder is asked in training and
-how that is matched; inference, export and everything that looks at a model go on without it.
+Each is one registered class, set as ``model.training_queries``. It provides the decoder's queries in training and
+matches their predictions; inference, export and visualisation work without it.
 """

@@ -1,8 +1,8 @@
-"""DN-DETR: the ground truth, noised, as further queries in training (Li et al., CVPR 2022, arXiv 2203.01305).
+"""DN-DETR: noised ground truth as additional queries in training (Li et al., CVPR 2022, arXiv 2203.01305).
 
-A denoising query starts from the box and the class of a known object, both noised, and must reconstruct the object:
-its target is known, so that nothing is matched. The decoder thus learns to refine boxes from the first step on, while
-the matching still wanders. Inference asks without them.
+A denoising query starts from the box and the class of a known object, both noised, and must reconstruct the object. Its
+target is known, so no matching is needed. The decoder thus learns to refine boxes from the first step on, while the
+matching is still unstable. Inference does without them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mmcondetr.models.training.groups import check_divisible, fold
 from mmcondetr.models.training.queries import ObjectQueries
 from mmcondetr.registry import MODELS
 
-_NO_OBJECT = -1e4  # the class logit of an empty slot: its focal loss and the gradient of it are zero
+_NO_OBJECT = -1e4  # the class logit of an empty slot: its focal loss and gradient are zero
 
 
 def draw_labels(labels: Tensor, num_classes: int, probability: float) -> Tensor:
-    """Class indices, with the probability another one at random, which may be the same: any shape."""
+    """Replace class indices, of any shape, with the given probability by random ones (possibly the same)."""
     flipped = torch.rand_like(labels, dtype=torch.float) < probability
     return torch.where(flipped, torch.randint_like(labels, num_classes), labels)
 
@@ -57,16 +57,16 @@ def attend_apart(
     empty: Tensor | None,
     among: Among | None,
 ) -> Tensor:
-    """Self-attention of matching queries among themselves, and of each denoising group to itself and to them.
+    """Self-attention: matching queries see each other; a denoising group sees itself and the matching queries.
 
     Args:
         attention: softmax attention.
         q: (B, M + P T, D), the M matching queries first, then P groups of T slots; k and v alike.
         num_matching: M.
-        num_seen: how many matching queries, the first ones, denoising queries see.
+        num_seen: how many of the matching queries, counted from the first, denoising queries see.
         num_groups: P.
-        empty: (B, T), True where a slot holds no object; nobody sees it. None where none is empty.
-        among: which matching queries see which, where not all see all.
+        empty: (B, T), True where a slot has no object, which no query sees; None if no slot is empty.
+        among: restricts which matching queries see each other; None if all do.
 
     Returns:
         (B, M + P T, D).
@@ -87,21 +87,21 @@ def attend_apart(
 class DenoisingQueries(ObjectQueries):
     """P groups of denoising queries on top of the object queries, for DAB-DETR with LabelledAnchorBoxes.
 
-    Every group asks for every object of its image once. Where an image has fewer objects than another of the batch its
-    slots stay empty: they are masked out and excluded from the loss. (In the authors' code an object's query sees the
-    empty slots of its group, so that it depends on what other images are in the batch.)
+    Each group has one query for each object of its image. If an image has fewer objects than another of the batch, the
+    remaining slots are empty: masked out and excluded from the loss. (In the authors' code an object's query sees the
+    empty slots of its group, so it depends on the other images in the batch.)
 
-    The losses are the head's own, on all layers, divided by P times the boxes; their names begin with ``denoising_``.
+    The losses are the head's, on all layers, divided by P times the boxes; their names begin with ``denoising_``.
 
     Args:
         num_groups: P.
-        label_noise: with which probability a class is replaced by one at random.
+        label_noise: probability of replacing a class by a random one.
         box_noise: the scale of :func:`draw_boxes`.
-        matching: config of what is asked besides, as QueryGroups; the object queries where None. Of several groups
-            denoising queries see the first, which inference has.
+        matching: config of the matching queries, such as QueryGroups; None for the object queries. Denoising queries
+            see the first of several groups, the one used in inference.
 
     Raises:
-        ValueError: if a number is out of range, or the decoder's queries are not LabelledAnchorBoxes.
+        ValueError: a number is out of range, or the decoder's queries are not LabelledAnchorBoxes.
 
     Paper: arXiv 2203.01305, §3.3-3.5, and its authors' code.
     """
@@ -119,19 +119,19 @@ class DenoisingQueries(ObjectQueries):
         self.matching = MODELS.build(matching or dict(type='mmcondetr.ObjectQueries'))
 
     def attach(self, detector: nn.Module) -> None:
-        """Make the embeddings of the classes; 'unknown', which inference needs, is the reference point module's."""
+        """Create the class embeddings; that of 'unknown', which inference needs, is in the reference point module."""
         check_divisible(detector.decoder, 'DenoisingQueries')
         reference_point = detector.decoder.reference_point
         if not isinstance(reference_point, LabelledAnchorBoxes):
             kind = type(reference_point).__name__
             raise ValueError(f'DenoisingQueries: needs decoder.reference_point LabelledAnchorBoxes, got {kind}')
-        self.unlabelled = reference_point.unlabelled.__call__  # the parameter stays the decoder's
+        self.unlabelled = reference_point.unlabelled.__call__  # the parameter remains registered in the decoder
         self.num_classes, self.num_queries = detector.bbox_head.num_classes, detector.query_embedding.num_embeddings
         self.label_embedding = nn.Embedding(self.num_classes, detector.decoder.embed_dims - 1)
         self.matching.attach(detector)
 
     def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
-        """The matching queries, then the groups: anchors (1, N, 4) -> (B, M + P T, 4), and what they hold."""
+        """The matching queries, then the groups: anchors (1, N, 4) -> (B, M + P T, 4), and their contents."""
         asked = self.matching(object_query, samples)
         _, labels, boxes = ground_truth(object_query, samples)
         empty = ~in_slots([len(each) for each in labels], object_query.device)  # (B, T)
@@ -159,7 +159,7 @@ class DenoisingQueries(ObjectQueries):
     def loss(
         self, head: nn.Module, hidden_states: Tensor, references: Tensor, samples: SampleList
     ) -> dict[str, Tensor]:
-        """The losses of the matching queries and of the denoising ones."""
+        """The losses of the matching and of the denoising queries."""
         counts = [len(sample.gt_instances) for sample in samples]
         count = hidden_states.shape[2] - self.num_groups * max(counts)  # M
         losses = self.matching.loss(head, hidden_states[:, :, :count], references[:, :, :count], samples)
@@ -173,7 +173,7 @@ class DenoisingQueries(ObjectQueries):
         return losses
 
     def _known(self, counts: list[int], num_layers: int, device: torch.device) -> tuple[Matches, Tensor]:
-        """The object assigned to each slot, given the images' object counts, and (B, P T), where a slot is empty."""
+        """The object of each slot, given the images' object counts, and (B, P T), True where a slot is empty."""
         filled = in_slots(counts, device)[:, None].expand(-1, self.num_groups, -1)  # (B, P, T)
         image, group, target = filled.nonzero(as_tuple=True)
         query = group * filled.shape[2] + target
@@ -182,5 +182,5 @@ class DenoisingQueries(ObjectQueries):
 
 
 def in_slots(counts: list[int], device: torch.device) -> Tensor:
-    """(B, T), True in as many slots as each image has objects; T is the most that one has."""
+    """(B, T), True in as many slots as each image has objects; T is the largest number of objects in an image."""
     return torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]

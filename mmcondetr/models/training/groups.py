@@ -1,8 +1,8 @@
 """Group DETR: K groups of object queries in training, one in inference (Chen et al., ICCV 2023, arXiv 2207.13085).
 
-Every group is a set of N object queries of its own that is matched one-to-one with all of the ground truth; all groups
-share everything else. The decoder thus learns K times from an image that the backbone and the encoder see once. A query
-sees its own group only: otherwise groups would suppress each other's duplicates, and inference has one group alone.
+Each group is a set of N object queries that is matched one-to-one with all of the ground truth; everything else is
+shared. The decoder thus learns K times from an image that the backbone and the encoder process once. A query sees its
+own group only: otherwise groups would suppress each other's duplicates, while inference has a single group.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmcondetr.registry import MODELS
 
 
 def attend_within_groups(attention: DotProductAttention, q: Tensor, k: Tensor, v: Tensor, num_groups: int) -> Tensor:
-    """Self-attention within each of K groups, which are folded into the batch: (B, K N, D) -> (B, K N, D)."""
+    """Self-attention within each of K groups, folded into the batch: (B, K N, D) -> (B, K N, D)."""
     q, k, v = (fold(x, num_groups, 1) for x in (q, k, v))  # (B K, N, D)
     return attention((q,), (k,), v).unflatten(0, (-1, num_groups)).flatten(1, 2)
 
@@ -31,20 +31,20 @@ def fold(x: Tensor, num_groups: int, dim: int) -> Tensor:
 
 @MODELS.register_module()
 class QueryGroups(ObjectQueries):
-    """K groups of object queries, matched apart; the loss is the mean over the groups.
+    """K groups of object queries, matched separately; the loss is the mean over the groups.
 
-    Group 0 is the detector's own ``query_embedding``, the only one that inference knows. The others are this part's
-    parameters; a checkpoint without them loads (checkpoints/query_groups.py).
+    Group 0 is the detector's own ``query_embedding``, the only one used in inference. The others are parameters of this
+    module; checkpoints without them can be loaded (checkpoints/query_groups.py).
 
-    The loss is divided by K max(1, boxes), boxes averaged over ranks: K equal groups then have the loss of one,
-    whatever the batch. (The authors divide by max(1, K boxes): the same wherever there is a box per rank. Without one
-    they take the sum over groups, and a batch of empty images weighs K times what it does in plain training.)
+    The loss is divided by K max(1, boxes), boxes averaged over ranks, so K equal groups have the loss of one for any
+    batch. (The authors divide by max(1, K boxes), which is the same if there is a box per rank. Otherwise theirs is the
+    sum over groups, and a batch of empty images weighs K times what it does in plain training.)
 
     Args:
-        num_groups: K; the authors use 11. With 1 training is plain.
+        num_groups: K; the authors use 11. 1 is plain training.
 
     Raises:
-        ValueError: if there is no group, or the decoder's self-attention cannot be divided.
+        ValueError: num_groups is less than 1, or the decoder's self-attention cannot be split into groups.
 
     Paper: arXiv 2207.13085, §3.
     """
@@ -57,13 +57,13 @@ class QueryGroups(ObjectQueries):
         self.others = nn.ModuleList()
 
     def attach(self, detector: nn.Module) -> None:
-        """Make the other groups as the decoder's reference point module makes the first, each at random."""
+        """Create the other groups as the decoder's reference point module creates the first, each at random."""
         check_divisible(detector.decoder, type(self).__name__)
         make, num_queries = detector.decoder.reference_point.query_embedding, detector.query_embedding.num_embeddings
         self.others.extend(make(num_queries) for _ in range(self.num_groups - 1))
 
     def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
-        """All groups, one after another: (1, N, D or 4) -> (1, K N, D or 4)."""
+        """All groups concatenated: (1, N, D or 4) -> (1, K N, D or 4)."""
         if self.num_groups == 1:
             return Queries(object_query)
         every = cat([object_query, *(group.weight[None] for group in self.others)], dim=1)
@@ -72,14 +72,14 @@ class QueryGroups(ObjectQueries):
     def loss(
         self, head: nn.Module, hidden_states: Tensor, references: Tensor, samples: SampleList
     ) -> dict[str, Tensor]:
-        """The mean over groups: every group of every image is to the head an image of its own."""
+        """The mean over groups: the head treats each group of an image as a separate image."""
         hidden_states, references = (fold(x, self.num_groups, 2) for x in (hidden_states, references))
         every = [sample for sample in samples for _ in range(self.num_groups)]
         return head.loss(hidden_states, references, every, copies=self.num_groups)
 
 
 def check_divisible(decoder: nn.Module, name: str) -> None:
-    """Raise ValueError unless sets of queries can be kept apart in this decoder, naming the part that asks for it."""
+    """Raise ValueError, naming the calling part, unless this decoder can separate sets of queries."""
     kinds = {type(layer.self_attn).__name__ for layer in decoder.layers}
     if kinds != {SelfAttention.__name__}:
         raise ValueError(f'{name}: needs decoder layers with mmcondetr.SelfAttention, got {", ".join(kinds)}')
