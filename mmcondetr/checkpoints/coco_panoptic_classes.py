@@ -1,4 +1,4 @@
-"""Which stuff COCO's panoptic annotations name, and by which category ids; things are in classes.py."""
+"""The stuff classes of COCO's panoptic annotations and their category ids; things are in classes.py."""
 
 # fmt: off
 STUFF: tuple[str, ...] = (

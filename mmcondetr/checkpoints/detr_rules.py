@@ -1,4 +1,4 @@
-"""DETR's names, and those of its mask head, from those of Conditional DETR of the same code base: as in rules.py."""
+"""Tables, as in rules.py, of DETR's names and its mask head's, derived from Conditional DETR's of the same code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Rule = tuple[str | tuple[str, ...], str]
 
 
 def masks() -> list[Rule]:
-    """The mask head's as DETR's authors named them; Hugging Face's files have the same names."""
+    """The mask head's names in DETR's code; Hugging Face's files have the same."""
     rules: list[Rule] = [
         (f'bbox_attention.{short}_linear.{{p}}', f'mask_head.attention.{name}_proj.{{p}}')
         for short, name in (('q', 'query'), ('k', 'key'))
@@ -23,7 +23,7 @@ def masks() -> list[Rule]:
 
 
 def masks_in_memory() -> list[Rule]:
-    """The mask head's in ``state_dict()`` of a model of transformers 5."""
+    """The mask head's names in ``state_dict()`` of a model of transformers 5."""
     rules: list[Rule] = [
         (f'bbox_attention.{short}_proj.{{p}}', f'mask_head.attention.{name}_proj.{{p}}')
         for short, name in (('q', 'query'), ('k', 'key'))
@@ -41,7 +41,7 @@ def masks_in_memory() -> list[Rule]:
 
 
 def behind(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
-    """The rules of a model that is a part of another."""
+    """The rules of a model that is a submodule of another."""
     return [
         (prefix + theirs if isinstance(theirs, str) else tuple(prefix + name for name in theirs), ours)
         for theirs, ours in rules
@@ -49,7 +49,7 @@ def behind(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
 
 
 def authors(conditional: Iterable[Rule]) -> list[Rule]:
-    """DETR's, from those of Conditional DETR's authors: attention is PyTorch's, and the query embedding is added."""
+    """DETR's names, from those of Conditional DETR's authors: attention is PyTorch's, the query embedding is added."""
     decoder, ours = 'transformer.decoder.layers.{i}.', 'decoder.layers.{i}.'
     rules = _without_decoder_attention(conditional)
     for theirs, own in (('self_attn', 'self_attn'), ('multihead_attn', 'cross_attn')):
@@ -61,7 +61,7 @@ def authors(conditional: Iterable[Rule]) -> list[Rule]:
 
 
 def huggingface(conditional: Iterable[Rule], out: str) -> list[Rule]:
-    """Hugging Face's DETR, from its Conditional DETR; ``out`` is the name of an attention's last projection."""
+    """Hugging Face's DETR, from its Conditional DETR; ``out`` is the name of the output projection of attention."""
     decoder, ours = 'model.decoder.layers.{i}.', 'decoder.layers.{i}.'
     rules = _without_decoder_attention(conditional)
     for theirs, own in (('self_attn', 'self_attn'), ('encoder_attn', 'cross_attn')):
@@ -74,6 +74,6 @@ def huggingface(conditional: Iterable[Rule], out: str) -> list[Rule]:
 
 
 def _without_decoder_attention(conditional: Iterable[Rule]) -> list[Rule]:
-    """Also without what predicts transforms and reference points."""
+    """Also without the predictors of transforms and reference points."""
     gone = ('decoder.layers.{i}.self_attn', 'decoder.layers.{i}.cross_attn', 'decoder.spatial', 'decoder.reference')
     return [rule for rule in conditional if not rule[1].startswith(gone)]

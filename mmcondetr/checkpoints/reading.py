@@ -69,7 +69,7 @@ def read(path: str | os.PathLike, map_location: Any = None) -> dict:
     """Read any file with weights, without executing code from it.
 
     Raises:
-        UserError: the file is not a valid checkpoint; the message says why.
+        UserError: the file is not a valid checkpoint; the message gives the reason.
     """
     path = find_file(path)
     if os.path.isfile(path):
@@ -88,7 +88,7 @@ def load_from_file(filename: str, map_location: Any = None, source: str | None =
     """mmengine's loader for a local path; messages call the file ``source``.
 
     Raises:
-        UserError: the file is not a valid checkpoint; the message says why.
+        UserError: the file is not a valid checkpoint; the message gives the reason.
     """
     path = find_file(filename)
     checkpoint = read(path, map_location)

@@ -238,7 +238,7 @@ def _huggingface_in_memory() -> list[Rule]:
 
 
 def _huggingface_detr() -> list[Rule]:
-    """Hugging Face's DETR in every layout: on disk first, which is what its names are written as."""
+    """Hugging Face's DETR in every layout, the one on disk first: conversion writes its names."""
     disk, memory = _huggingface_on_disk(), _huggingface_in_memory()
     return [
         *detr_rules.huggingface(disk, 'out_proj'),
@@ -252,7 +252,7 @@ def _huggingface_backbones() -> list[Rule]:
 
 
 def _with_masks(prefix: str, rules: list[Rule], in_memory: bool = False) -> tuple[Rule, ...]:
-    """A model for masks holds the detector as a part."""
+    """In a model for masks, the detector is a submodule."""
     memory = detr_rules.masks_in_memory() if in_memory else []
     return (*detr_rules.behind(prefix, rules), *detr_rules.masks(), *memory)
 
@@ -281,7 +281,7 @@ FAMILIES: dict[str, Family] = {
                     ('', 'decoder.reference_point.unknown.weight'),
                 )
             ),
-            ignored=(r'training_queries\..*',),  # what exists in training only
+            ignored=(r'training_queries\..*',),  # exists in training only
             keeps_counters=True,
         ),
         Family('authors', "the authors' code", tuple(_authors())),

@@ -123,7 +123,7 @@ def _check_tensors(tensors: Mapping[str, Any], path: str) -> None:
 
 
 def _check_types(tensors: Mapping[str, Tensor], path: str) -> None:
-    """Weights that are no real numbers would be rounded, or halved, into the model without a word."""
+    """Weights that are not floating-point would be cast silently when copied into the model."""
     wrong = [
         name
         for name, value in tensors.items()
@@ -269,7 +269,7 @@ def with_record(source: Source, checkpoint: Mapping[str, Any]) -> dict[str, Any]
     class names also in ``meta``, where DetInferencer looks for them.
     """
     if source.family is None and 'state_dict' not in checkpoint and find_tensors(checkpoint) is not checkpoint:
-        return dict(checkpoint)  # of another program
+        return dict(checkpoint)  # written by another program
     tensors = OrderedDict(source.tensors)
     metadata = OrderedDict(getattr(find_tensors(checkpoint), '_metadata', {}))
     known = dict(names=source.names, dc5=source.dc5, where=source.where, groups=source.groups)

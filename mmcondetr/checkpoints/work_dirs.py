@@ -1,4 +1,4 @@
-"""Checkpoints in the work directory of a run: its best, its last."""
+"""The best and the last checkpoint in a run's work directory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 
 
 def checkpoints_in(folder: str | os.PathLike) -> list[str]:
-    """Names of the checkpoints that training has written into a folder, in the order of their epochs or iterations."""
+    """Names of the checkpoints in a work directory, ordered by epoch or iteration."""
     names = [path.name for path in Path(folder).glob('*_*.pth') if _STEP.fullmatch(path.name) and path.is_file()]
     return sorted(names, key=lambda name: int(_STEP.fullmatch(name)[1]))
 
 
 def last_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The path of the last one: that which ``last_checkpoint`` names, if it is there, else the highest number."""
+    """The path of the last one: the one that ``last_checkpoint`` names, if it exists, else the highest number."""
     note = Path(folder) / 'last_checkpoint'
     try:
         name = os.path.basename(note.read_text(encoding='utf-8').strip())  # the folder may have been moved since
@@ -31,10 +31,10 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
 
 
 def best_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The path of the best one, or of the last where a run has kept no best; None where there is neither.
+    """The path of the best one, or of the last if the run kept no best; None if there is neither.
 
     Raises:
-        UserError: there are several: of several measures, or of several runs.
+        UserError: there are several best checkpoints, of several metrics or of several runs.
     """
     best = sorted(path.name for path in Path(folder).glob('best_*.pth') if path.is_file())
     if len(best) > 1:

@@ -1,4 +1,4 @@
-"""``is_compiling``, which is in another module in torch 2.1 and 2.2."""
+"""``is_compiling``, which torch 2.1 and 2.2 have in another module."""
 
 import torch
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Refused(pickle.UnpicklingError):
-    """The file contains something that no checkpoint needs, or inconsistent values; the message says what."""
+    """The file contains something that no checkpoint needs, or inconsistent values; the message names it."""
 
 
 class AsksForCode(Refused):

@@ -38,7 +38,7 @@ def patch_runner(runner: type) -> None:
             reason = (str(error).strip().splitlines() or [''])[0][:200]
             raise UserError(
                 f"--resume: '{filename}' cannot be resumed: its training state is damaged, or that of another model, "
-                f'optimizer or schedule ({type(error).__name__}: {reason}). To begin with its weights alone, give it '
+                f'optimizer or schedule ({type(error).__name__}: {reason}). To start from its weights alone, pass it '
                 'as load_from, without --resume.'
             ) from error
         finally:
@@ -53,8 +53,8 @@ def _check_training_state(checkpoint: Any, filename: str) -> None:
     meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
     if not isinstance(meta, Mapping) or not {'epoch', 'iter'} & set(meta) or 'message_hub' not in checkpoint:
         raise UserError(
-            f"--resume: '{filename}' holds weights, and not the state of a training run. To begin with these weights "
-            'give it as load_from (in the config, or --cfg-options load_from=...), without --resume.'
+            f"--resume: '{filename}' holds weights, and not the state of a training run. To start from these weights "
+            'pass it as load_from (in the config, or --cfg-options load_from=...), without --resume.'
         )
     for name in ('epoch', 'iter'):
         if type(meta.get(name)) is not int or meta[name] < 0:

@@ -82,7 +82,7 @@ def _config_of(weights: str) -> Any:
     hint = 'also pass the config that it was trained with: model=... (its work directory contains a copy)'
     if found is None:
         raise UserError(
-            f"Checkpoint '{weights}' alone does not say which of our configs it was trained with, and a config that "
+            f"Checkpoint '{weights}' alone does not reveal which of our configs it was trained with, and a config that "
             f'is stored in a checkpoint is not executed: {hint}.'
         )
     config = Config.fromfile(found)

@@ -1,4 +1,4 @@
-"""Running: launching, hooks, resuming, testing and COCO's measures."""
+"""Running: launching, hooks, resuming, testing and COCO metrics."""
 
 from mmcondetr.engine.amp import CPUAmpOptimWrapper
 from mmcondetr.engine.check_classes_hook import CheckClassesHook

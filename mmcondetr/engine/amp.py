@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU, where mmengine's AmpOptimWrapper refuses to go."""
+"""Mixed precision on a CPU, which mmengine's AmpOptimWrapper does not support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmcondetr.registry import OPTIM_WRAPPERS
 class CPUAmpOptimWrapper(OptimWrapper):
     """mmengine's OptimWrapper with the forward pass under bfloat16 autocast; weights and gradients stay float32.
 
-    bfloat16 has float32's range, so that no loss scale is needed. Arguments as mmengine's.
+    bfloat16 has float32's range, so no loss scale is needed. Arguments as in mmengine.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""A look at the number of classes before anything is trained or tested."""
+"""Checks the number of classes before training or testing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CheckClassesHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Runs when the loops are built and before a checkpoint is read.
+        """Runs after the loops are built and before a checkpoint is read.
 
         Raises:
             UserError: The numbers differ.
@@ -30,7 +30,7 @@ class CheckClassesHook(Hook):
             return
         for kind in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{kind}_loop')
-            if isinstance(loop, BaseLoop):  # else it is not used in this run
+            if isinstance(loop, BaseLoop):  # otherwise this run does not use it
                 classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
                 if classes is not None and len(classes) != outputs:
                     shown = ', '.join(classes[:8]) + (', ...' if len(classes) > 8 else '')

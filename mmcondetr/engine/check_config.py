@@ -1,4 +1,4 @@
-"""A look at a config before anything is built from it: unknown names and impossible values, each with its path."""
+"""Checks a config before anything is built from it: unknown names and impossible values, each with its path."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mmcondetr import registry as our_registry
 from mmcondetr.engine.config_options import close_to
 from mmcondetr.errors import UserError
 
-#: What mmengine's Runner takes from a loader's dict besides torch's own arguments.
+#: Keys that mmengine's Runner takes from a loader's dict besides torch's own arguments.
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'worker_init_fn', 'collate_fn', 'num_batch_per_epoch')
 _COUNTS = ('batch_size', 'num_queries', 'num_classes', 'num_heads', 'embed_dims', 'num_feats', 'feedforward_channels')
 _SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop')
-#: Of our models: what must be one number, the width of tokens and queries; and twice the last.
+#: In our models these must be equal, the width of tokens and queries; the last is half of it.
 _WIDTHS = (
     'neck.out_channels',
     'encoder.layer.embed_dims',
@@ -32,9 +32,9 @@ _WIDTHS = (
     'bbox_head.embed_dims',
 )
 _HALF = 'positional_encoding.num_feats'
-#: Dicts whose type a function of mmcv or mmengine looks up, which takes more than the type does.
+#: Dicts that a function of mmcv or mmengine builds, which takes more arguments than the type itself.
 _OTHERS = ('norm_cfg', 'act_cfg', 'conv_cfg', 'upsample_cfg', 'init_cfg', 'dcn', 'plugins')
-#: Taken out of a dict by whoever builds from it.
+#: Removed from a dict by the function that builds from it.
 _TAKEN_OUT = ('type', '_scope_', 'constructor', 'paramwise_cfg', 'bg_cls_weight')
 #: Top-level keys whose typed dicts are built by the registry of that name.
 _REGISTRIES = dict(
@@ -62,9 +62,9 @@ _BELOW = dict(  # a key further down -> the registry of what is below it
 
 
 def check_config(config: Config) -> None:
-    """Compare every dict with a ``type`` with what its class takes, and counts with what they must be.
+    """Check the keys of every dict that has a ``type`` against its class, and the values of counts.
 
-    Of classes that are not ours, or pass arguments on, only names that look misspelt are refused.
+    For classes that are not ours, or that pass arguments on, only names that look misspelt are refused.
 
     Raises:
         UserError: one line that names the config's path.
@@ -112,13 +112,13 @@ def _class_of(value: dict, kind: str) -> type | None:
     registry: Registry = getattr(our_registry, kind, None) or getattr(mmdet_registry, kind)
     try:
         found = registry.get(name)
-    except Exception:  # an import that fails is reported by whoever builds it
+    except Exception:  # a failing import is reported when it is built
         return None
     return found if inspect.isclass(found) else None
 
 
 def _parameters(cls: type) -> tuple[set[str], bool]:
-    """What a class takes, through the constructors that it passes ``**kwargs`` on to, and whether that is all."""
+    """The arguments of a class, including those of constructors that get its ``**kwargs``, and whether they are all."""
     found: set[str] = set()
     for ancestor in cls.__mro__:
         if '__init__' not in vars(ancestor):
@@ -141,7 +141,7 @@ def _check_names(path: str, value: dict, cls: type) -> None:
     known, complete = _parameters(cls)
     unknown = [key for key in value if key not in known and key not in _TAKEN_OUT]
     if not (complete and cls.__module__.startswith('mmcondetr.')):
-        # Whoever builds it may take out more, or it may pass it on: only what looks misspelt.
+        # Its builder may remove more keys, or it may pass them on: refuse only what looks misspelt.
         unknown = [key for key in unknown if difflib.get_close_matches(key, known, cutoff=0.75)]
     _refuse_unknown(path, unknown, known, value['type'] if isinstance(value['type'], str) else cls.__name__)
 
@@ -152,12 +152,12 @@ def _refuse_unknown(path: str, unknown: list[str], known: set[str], what: str) -
 
 
 def _check_types(path: str, value: dict, cls: type) -> None:
-    """Of our own classes, whose annotations are known to be true."""
+    """For our own classes only, whose annotations are correct."""
     if not cls.__module__.startswith('mmcondetr.'):
         return
     try:
         hints = typing.get_type_hints(cls.__init__)
-    except Exception:  # a name that is imported for type checkers only
+    except Exception:  # a name imported for type checkers only
         return
     for key, given in value.items():
         wanted = hints.get(key)
@@ -174,7 +174,7 @@ def _check_types(path: str, value: dict, cls: type) -> None:
 def _check_values(path: str, value: dict) -> None:
     for key in _COUNTS:
         if key in value and value[key] is not None and not path.endswith('auto_scale_lr'):
-            several = isinstance(value[key], (list, tuple))  # one a stage
+            several = isinstance(value[key], (list, tuple))  # one per stage
             for count in value[key] if several else [value[key]]:
                 _check_count(f'{path}.{key}', count)
     for key in _SHARES:
@@ -187,15 +187,15 @@ def _check_values(path: str, value: dict) -> None:
 
 
 def _check_widths(model: dict) -> None:
-    """The parts of one of our models fit: else the first step would fail on the shapes of two matrices."""
+    """Raise unless the parts of one of our models fit together: the first step would fail with a shape error."""
     given = {f'model.{path}': _at(model, path) for path in _WIDTHS}
     half = _at(model, _HALF)
     if isinstance(half, int):
         given[f'2 * model.{_HALF}'] = 2 * half
     given = {path: width for path, width in given.items() if isinstance(width, int)}
     if len(set(given.values())) > 1:
-        told = ', '.join(f'{path}={width}' for path, width in given.items())
-        raise UserError(f'model: the width of tokens and queries must be one number, and is {told}.')
+        widths = ', '.join(f'{path}={width}' for path, width in given.items())
+        raise UserError(f'model: the width of tokens and queries must be one number, but is {widths}.')
     layers = _at(model, 'decoder.num_layers')
     if layers is not None:
         _check_count('model.decoder.num_layers', layers)

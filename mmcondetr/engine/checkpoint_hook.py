@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any time, and from which training goes on bit for bit."""
+"""Checkpoints that survive a kill at any time, and from which training resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from mmcondetr.registry import HOOKS
 from mmcondetr.writing import remove_leftovers, replacing
 
 STOPPED = 'stopped.pth'
-"""Where training is saved that was asked to stop between two checkpoints; the next checkpoint removes it."""
+"""Name of the checkpoint of a training stopped between two regular ones; the next checkpoint removes it."""
 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's CheckpointHook, with the same arguments, made safe and exact.
 
-    * A checkpoint is written under a temporary name and renamed, and ``last_checkpoint`` likewise; older checkpoints
-      and the former best go after that (mmengine removes first).
-    * ``random_state`` in it holds Python's, NumPy's and PyTorch's generators of every rank as they were after the last
-      training step. They are put back before the next step, when training goes on as when it is resumed, so that
-      validation and the making of data loaders in between leave no trace in training.
-    * Resuming an IterBasedTrainLoop does not load again the batches that were trained on.
-    * Only checkpoints that this run wrote into its own folder are removed, whatever the resumed one says of older ones.
-    * One training at a time holds the work directory.
-    * A validation that a killed run owes is done when it is resumed.
-    * ``mmcondetr train`` that gets SIGTERM stops before its next step, from which it goes on when it is resumed.
+    * Checkpoints and ``last_checkpoint`` are written under a temporary name and renamed; older checkpoints and the
+      former best are removed afterwards (mmengine removes them first).
+    * A checkpoint's ``random_state`` contains the states of Python's, NumPy's and PyTorch's generators of every rank
+      after the last training step. They are restored before the next step, whether the run continues or is resumed, so
+      validation and building data loaders in between do not affect training.
+    * Resuming an IterBasedTrainLoop does not reload the batches that were trained on.
+    * Only checkpoints that this run wrote into its own folder are removed, whatever older ones the resumed file names.
+    * Only one training at a time can use a work directory.
+    * If a run was killed before a validation that was due, it is done on resuming.
+    * On SIGTERM ``mmcondetr train`` stops before its next step, with which a resumed run continues.
 
     Attributes:
-        between_steps: no batch is being trained on, so that what is saved now is whole.
+        between_steps: whether no training step is in progress, so the state can be saved now.
 
     Raises:
-        UserError: another training runs in the work directory; an epoch has no step, or another number of them on
-            another process.
+        UserError: another training is running in the work directory; an epoch has no steps, or their number differs
+            between processes.
         Stopped: training was asked to stop.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._pending: dict | None = None  # random state to put back before the next training step
-        self._saving: dict | None = None  # what goes into the checkpoint that is being written
-        self._loaded: dict | None = None  # what the checkpoint that was read holds
-        self._skipped = self._batches = 0  # of the epoch: trained on before resuming, and altogether
+        self._saving: dict | None = None  # the random state for the checkpoint being written
+        self._loaded: dict | None = None  # the random state in the resumed checkpoint
+        self._skipped = self._batches = 0  # batches of the epoch: before resuming, and in total
         self._saved_at: int | None = None  # the iteration after which the latest checkpoint was written
         self._training = False
         self.between_steps = True
@@ -70,12 +70,12 @@ class CheckpointHook(MMEngineCheckpointHook):
         if is_main_process():
             lock_folder(runner.work_dir)
         check_loader(runner.train_dataloader)
-        said = runner.message_hub.runtime_info  # mmengine takes paths to remove from it, and removes some at once
-        older = {key: said.pop(key) for key in list(said) if key.startswith(('keep_ckpt_ids', 'best_ckpt'))}
+        info = runner.message_hub.runtime_info  # mmengine takes paths from it, and removes some files immediately
+        older = {key: info.pop(key) for key in list(info) if key.startswith(('keep_ckpt_ids', 'best_ckpt'))}
         super().before_train(runner)
         local = type(self.file_backend) is LocalBackend
         if is_main_process():
-            self._written = WrittenFiles(self.out_dir if local else None, said.get('run') if runner.iter > 0 else None)
+            self._written = WrittenFiles(self.out_dir if local else None, info.get('run') if runner.iter > 0 else None)
             runner.message_hub.update_info('run', self._written.run)
             if runner.val_loop is None:
                 self._written.validated = None
@@ -85,7 +85,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend = get_file_backend(self.out_dir, backend_args=self.backend_args)
             if is_main_process():
                 remove_leftovers(self.out_dir)
-        if runner.train_dataloader.generator is None:  # else each pass draws a number from training's generator
+        if runner.train_dataloader.generator is None:  # otherwise each pass draws from training's generator
             runner.train_dataloader.generator = torch.Generator().manual_seed(runner.seed or 0)
         if runner.iter > 0:
             self._resume(runner)
@@ -95,9 +95,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         owed = [not self._batches and validated is not None and validated < runner.iter and validation_is_due(runner)]
         broadcast_object_list(owed)
         if owed[0]:
-            print_log(
-                f'Validating after iteration {runner.iter}, to which the interrupted run did not come.', 'current'
-            )
+            print_log(f'Validating after iteration {runner.iter}, which the interrupted run did not do.', 'current')
             runner.val_loop.run()
 
     def after_train(self, runner: Runner) -> None:
@@ -107,7 +105,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             unlock_folder(runner.work_dir)
 
     def _take_over(self, runner: Runner, older: dict[str, Any]) -> None:
-        """Go on with the older checkpoints that the resumed one names and this run wrote."""
+        """Keep track of the older checkpoints that the resumed one names, if this run wrote them."""
         for key, path in older.items():
             name = os.path.basename(path) if isinstance(path, str) else ''
             if not key.startswith('best_ckpt') or name not in self._written:
@@ -133,23 +131,23 @@ class CheckpointHook(MMEngineCheckpointHook):
             fitting = loaded is not None and len(loaded['ranks']) == get_world_size()
             if fitting:
                 self._pending, now = loaded['ranks'][get_rank()], get_random_state()
-                set_random_state(self._pending)  # now, where it can be said what is wrong
+                set_random_state(self._pending)  # restored now, while an error can name the checkpoint
                 set_random_state(now)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
-                f'--resume: random_state in the checkpoint is damaged ({type(error).__name__}: {error}). To begin with '
-                'its weights alone, give it as load_from, without --resume.'
+                f'--resume: random_state in the checkpoint is damaged ({type(error).__name__}: {error}). To start from '
+                'its weights alone, pass it as load_from, without --resume.'
             ) from error
         if not fitting:
             print_log(
-                'The checkpoint holds no random states for this number of processes: training goes on, but not '
-                'bit for bit as without the interruption.',
+                'The checkpoint has no random states for this number of processes: training continues, but not bit for '
+                'bit as it would have without the interruption.',
                 'current',
                 logging.WARNING,
             )
         sampler = drawing_sampler(runner.train_dataloader)
         if fitting and hasattr(sampler, 'seed') and type(loaded.get('sampler_seed')) is int:
-            sampler.seed = loaded['sampler_seed']  # where the config has no seed, the sampler has drawn a new one
+            sampler.seed = loaded['sampler_seed']  # without a seed in the config, the sampler has drawn a new one
         self._loaded = None
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             advance(runner.train_loop)
@@ -188,7 +186,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._written.note_validation(runner.iter)
 
     def stop(self, runner: Runner) -> None:
-        """Save between two steps, and end training.
+        """Save between two steps and end training.
 
         Raises:
             Stopped: always.
@@ -209,7 +207,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._written.add(os.path.basename(path))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Write the checkpoint of ``step``, then the name of the latest, then remove what is too old.
+        """Write the checkpoint of ``step``, then ``last_checkpoint``, then remove checkpoints that are too old.
 
         Raises:
             NonFiniteLossError: A weight is NaN or infinite; nothing is written or removed.
@@ -220,7 +218,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove(path)
 
     def _write(self, runner: Runner, name: str, meta: dict) -> None:
-        """Write a checkpoint, then its name as the latest."""
+        """Write a checkpoint, then its name into ``last_checkpoint``."""
         check_finite(runner, self.last_ckpt)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -246,12 +244,12 @@ class CheckpointHook(MMEngineCheckpointHook):
                     temporary.write_text(self.last_ckpt)
 
     def _outdated(self, runner: Runner, step: int) -> list[str]:
-        """Note ``step`` as kept (the note goes into the checkpoint); returns the paths that are now too many."""
+        """Record ``step`` as kept (in the checkpoint, too); returns the paths that now exceed the limit."""
         if self.max_keep_ckpts <= 0:
             return []
         kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
-        self.keep_ckpt_ids.clear()  # a step may be written twice, the second time for the best
-        self.keep_ckpt_ids.extend(kept)  # holds max_keep_ckpts at most, the last ones
+        self.keep_ckpt_ids.clear()  # a step may be written twice, the second time as the best
+        self.keep_ckpt_ids.extend(kept)  # has at most max_keep_ckpts entries, the last ones
         runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         return [
             self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
@@ -259,7 +257,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         ]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """As mmengine's, which is kept from removing the former best before the new one is there."""
+        """Like mmengine's, but the former best is not removed before the new one exists."""
         if not self.save_best:
             return
         if len(self.key_indicators) == 1:
@@ -277,7 +275,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._remove(path)
 
     def _remove(self, path: str) -> None:
-        """Remove a checkpoint of ``out_dir``, if it is there and this run wrote it."""
+        """Remove a checkpoint of ``out_dir`` if it exists and this run wrote it."""
         folder, name = os.path.split(path)
         if not is_main_process() or folder != str(self.out_dir).rstrip('/') or name not in self._written:
             return

@@ -1,4 +1,4 @@
-"""COCO's measures over the images that were tested."""
+"""COCO metrics over the images that were tested."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SOURCE = 'val_evaluator/test_evaluator.ann_file'
 def to_pycocotools(file: AnnotationFile, source: str, with_segmentation: bool) -> COCO:
     """The ground truth as pycocotools' COCO, without boxes that no detection can match: they would count as missed.
 
-    Annotations are numbered from 1, whatever their ids: COCOeval takes a match with id 0 for none.
+    Annotations are renumbered from 1, because COCOeval treats a match with id 0 as none.
     """
     columns = Columns(file)
     kept = has_part_inside(columns.boxes, columns.sizes)
@@ -56,11 +56,11 @@ def to_pycocotools(file: AnnotationFile, source: str, with_segmentation: bool) -
 class CocoMetric(MMDetCocoMetric):
     """mmdet's CocoMetric, with the same arguments, over the images that were tested.
 
-    mmdet counts every object of the annotation file, also those of images that the data set leaves out (``indices``),
-    and boxes without area, as missed.
+    mmdet counts as missed every object of the annotation file, including boxes without area and those of images that
+    the data set leaves out (``indices``).
 
     Raises:
-        UserError: ``ann_file`` is not there, was not given, or would be evaluated wrongly.
+        UserError: ``ann_file`` does not exist, is not set, or would be evaluated wrongly.
     """
 
     def __init__(self, ann_file: str | None = None, *args, backend_args: dict | None = None, **kwargs) -> None:
@@ -74,17 +74,17 @@ class CocoMetric(MMDetCocoMetric):
             )
         super().__init__(None, *args, backend_args=backend_args, **kwargs)
         with get_local_path(ann_file, backend_args=backend_args) as path, warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # the data set has said them of the same file
+            warnings.simplefilter('ignore')  # the data set has already reported them for this file
             file = read_checked(path, _SOURCE, training=False)
         if 'segm' in self.metrics:
             check_segmentations(file, name_file(ann_file, _SOURCE))
         self._coco_api = to_pycocotools(file, name_file(ann_file, _SOURCE), 'segm' in self.metrics)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Note the predictions of a batch.
+        """Collect the predictions of a batch.
 
         Raises:
-            UserError: A box or a score is NaN or infinite; pycocotools would take a NaN for a match, and AP would look
+            UserError: A box or a score is NaN or infinite; pycocotools would treat NaN as a match, and AP would look
                 plausible.
         """
         for sample in data_samples:
@@ -98,7 +98,7 @@ class CocoMetric(MMDetCocoMetric):
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """COCO's measures, 0 to 1, of what was tested since the last call."""
+        """COCO metrics, 0 to 1, of the images tested since the last call."""
         in_file = set(self._coco_api.get_img_ids())
         tested = sorted({prediction['img_id'] for _, prediction in results})
         unknown = [image for image in tested if image not in in_file]

@@ -16,7 +16,7 @@ from mmcondetr.engine.panoptic_quality import TrueSegment, count_segments, per_c
 from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
 
-INSTANCE_OFFSET = 1000  # mmdet's: a pixel of ``pred_panoptic_seg`` is class + 1000 * instance
+INSTANCE_OFFSET = 1000  # mmdet's encoding: a pixel of ``pred_panoptic_seg`` is class + 1000 * instance
 _EVALUATOR = 'val_evaluator/test_evaluator'
 
 
@@ -24,20 +24,20 @@ _EVALUATOR = 'val_evaluator/test_evaluator'
 class CocoPanopticMetric(BaseMetric):
     """PQ, SQ and RQ, 0 to 100, for all classes, things (``_th``) and stuff (``_st``), as mmdet's metric names them.
 
-    It needs no panopticapi. Samples bring ``pred_panoptic_seg``, whose ``sem_seg`` (1, height, width) is class +
-    1000 * instance, and the number of classes where nothing is predicted. Unlike panopticapi it looks at the tested
-    images only, not at all that the file lists.
+    It does not need panopticapi. Samples have ``pred_panoptic_seg``, whose ``sem_seg`` (1, height, width) is class +
+    1000 * instance, or the number of classes where nothing is predicted. Unlike panopticapi it evaluates the tested
+    images only, not all that the file lists.
 
     Args:
         ann_file: COCO's panoptic JSON.
         seg_prefix: the folder of its PNGs.
-        classwise: print the table of every class, too.
+        classwise: also print a table of all classes.
         collect_device: of results from several processes.
-        prefix: before the names of the measures.
-        backend_args: of mmengine's file reading, for the PNGs.
+        prefix: of the metrics' names.
+        backend_args: for mmengine's reading of the PNGs.
 
     Raises:
-        UserError: a file is missing or malformed, classes are not those of the data set, or a prediction does not fit.
+        UserError: a file is missing or malformed, its classes differ from the data set's, or a prediction does not fit.
     """
 
     default_prefix = 'coco_panoptic'
@@ -79,14 +79,14 @@ class CocoPanopticMetric(BaseMetric):
         return self._labels
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count the segments of every image of a batch."""
+        """Count the segments of each image of a batch."""
         for sample in data_samples:
             predicted = sample['pred_panoptic_seg']['sem_seg']
             predicted = predicted.squeeze(0).cpu().numpy() if hasattr(predicted, 'cpu') else predicted.squeeze(0)
             self.results.append((sample['img_id'], self.count(sample['img_id'], predicted)))
 
     def count(self, image: int, predicted: np.ndarray) -> np.ndarray:
-        """What :func:`count_segments` gives for the image of this id and its prediction (height, width)."""
+        """The result of :func:`count_segments` for an image and its prediction (height, width)."""
         annotation = self.annotations.get(image)
         if annotation is None:
             raise UserError(f"{_EVALUATOR}.ann_file '{self.ann_file}' does not list the tested image {image}.")
@@ -104,11 +104,11 @@ class CocoPanopticMetric(BaseMetric):
             for segment in annotation.segments_info
         }
         values = [value for value in np.unique(predicted).tolist() if value % INSTANCE_OFFSET < len(self.classes)]
-        labels = {value + 1: value % INSTANCE_OFFSET for value in values}  # 0 is void, and a class
+        labels = {value + 1: value % INSTANCE_OFFSET for value in values}  # 0 means void, but is also a class
         return count_segments(true_ids, true_segments, predicted + 1, labels, len(self.classes))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The measures over the tested images, each once."""
+        """The metrics over the tested images, each counted once."""
         counts = sum(dict(results).values())
         is_thing = np.zeros(len(self.classes), bool)
         for category in self.categories:

@@ -1,4 +1,4 @@
-"""From a command line to a config: find it by path or by name, and apply what the command line changes in it."""
+"""From a command line to a config: find it by path or name, and apply the command line's changes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from mmcondetr.errors import UserError
 
 
 def find_config(name: str) -> str:
-    """The path of a config given as a path, or as the name of one of ours with or without ``.py``.
+    """The path of a config, given as a path or as the name of one of our configs with or without ``.py``.
 
     Raises:
-        UserError: There is none, or there are several of that name; the message lists them or what comes close.
+        UserError: There is none, or there are several of that name; the message lists them or similar names.
     """
     if os.path.isfile(name):
         return name
-    wanted = name if name.endswith('.py') else f'{name}.py'
+    file_name = name if name.endswith('.py') else f'{name}.py'
     root = config_root()
     ours = sorted(path for path in root.rglob('*.py') if '_base_' not in path.relative_to(root).parts)
-    found = [path for path in ours if path.as_posix().endswith(f'/{wanted}')]
+    found = [path for path in ours if path.as_posix().endswith(f'/{file_name}')]
     if len(found) == 1:
         return str(found[0])
     if found:
-        raise UserError(f"Config '{name}' is the name of several: {', '.join(map(str, found))}. Give the path of one.")
-    close = difflib.get_close_matches(Path(wanted).name, [path.name for path in ours], n=3, cutoff=0.5)
-    hint = f' Close to it: {", ".join(close)}.' if close else ''
+        raise UserError(f"Config '{name}' is the name of several: {', '.join(map(str, found))}. Pass the path of one.")
+    close = difflib.get_close_matches(Path(file_name).name, [path.name for path in ours], n=3, cutoff=0.5)
+    hint = f' Did you mean {", ".join(close)}?' if close else ''
     raise UserError(f"Config '{name}' is neither a file nor the name of a config in {root}.{hint}")
 
 
@@ -41,8 +41,7 @@ def load_config(args: Namespace) -> Config:
     """Read ``args.config`` and apply ``launcher``, ``cfg_options`` and ``work_dir`` (default: work_dirs/<config name>).
 
     Raises:
-        UserError: The config, or a config that it is based on, is not there or cannot be read; an option that nothing
-            reads.
+        UserError: The config, or a config that it is based on, is missing or unreadable, or nothing reads an option.
     """
     path = find_config(args.config)
     try:
@@ -64,11 +63,11 @@ def load_config(args: Namespace) -> Config:
 def apply_training_options(config: Config, args: Namespace) -> None:
     """Apply ``--amp``, ``--auto-scale-lr`` and ``--resume`` as mmdet's tools/train.py does, and ``--amp-dtype``.
 
-    ``--resume`` where there is nothing to resume yet starts as without it, from ``load_from`` if the config has one.
+    If there is nothing to resume yet, ``--resume`` starts a new run, from ``load_from`` if the config has it.
 
     Raises:
-        UserError: ``--amp-dtype fp16`` without a GPU; ``--auto-scale-lr`` with a config that does not say for which
-            batch its learning rate is meant; the checkpoint to start from is not there.
+        UserError: ``--amp-dtype fp16`` without a GPU; ``--auto-scale-lr`` with a config that does not specify the batch
+            size of its learning rate; the checkpoint to start from does not exist.
     """
     if args.amp:
         _use_mixed_precision(config, args.amp_dtype)
@@ -95,30 +94,30 @@ def apply_training_options(config: Config, args: Namespace) -> None:
 
 
 def _say_what_is_there(config: Config) -> None:
-    """A new run in the folder of another replaces its checkpoints one by one; that may not be meant."""
+    """Warn that a new run in the folder of another would replace its checkpoints one by one."""
     names = checkpoints_in(config.work_dir) if config.get('work_dir') else []
     if names and os.environ.get('RANK', '0') == '0':
         shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
         print(
             f'warning: {config.work_dir} holds checkpoints of an earlier run ({shown}), which this one will overwrite. '
-            '--resume goes on with that run, --work-dir names another folder.'
+            '--resume continues that run, --work-dir names another folder.'
         )
 
 
 def _use_mixed_precision(config: Config, dtype: str | None) -> None:
-    """mmengine's AmpOptimWrapper on a GPU, ours on a CPU; fp16 where not said otherwise, and bf16 on a CPU."""
+    """mmengine's AmpOptimWrapper on a GPU, ours on a CPU; the default is fp16, on a CPU bf16."""
     if torch.cuda.is_available():
         config.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16' if dtype == 'bf16' else 'float16')
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif dtype == 'fp16':
-        raise UserError('--amp-dtype fp16: training in fp16 needs a GPU; on a CPU it is --amp-dtype bf16.')
+        raise UserError('--amp-dtype fp16: training in fp16 needs a GPU; on a CPU use --amp-dtype bf16.')
     else:
         config.optim_wrapper.type = 'mmcondetr.CPUAmpOptimWrapper'
         config.optim_wrapper.pop('loss_scale', None)
 
 
 def _prepare_start(config: Config) -> None:
-    """Look for the checkpoint to start from, now; it holds the backbone too, so that no other weights are fetched."""
+    """Check now that the starting checkpoint exists; it includes the backbone, so no other weights are fetched."""
     start = config.get('load_from')
     if start and '://' not in start and not os.path.exists(start):
         raise UserError(f"load_from: checkpoint '{start}' does not exist (config '{config.filename}', or --resume).")

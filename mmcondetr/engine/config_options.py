@@ -1,4 +1,4 @@
-"""``--cfg-options``: what is given must be something that the run reads; ``max_epochs=N`` changes a run's length."""
+"""``--cfg-options``: only keys that the run reads are accepted; ``max_epochs=N`` changes a run's length."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ LENGTHS = ('max_epochs', 'max_iters')
 
 
 def close_to(name: str, known: Iterable[str]) -> str:
-    """' Close to it: ...' or nothing."""
+    """' Did you mean ...?', or an empty string."""
     found = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-    return f' Close to it: {", ".join(found)}.' if found else ''
+    return f' Did you mean {", ".join(found)}?' if found else ''
 
 
 def runner_keys() -> set[str]:
@@ -42,8 +42,8 @@ def apply_options(config: Config, options: dict[str, Any]) -> None:
     """Merge ``--cfg-options`` into ``config``.
 
     Raises:
-        UserError: A key changes nothing, or its value cannot stand where the config has another kind; the message names
-            the config's path.
+        UserError: A key changes nothing, or its value is of another kind than the config's; the message names the
+            config's path.
     """
     known = runner_keys()
     for key, value in options.items():
@@ -62,24 +62,24 @@ def apply_options(config: Config, options: dict[str, Any]) -> None:
 def _why_unknown(config: Config, top: str, known: set[str]) -> str:
     if top in config:
         places = [path for path in _paths_of(config, config[top]) if path.split('.')[0] in known]
-        hint = f' Its value stands at {", ".join(places[:4])}: set those.' if places else ''
-        return f"'{top}' is a variable of the config's file; what was made from it would not change.{hint}"
+        hint = f' Its value is used at {", ".join(places[:4])}: set those.' if places else ''
+        return f"'{top}' is a variable in the config's file; values computed from it would not change.{hint}"
     inside = [path for name in sorted(known) for path in _paths_named(config.get(name), top, name)]
-    hint = f' There is {", ".join(inside[:3])}.' if inside else close_to(top, {*known & set(config), *LENGTHS})
+    hint = f' Did you mean {", ".join(inside[:3])}?' if inside else close_to(top, {*known & set(config), *LENGTHS})
     return f"the config has no '{top}', and nothing would read it.{hint}"
 
 
-def _paths_of(value: Any, wanted: Any, path: str = '') -> Iterable[str]:
-    """Where a value stands inside dicts."""
+def _paths_of(value: Any, sought: Any, path: str = '') -> Iterable[str]:
+    """The paths of a value inside dicts."""
     if isinstance(value, (dict, Config)):
         for key in value:
-            yield from _paths_of(value[key], wanted, f'{path}.{key}' if path else str(key))
-    elif value == wanted and type(value) is type(wanted):
+            yield from _paths_of(value[key], sought, f'{path}.{key}' if path else str(key))
+    elif value == sought and type(value) is type(sought):
         yield path
 
 
 def _paths_named(value: Any, name: str, path: str) -> Iterable[str]:
-    """Where a key of that name stands inside dicts."""
+    """The paths of a key of that name inside dicts."""
     if isinstance(value, dict):
         for key in value:
             if key == name:
@@ -88,7 +88,7 @@ def _paths_named(value: Any, name: str, path: str) -> Iterable[str]:
 
 
 def _check_place(config: Config, key: str, value: Any) -> None:
-    """Follow a key as far as the config goes; what is beyond is for :mod:`mmcondetr.engine.check_config` to judge."""
+    """Follow a key as far as the config goes; :mod:`mmcondetr.engine.check_config` checks the rest."""
     steps = key.split('.')
     here: Any = config
     for depth, step in enumerate(steps):
@@ -114,7 +114,7 @@ def _check_place(config: Config, key: str, value: Any) -> None:
 
 
 def _check_kind(key: str, old: Any, new: Any) -> None:
-    """A number stays a number and a dict a dict; None may become anything, and anything None."""
+    """Check that a number stays a number and a dict a dict; None may become anything, and anything None."""
     if old is None or new is None:
         return
     kinds = ((bool,), 'true or false'), ((int, float), 'a number'), ((str,), 'a text'), ((dict,), 'a dict')
@@ -131,18 +131,18 @@ def _check_kind(key: str, old: Any, new: Any) -> None:
 
 
 def _are_entries(value: Any) -> bool:
-    """Several of what a config may have one of, such as evaluators."""
+    """Whether these are several of what a config may have one of, such as evaluators."""
     return isinstance(value, (list, tuple)) and all(isinstance(entry, dict) for entry in value)
 
 
 def change_length(config: Config, key: str, length: Any) -> None:
-    """Train for another number of epochs or iterations, with the schedule stretched: 3/4 of the run stays 3/4 of it.
+    """Train for another number of epochs or iterations with the schedule stretched: 3/4 of the run stays 3/4.
 
-    Schedules' ``begin``, ``end``, ``milestones`` and ``T_max`` that count in the run's unit are scaled; a warm-up that
-    counts iterations in a run that counts epochs stays as long as it is.
+    Schedules' ``begin``, ``end``, ``milestones`` and ``T_max`` are scaled if they count in the run's unit; a warm-up
+    that counts iterations in a run that counts epochs keeps its length.
 
     Raises:
-        UserError: The length is no positive whole number, or the config counts in the other unit.
+        UserError: The length is not a positive integer, or the config counts in the other unit.
     """
     loop = config.get('train_cfg') or {}
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:

@@ -1,4 +1,4 @@
-"""What a run says on the console: what, where, data, model, then a line now and then; everything else is in its log."""
+"""A run's console output: config, folders, data, model, then a line at intervals; the log file has everything."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 BAR = 20  # characters
-SILENCE = 30.0  # seconds after which a line is due, however few iterations have passed
-_NOISE = ('will be deprecated', 'is the alias of')  # mmengine of its own ways to open files
+SILENCE = 30.0  # seconds after which a line is printed, however few iterations have passed
+_NOISE = ('will be deprecated', 'is the alias of')  # mmengine's, about its own way of opening files
 
 
 class ConsoleRunner(Runner):
-    """mmengine's Runner, whose console shows warnings and errors alone; the log file has everything, as ever."""
+    """mmengine's Runner, whose console shows warnings and errors only; the log file has everything, as before."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -36,12 +36,12 @@ class ConsoleRunner(Runner):
 
 
 class ConsoleHook(Hook):
-    """Prints what a run does, in few lines: its start, a line an interval with a bar and the time left, measures."""
+    """Prints a run's progress in few lines: its start, at intervals a line with a bar and the time left, metrics."""
 
     def __init__(self) -> None:
         self._interval = 50
         self._started = self._said = time.monotonic()
-        self._first = self._last = 0  # iterations: where this process began, and of the last line
+        self._first = self._last = 0  # iterations: at the start of this process, and at the last line
         self._best: str | None = None
 
     def before_run(self, runner: Runner) -> None:
@@ -67,7 +67,7 @@ class ConsoleHook(Hook):
         if loop.iter >= loop.max_iters:
             done, unit, name = _progress(loop)
             self._say(
-                f'nothing to train: the run is finished, at {unit} {done}. --cfg-options {name}=N trains on to N.'
+                f'nothing to train: the run is finished, at {unit} {done}. --cfg-options {name}=N continues to N.'
             )
         elif loop.iter:
             done, unit, _ = _progress(loop)
@@ -142,11 +142,11 @@ class ConsoleHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         total, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
-        start = runner._load_from  # mmengine keeps it there alone
+        start = runner._load_from  # mmengine keeps it only there
         self._say(
             f'model     {type(model).__name__}'
             + (f', {total / 1e6:.1f} million parameters' if total else '')
-            + (f', {learning / 1e6:.1f} of them learn' if 'train' in loaders else '')
+            + (f', {learning / 1e6:.1f} trainable' if 'train' in loaders else '')
             + (f', from {_short(start)}' if start else '')
         )
         self._say(f'on        {_device(model)}')
@@ -163,7 +163,7 @@ class ConsoleHook(Hook):
 
 @contextlib.contextmanager
 def without_chatter():
-    """What pycocotools prints of its own work ('creating index...') is not printed."""
+    """Suppress pycocotools' progress messages ('creating index...')."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -176,7 +176,7 @@ def _progress(loop: Any) -> tuple[str, str, str]:
 
 
 def _short(path: str) -> str:
-    """As seen from here, if that is shorter."""
+    """Relative to the current folder, if that is shorter."""
     return path if '://' in path else min(os.path.relpath(path), os.path.abspath(path), key=len)
 
 
@@ -190,7 +190,7 @@ def _duration(seconds: float) -> str:
 
 
 def _measures(metrics: dict[str, Any] | None) -> str:
-    """'coco/bbox_mAP: 0.4100 ...'; -1 is COCO's word for 'no such objects', and left out."""
+    """'coco/bbox_mAP: 0.4100 ...'; -1, COCO's value for 'no such objects', is left out."""
     shown = [
         f'{name}: {value:.4f}'
         for name, value in (metrics or {}).items()
@@ -202,7 +202,7 @@ def _measures(metrics: dict[str, Any] | None) -> str:
 def _device(model: torch.nn.Module) -> str:
     device = next(
         (parameter.device for parameter in model.parameters()), torch.device('cpu')
-    )  # an exported file has none
+    )  # an exported file has no parameters
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
         return f'{get_world_size()} x {name}' if get_world_size() > 1 else name

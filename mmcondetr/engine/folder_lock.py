@@ -10,14 +10,14 @@ from filelock import FileLock, Timeout
 from mmcondetr.errors import UserError
 
 NAME = '.training.lock'
-_held: dict[str, FileLock] = {}  # by folder: a lock that a failed training left is this process's own
+_held: dict[str, FileLock] = {}  # by folder; a lock left by a failed training in this process is reused
 
 
 def lock_folder(folder: str | os.PathLike) -> None:
-    """Hold a folder until :func:`unlock_folder` or the end of the process, however it ends.
+    """Lock a folder until :func:`unlock_folder` or the end of the process, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process has locked it.
     """
     path = str(Path(folder).resolve() / NAME)
     lock = _held.setdefault(path, FileLock(path))
@@ -29,12 +29,12 @@ def lock_folder(folder: str | os.PathLike) -> None:
             f"work_dir '{folder}': another training is running in it (it holds {NAME} there). Give this one a "
             '--work-dir of its own, or wait for the end of the other.'
         ) from error
-    except NotImplementedError:  # a file system that cannot lock
+    except NotImplementedError:  # a file system without locks
         pass
 
 
 def unlock_folder(folder: str | os.PathLike) -> None:
-    """Let go of a folder."""
+    """Unlock a folder."""
     lock = _held.pop(str(Path(folder).resolve() / NAME), None)
     if lock is not None:
         lock.release()

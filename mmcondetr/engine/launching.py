@@ -1,4 +1,4 @@
-"""Several processes without CUDA: mmengine starts NCCL and pins every model to a GPU; here gloo is started."""
+"""Several processes without CUDA: starts gloo, where mmengine would start NCCL and pin each model to a GPU."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import distributed
 from mmcondetr.errors import UserError
 
 TIMEOUT = 600
-"""Seconds that a process waits for the others where ``env_cfg.dist_cfg.timeout`` says nothing: the longest evaluation,
+"""Default of ``env_cfg.dist_cfg.timeout``, the seconds that a process waits for the others. The longest evaluation,
 which one process does alone, must fit in."""
 
 _CAUSE = 'mmcondetr/first cause'
 
 
 def start_without_cuda(launcher: str, timeout: float = TIMEOUT) -> bool:
-    """Start gloo where ``launcher`` asks for several processes and there is no accelerator.
+    """Start gloo if ``launcher`` requests several processes and there is no accelerator.
 
-    mmengine finds the process group in place and starts none. Returns whether it was started. No process waits longer
-    than ``timeout`` seconds for another, neither now nor in any step.
+    mmengine then finds a process group and starts none. Returns whether it was started. No process waits longer than
+    ``timeout`` seconds for another, now or in any step.
 
     Raises:
-        UserError: The launcher is not the one that works without CUDA, or it was not used to start this process.
+        UserError: The launcher does not work without CUDA, or it was not used to start this process.
     """
     if launcher == 'none' or get_device() != 'cpu' or distributed.is_initialized():
         return False
@@ -52,14 +52,14 @@ def start_without_cuda(launcher: str, timeout: float = TIMEOUT) -> bool:
         distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
     except RuntimeError as error:
         raise UserError(
-            f'--launcher pytorch: not all of {processes} processes came to {os.environ["MASTER_ADDR"]}:'
-            f'{os.environ["MASTER_PORT"]} within {timeout:g} s. What the others have printed says why.'
+            f'--launcher pytorch: not all of {processes} processes connected to {os.environ["MASTER_ADDR"]}:'
+            f'{os.environ["MASTER_PORT"]} within {timeout:g} s. See the output of the others for the reason.'
         ) from error
     return True
 
 
 def wrap_without_cuda(config: Config) -> None:
-    """Make the data-parallel wrapper of ``config`` one for the CPU: mmengine's names a GPU in ``device_ids``."""
+    """Set the data-parallel wrapper of ``config`` up for the CPU: mmengine's has a GPU in ``device_ids``."""
     if config.get('launcher', 'none') == 'none' or get_device() != 'cpu':
         return
     wrapper = dict(
@@ -73,32 +73,32 @@ def wrap_without_cuda(config: Config) -> None:
 
 
 def prepare_processes(config: Config) -> None:
-    """Call before a Runner is built from ``config``: does nothing where CUDA is, or with one process."""
+    """Call before building a Runner from ``config``; does nothing with CUDA or with a single process."""
     join(config)
     wrap_without_cuda(config)
 
 
 def join(config: Config) -> None:
-    """Only start what :func:`start_without_cuda` starts, with the config's timeout."""
+    """Only call :func:`start_without_cuda`, with the config's timeout."""
     settings = (config.get('env_cfg') or {}).get('dist_cfg') or {}
     start_without_cuda(config.get('launcher', 'none'), settings.get('timeout', TIMEOUT))
 
 
 def stop() -> None:
-    """Leave the process group, if there is one, so that torch has nothing to complain of at exit."""
+    """Leave the process group, if there is one, so that torch does not warn at exit."""
     if torch.distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def _store() -> distributed.Store | None:
-    """What all processes can read and write, or None where there is one process only."""
+    """The store that all processes can read and write; None if there is only one process."""
     if not torch.distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return None
     return distributed.distributed_c10d._get_default_store()
 
 
 def tell_others(cause: str) -> None:
-    """Leave word of why this process ends, for those that lose it, and leave the process group."""
+    """Store why this process ends, for the processes that lose it, and leave the process group."""
     store = _store()
     if store is None:
         return
@@ -106,27 +106,27 @@ def tell_others(cause: str) -> None:
     try:
         if not store.check([_CAUSE]):
             store.set(_CAUSE, f'process {rank}: {cause}')
-    except RuntimeError:  # the store ended with the process that held it
+    except RuntimeError:  # the store has ended with its process
         return
     stop()
     if rank == 0:
-        time.sleep(2)  # the store is in this process: the others lose it now, and read then
+        time.sleep(2)  # the store is in this process: give the others time to read it
 
 
 def is_lost_process(error: Exception) -> bool:
-    """Whether an error is that of a process whose partner has ended, or is silent for too long."""
+    """Whether an error was caused by another process that has ended or does not respond."""
     return (
         _store() is not None
         and isinstance(error, RuntimeError)
         and any(
-            said in str(error)
-            for said in ('gloo', 'NCCL', 'Connection closed by peer', 'Connection reset', 'Timed out', 'store')
+            text in str(error)
+            for text in ('gloo', 'NCCL', 'Connection closed by peer', 'Connection reset', 'Timed out', 'store')
         )
     )
 
 
 def first_cause(error: Exception) -> str:
-    """What the process said that ended first, or that it said nothing."""
+    """The stored message of the process that ended first, or that it left none."""
     try:
         store = _store()
         if store is not None and store.check([_CAUSE]):
@@ -135,5 +135,5 @@ def first_cause(error: Exception) -> str:
         pass
     reason = ' '.join(str(error).split())
     if 'imed out' in reason or 'timeout' in reason.lower():
-        return 'another process gave no answer in time (env_cfg.dist_cfg.timeout); it hangs, or was stopped'
-    return 'another process has ended: if it printed nothing, it was killed (by the system, where memory ran out)'
+        return 'another process did not respond in time (env_cfg.dist_cfg.timeout); it hangs, or was stopped'
+    return 'another process has ended: if it printed nothing, it was killed (by the system, if memory ran out)'

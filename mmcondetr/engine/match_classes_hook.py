@@ -12,9 +12,9 @@ from mmcondetr.registry import HOOKS
 
 @HOOKS.register_module()
 class MatchClassesHook(Hook):
-    """Lets classes that share a name with the checkpoint's keep their rows of the head.
+    """Lets classes with the same name in the checkpoint keep their rows of the head.
 
-    The model knows the number of its classes but not their names. Without this hook a head of the same size is taken
+    The model knows the number of its classes but not their names. Without this hook a head of the same size is copied
     row by row, and one of another size is left as initialised.
     """
 
@@ -23,7 +23,7 @@ class MatchClassesHook(Hook):
         known = getattr(checkpoint.get('state_dict'), '_metadata', {}).get('', {}).get(RECORD)
         for kind in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{kind}_loop', None)
-            if known is None or not isinstance(loop, BaseLoop):  # a loop that the run does not use is still a config
+            if known is None or not isinstance(loop, BaseLoop):  # an unused loop is still a config
                 continue
             names = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
             if names:

@@ -1,4 +1,4 @@
-"""A short config for one's own data, chosen from what the annotations say."""
+"""Writes a short config for one's own data, based on the annotations."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Start:
     """A model to start from.
 
     Attributes:
-        base: the config that is built on.
-        what: it is, in a line.
-        batch_size: images a step on one device.
-        iterations: to train, where not said otherwise.
-        longest: side of the resized images in pixels: (where it begins, at most).
+        base: the config to inherit from.
+        what: a one-line description.
+        batch_size: images per step on one device.
+        iterations: default length of training.
+        longest: longer side of the resized images in pixels: (smallest, largest).
     """
 
     base: str
@@ -47,7 +47,7 @@ STARTS = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What a config says, and why."""
+    """The settings of a config, and the reasons for them."""
 
     classes: tuple[str, ...]
     scale: tuple[int, int]
@@ -64,7 +64,7 @@ def choose(
     """Choose classes, image size, epochs and flips from the training annotations.
 
     Raises:
-        UserError: the annotations hold no box, or a number is out of its range.
+        UserError: there are no boxes, or a number is out of range.
     """
     content = load_json(data.files['train'])
     counts = count_boxes(content)
@@ -116,7 +116,7 @@ def _choose_scale(content: dict[str, Any], root: Path, start: Start) -> tuple[tu
 
 
 def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
-    """The config's text: at most 40 lines."""
+    """The config's text, at most 40 lines."""
     turned = "direction=['horizontal', 'vertical', 'diagonal']"
     flip = {
         'horizontal': "    dict(type='mmdet.RandomFlip', prob=0.5),\n",
@@ -177,7 +177,7 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
 
 
 def _dataset(data: OwnData, part: str, root: str) -> str:
-    """The data set of a part; its images may lie in a folder of their own."""
+    """The data set of a part, whose images may be in a separate folder."""
     below = os.path.relpath(data.image_roots[part], root)
     prefix = '' if below == '.' else f'data_prefix=dict(img={below + "/"!r}), '
     pipeline = f'pipeline={"train" if part == "train" else "test"}_pipeline'
@@ -185,18 +185,18 @@ def _dataset(data: OwnData, part: str, root: str) -> str:
 
 
 def _classes_line(classes: Sequence[str]) -> str:
-    """One line, however many there are: what is longer than a screen is still one value."""
+    """One line, however many classes there are."""
     return f'classes = {tuple(classes)!r}\n'
 
 
 def write_config(path: Path, text: str, force: bool = False) -> None:
-    """Write it, unless it would replace a file.
+    """Write a config, unless the file exists.
 
     Raises:
-        UserError: there is one, or the folder cannot be written to.
+        UserError: the file exists, or the folder is not writable.
     """
     if path.exists() and not force:
-        raise UserError(f"'{path}' exists: give another name as --out, or --force to replace it.")
+        raise UserError(f"'{path}' exists: pass another name as --out, or --force to replace it.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding='utf-8')

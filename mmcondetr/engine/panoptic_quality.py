@@ -12,7 +12,7 @@ COLUMNS = ('iou', 'tp', 'fp', 'fn')
 
 
 class TrueSegment(NamedTuple):
-    """What the ground truth says of a segment: its class index, and whether it stands for a crowd."""
+    """A segment of the ground truth: its class index, and whether it is a crowd."""
 
     label: int
     is_crowd: bool = False
@@ -25,22 +25,22 @@ def count_segments(
     predicted_labels: Mapping[int, int],
     num_classes: int,
 ) -> np.ndarray:
-    """Match the segments of one image, and count.
+    """Match and count the segments of one image.
 
-    A predicted and a true segment of one class match where their IoU, without the prediction's pixels on void, is above
-    one half, which no two predictions can be. Crowds are never matched. A prediction without a match does not count
-    where more than half of it lies on void or on crowds of its class (panopticapi looks at one crowd a class only).
+    A predicted and a true segment of one class match if their IoU, ignoring the prediction's pixels on void, is above
+    one half, so at most one prediction matches. Crowds are never matched. An unmatched prediction does not count if
+    more than half of it is on void or on crowds of its class (panopticapi considers one crowd per class only).
 
     Args:
         true_ids: (height, width); ids that are not in ``true_segments`` are void.
-        true_segments: by id.
+        true_segments: id -> segment.
         predicted_ids: (height, width), 0 where nothing is predicted.
-        predicted_labels: class index by id.
+        predicted_labels: id -> class index.
         num_classes: C.
 
     Returns:
-        (C, 4): the sum of the matches' IoU, and the numbers of matches, of predictions without one and of true segments
-        without one, of every class.
+        (C, 4): for each class the sum of the matches' IoU, and the numbers of matches, of unmatched predictions and of
+        unmatched true segments.
     """
     counts = np.zeros((num_classes, len(COLUMNS)))
     true_index, predicted_index = [VOID, *true_segments], [VOID, *predicted_labels]
@@ -48,7 +48,7 @@ def count_segments(
     pairs = _renumber(true_ids, true_index) * shape[1] + _renumber(predicted_ids, predicted_index)
     overlap = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
     true_area, predicted_area = overlap.sum(axis=1), overlap.sum(axis=0)
-    ignored = overlap[0].copy()  # pixels of every prediction that lie on void, and then on crowds of its class
+    ignored = overlap[0].copy()  # pixels of each prediction that are on void, later also those on crowds of its class
     matched_true, matched = set(), set()
     for i, (label, is_crowd) in enumerate(true_segments.values(), 1):
         for j, predicted_label in enumerate(predicted_labels.values(), 1):
@@ -70,7 +70,7 @@ def count_segments(
 
 
 def _renumber(ids: np.ndarray, order: list[int]) -> np.ndarray:
-    """Ids -> their place in ``order``, where the first stands for all others, too."""
+    """Ids -> their index in ``order``; ids that are not in it -> 0."""
     known = np.array(order)
     by_size = np.argsort(known)
     place = np.searchsorted(known, ids, sorter=by_size).clip(max=len(order) - 1)
@@ -81,7 +81,7 @@ def _renumber(ids: np.ndarray, order: list[int]) -> np.ndarray:
 def summarise(counts: np.ndarray, is_thing: np.ndarray) -> dict[str, float]:
     """PQ, SQ and RQ, 0 to 100, for all classes, for things (``_th``) and for stuff (``_st``).
 
-    Each is the mean over the classes that were seen, as truth or as prediction; nan where none was. PQ = IoU sum /
+    Each is the mean over the classes present, as truth or as prediction; nan if there are none. PQ = IoU sum /
     (TP + FP / 2 + FN / 2), SQ the mean IoU of the matches, RQ = TP / (TP + FP / 2 + FN / 2).
 
     Args:
@@ -98,7 +98,7 @@ def summarise(counts: np.ndarray, is_thing: np.ndarray) -> dict[str, float]:
 
 
 def per_class(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """PQ, SQ and RQ of every class (C, 3), 0 to 1, and which classes were seen (C,)."""
+    """PQ, SQ and RQ of each class (C, 3), 0 to 1, and which classes are present (C,)."""
     iou, tp, fp, fn = counts.T
     total = tp + fp / 2 + fn / 2
     seen = total > 0

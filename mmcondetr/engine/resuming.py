@@ -1,4 +1,4 @@
-"""Going on in the middle of a data loader, without loading again what was trained on before."""
+"""Resuming in the middle of a data loader, without reloading the batches that were trained on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmcondetr.errors import UserError
 
 
 def drawing_sampler(loader: DataLoader) -> Sampler:
-    """The sampler that draws indices; beside a batch sampler torch puts an idle one at ``loader.sampler``."""
+    """The sampler that draws indices; with a batch sampler, ``loader.sampler`` is an unused one."""
     return getattr(loader.batch_sampler, 'sampler', loader.sampler)
 
 
 def skip_batches(loader: DataLoader, batches: int) -> bool:
-    """Let the next pass over ``loader`` begin after so many batches; returns whether its sampler can do that."""
+    """Let the next pass over ``loader`` skip this many batches; returns whether its sampler supports that."""
     sampler = drawing_sampler(loader)
     if type(loader.batch_sampler) is not BatchSampler or not hasattr(sampler, 'skip'):
         return False
@@ -30,7 +30,7 @@ def skip_batches(loader: DataLoader, batches: int) -> bool:
 
 
 class _AdvancedIterator:
-    """Stands for mmengine's iterator in a loop that asks for the batches of ``iterations`` steps to throw them away."""
+    """Replaces mmengine's iterator in a loop that would load and discard the batches of ``iterations`` steps."""
 
     def __init__(self, loader: DataLoader, iterations: int) -> None:
         self._loader = loader
@@ -43,7 +43,7 @@ class _AdvancedIterator:
         if self._to_skip > 0:
             self._to_skip -= 1
             return None
-        if self._iterator is None:  # only now: hooks have set the sampler's epoch to the loop's, 0, in the meantime
+        if self._iterator is None:  # only now, because hooks have meanwhile set the sampler's epoch to the loop's, 0
             self._iterator = self._start()
         return next(self._iterator)
 
@@ -58,21 +58,21 @@ class _AdvancedIterator:
 
 
 def advance(loop: IterBasedTrainLoop) -> None:
-    """Call after resuming and before ``run``, which throws away as many batches as the loop has done steps."""
+    """Call after resuming and before ``run``, which discards one batch per step that the loop has done."""
     loop.dataloader_iterator = _AdvancedIterator(loop.dataloader, loop.iter)
 
 
 def advance_epoch(loader: DataLoader, batches: int | None) -> int:
-    """Begin the next pass over ``loader`` where an epoch was left; returns the number of batches that are left out.
+    """Start the next pass over ``loader`` in the middle of an epoch; returns the number of skipped batches.
 
-    None stands for a number that does not fit, such as that of other processes. Then, and with a sampler that cannot
-    begin in its middle, the epoch begins anew, and it is said.
+    The epoch is restarted, with a warning, if ``batches`` is None (it was counted with another number of processes) or
+    if the sampler cannot start in the middle.
     """
     if type(batches) is int and 0 < batches < len(loader) and skip_batches(loader, batches):
         return batches
     print_log(
-        'The checkpoint is from the middle of an epoch, in which this sampler, batch or number of processes cannot go '
-        'on: the epoch begins anew.',
+        'The checkpoint is from the middle of an epoch, which cannot be continued with this sampler, batch size or '
+        'number of processes: the epoch is restarted.',
         'current',
         logging.WARNING,
     )
@@ -80,7 +80,7 @@ def advance_epoch(loader: DataLoader, batches: int | None) -> int:
 
 
 def validation_is_due(runner: Runner) -> bool:
-    """Whether mmengine's loops would validate where ``runner`` stands now."""
+    """Whether mmengine's loops would validate at the current step of ``runner``."""
     loop = runner.train_loop
     if runner.val_loop is None or type(loop) not in (EpochBasedTrainLoop, IterBasedTrainLoop):
         return False
@@ -91,19 +91,19 @@ def validation_is_due(runner: Runner) -> bool:
 
 
 def check_loader(loader: DataLoader) -> None:
-    """Look whether an epoch has steps, and as many on every process.
+    """Check that an epoch has steps, and the same number on every process.
 
     Raises:
-        UserError: it has not; on every process.
+        UserError: it does not; raised on every process.
     """
     found = all_gather_object((len(loader.dataset), len(loader)))
     if len(set(found)) > 1:
-        told = '; '.join(f'process {rank}: {images} in {steps}' for rank, (images, steps) in enumerate(found))
-        raise UserError(f'train_dataloader: the processes disagree on images or steps per epoch ({told}).')
+        counts = '; '.join(f'process {rank}: {images} in {steps}' for rank, (images, steps) in enumerate(found))
+        raise UserError(f'train_dataloader: the processes disagree on images or steps per epoch ({counts}).')
     images, steps = found[0]
     if steps == 0:
         size = getattr(loader.batch_sampler, 'batch_size', loader.batch_size)
         raise UserError(
-            f'train_dataloader: {images} images are no batch of {size}, and drop_last leaves out what is smaller: an '
-            'epoch has no step. Set a smaller batch_size, or drop_last=False.'
+            f'train_dataloader: {images} images do not fill a batch of {size}, and drop_last drops smaller ones: an '
+            'epoch has no steps. Set a smaller batch_size, or drop_last=False.'
         )

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: whole or not at all, and only where its weights are finite."""
+"""Writing a checkpoint: atomically, and only if its weights are finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmcondetr.writing import replacing
 
 @register_backend('mmcondetr_atomic')
 class AtomicBackend(LocalBackend):
-    """Local files that are written under a temporary name, synced and renamed."""
+    """Local files, written under a temporary name, synced and renamed."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ class AtomicBackend(LocalBackend):
 
 
 def check_finite(runner: Runner, last: str | None) -> None:
-    """A loss can be finite and its gradient not: the weights are then lost, and must not replace good ones.
+    """Check the weights: a finite loss can have a non-finite gradient, whose weights must not replace good ones.
 
     Raises:
         NonFiniteLossError: a tensor of the model is NaN or infinite; names it and ``last``, the last checkpoint.

@@ -1,4 +1,4 @@
-"""SIGTERM, which Slurm and Kubernetes send some seconds before they kill: training stops with a checkpoint."""
+"""Stops training with a checkpoint on SIGTERM, which Slurm and Kubernetes send some seconds before they kill."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, get_world_size
 
-_EVERY = 10  # steps between two agreements of several processes, which must stop at the same one
+_EVERY = 10  # several processes, which must stop at the same step, agree every so many steps
 _listening = _asked = False
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it, SIGTERM asks training to stop before its next step; a second one ends the process at once."""
+    """Within this context SIGTERM stops training before its next step; a second one ends the process immediately."""
     global _listening, _asked
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+    if threading.current_thread() is not threading.main_thread():  # signals can be handled only there
         yield
         return
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)}
@@ -37,7 +37,7 @@ def _ask(number: int, frame: Any) -> None:
     global _asked
     _asked = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Slurm sends it to the loader's workers, too: torch would raise at once, in the middle of the step.
+    # Slurm sends it to the loader's workers, too: torch would raise immediately, in the middle of the step.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -47,7 +47,7 @@ def asked() -> bool:
 
 
 def all_asked(step: int) -> bool:
-    """Whether training is to stop before this step, on every process alike: one that was asked is enough."""
+    """Whether training must stop before this step, the same on every process: one that was asked is enough."""
     if get_world_size() == 1 or not _listening:
         return asked()
     if step % _EVERY:
@@ -59,7 +59,7 @@ def all_asked(step: int) -> bool:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the end: in the middle of writing a file, libraries may swallow it."""
+    """Defer Ctrl-C until the end: while a file is written, libraries may swallow it."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler

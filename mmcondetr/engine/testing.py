@@ -1,4 +1,4 @@
-"""What tools/test.py adds to a config: the checkpoint, drawn predictions, test-time augmentation, a dump."""
+"""Applies the options of testing to a config: checkpoint, drawn predictions, test-time augmentation, dump."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mmengine.runner import Runner
 from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.errors import UserError
 
-#: ``--runtime`` -> the runner's provider.
+#: ``--runtime`` -> the provider of runtime's runner.
 RUNTIMES = dict(onnx='cpu', openvino='openvino')
 TTA_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 
 
 def apply_testing_options(config: Config, args: Namespace) -> None:
-    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does, and our own flags.
+    """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does, and our options.
 
     These are ``--optimize``, ``--compile``, ``--runtime`` and ``--runtime-precision``.
 
     Raises:
-        UserError: ``--out`` is not a pickle file, the config has no visualization hook to show with, --compile is
-            given alone, or --runtime together with what changes the model.
+        UserError: ``--out`` is not a pickle file, the config has no visualization hook, --compile is given without
+            --optimize, or --runtime together with options that change the model.
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f"--out '{args.out}': give a file that ends in .pkl or .pickle.")
+        raise UserError(f"--out '{args.out}': must be a file that ends in .pkl or .pickle.")
     is_file = args.runtime or '://' in args.checkpoint
     config.load_from = args.checkpoint if is_file else find_file(args.checkpoint)
     if args.show or args.show_dir:
@@ -40,21 +40,21 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
         if args.show_dir:
             hook.test_out_dir = args.show_dir
     if args.compile and not args.optimize:
-        raise UserError('--compile: works with --optimize, say in which precision.')
+        raise UserError('--compile: needs --optimize, with a precision.')
     if args.optimize:
         hook = dict(type='mmcondetr.OptimizeForInferenceHook', precision=args.optimize, compile=args.compile)
-        hook['keep_memory'] = True  # the process does nothing else
+        hook['keep_memory'] = True  # the process only tests
         config.custom_hooks = [*config.get('custom_hooks', []), hook]
     if args.tta:
         _augment_tests(config)
     if args.runtime:
         if args.optimize or args.tta:
-            raise UserError('--runtime: an exported file is run as it is, without --optimize and --tta.')
+            raise UserError('--runtime: an exported file cannot be combined with --optimize or --tta.')
         _test_exported(config, args)
 
 
 def _test_exported(config: Config, args: Namespace) -> None:
-    """Put the exported file in the model's place."""
+    """Replace the model by the exported file."""
     from mmdet.registry import DATASETS
 
     settings = config.test_dataloader.dataset
@@ -71,7 +71,7 @@ def _test_exported(config: Config, args: Namespace) -> None:
 
 
 def _augment_tests(config: Config) -> None:
-    """Test on each image and on its mirror image, and merge both with non-maximum suppression."""
+    """Test on each image and its mirror image, and merge both with non-maximum suppression."""
     model = config.get('tta_model') or ConfigDict(
         type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     )
@@ -89,7 +89,7 @@ def _augment_tests(config: Config) -> None:
 
 
 def dump_predictions(runner: Runner, path: str) -> None:
-    """Also write every prediction of the test into the pickle file ``path``."""
+    """Also write all predictions of the test into the pickle file ``path``."""
     from mmdet.evaluation import DumpDetResults
 
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))

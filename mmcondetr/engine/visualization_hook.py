@@ -1,4 +1,4 @@
-"""Pictures of predictions during validation and testing (``--show-dir``), with boxes that end where the image does."""
+"""Pictures of predictions during validation and testing (``--show-dir``), with boxes clipped to the image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mmcondetr.registry import HOOKS
 class VisualizationHook(DetVisualizationHook):
     """mmdet's DetVisualizationHook, with the same arguments, for boxes that may extend beyond the image.
 
-    The evaluation leaves them as they are, as the authors' does; a picture with such a box came out with a margin, the
-    photo shrunk in it.
+    Evaluation leaves such boxes unchanged, as the authors' does; mmdet's hook would draw them with a margin around a
+    shrunken photo.
     """
 
     def after_val_iter(
@@ -33,7 +33,7 @@ class VisualizationHook(DetVisualizationHook):
 
 
 def clipped(sample: DetDataSample) -> DetDataSample:
-    """A copy whose predicted boxes (N, 4), xyxy in pixels of the original image, are cut off at its sides."""
+    """A copy whose predicted boxes (N, 4), xyxy in pixels of the original image, are clipped to it."""
     if 'pred_instances' not in sample or 'bboxes' not in sample.pred_instances:
         return sample
     copy, predicted = sample.clone(), sample.pred_instances.clone()  # clone() copies one level

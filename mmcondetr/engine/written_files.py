@@ -1,4 +1,4 @@
-"""Which checkpoints a run has written: what it did not write, it does not remove; and how far it was validated."""
+"""Records which checkpoints a run has written, so that it removes no others, and how far it was validated."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _NAME = '.checkpoints.json'
 
 
 class WrittenFiles:
-    """The names of what a run has written into its folder, kept in a file there from one start to the next.
+    """The names of the checkpoints that a run has written into its folder, kept in a file there between starts.
 
-    A checkpoint carries the number of its run. What it says about older files counts only where the folder is that
-    run's: ``--resume A/epoch_2.pth --work-dir B`` begins with an empty list, and so does a checkpoint of somebody else,
+    A checkpoint contains the number of its run. The older files that it names count only if the folder is that run's:
+    ``--resume A/epoch_2.pth --work-dir B`` starts with an empty list, and so does a checkpoint from somebody else,
     which could name any path.
 
     Args:
-        folder: where the run writes; None where that is no local folder, and the list ends with the process.
-        run: the number in the checkpoint that is resumed, None at a fresh start.
+        folder: where the run writes; None if that is not a local folder, and the list ends with the process.
+        run: the number in the resumed checkpoint; None for a new run.
 
     Attributes:
-        validated: the iteration after which the run was last validated; None where nobody knows.
+        validated: the iteration after which the run was last validated; None if unknown.
     """
 
     def __init__(self, folder: str | os.PathLike | None, run: str | None) -> None:
@@ -49,19 +49,19 @@ class WrittenFiles:
         return known if isinstance(known, dict) else {}
 
     def add(self, name: str) -> None:
-        """Note a name, before the file of that name is written."""
+        """Add a name, before the file of that name is written."""
         if name not in self._names:
             self._names.add(name)
             self._save()
 
     def discard(self, name: str) -> None:
-        """Forget a name, after the file of that name was removed."""
+        """Remove a name, after the file of that name was removed."""
         if name in self._names:
             self._names.remove(name)
             self._save()
 
     def note_validation(self, iteration: int) -> None:
-        """Note that the run was validated after this iteration, and its best written."""
+        """Record that the run was validated after this iteration, and its best checkpoint written."""
         self.validated = iteration
         self._save()
 

@@ -57,7 +57,7 @@ def test_few_lines_say_what_where_and_with_what(said):
         r'config    \S*tiny-0\.py',
         r'writes    \S*run; the whole log is \S*\.log',
         r'data      train 4 images, val 2 images; 6 classes: circle, triangle, square, star, cross, ring',
-        r'model     ConditionalDETR, 0\.\d million parameters, 0\.\d of them learn',
+        r'model     ConditionalDETR, 0\.\d million parameters, 0\.\d trainable',
         r'on        \w',
         r'training  2 epochs of 2 iterations with 2 images; a line every 2 iterations',
         r'\[#{10}\.{10}\]  50%  epoch 1/2, iteration 2/2  loss \d+\.?\d*  \d+\.\d\d s each .* \d:\d\d:\d\d left',

@@ -147,7 +147,7 @@ def test_resuming_without_random_states_warns(tmp_path, caplog):
     runner.logger.addFilter(lambda record: messages.append(record.getMessage()) or True)
     runner.logger.setLevel('WARNING')
     runner.train()
-    assert any('holds no random states' in message for message in messages)
+    assert any('has no random states' in message for message in messages)
 
 
 def test_leftovers_are_removed_at_the_start(tmp_path):

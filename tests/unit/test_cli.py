@@ -48,7 +48,7 @@ def test_a_path_is_taken_as_it_is(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_what_comes_close():
-    with pytest.raises(UserError, match=f"'conditional-detr_r50_8xb2-50e'.*Close to it: .*{NAME}.py"):
+    with pytest.raises(UserError, match=f"'conditional-detr_r50_8xb2-50e'.*Did you mean .*{NAME}.py"):
         find_config('conditional-detr_r50_8xb2-50e')
 
 

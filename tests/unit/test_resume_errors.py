@@ -27,7 +27,7 @@ def test_released_weights_are_for_load_from(tmp_path, trained, kind):
     torch.save(released, tmp_path / 'released.pth')
     runner = make_runner(tmp_path / 'run', epochs=2, resume=True)
     runner._load_from = str(tmp_path / 'released.pth')
-    with pytest.raises(UserError, match=r'released.pth. holds weights, .* give it as load_from .*without --resume'):
+    with pytest.raises(UserError, match=r'released.pth. holds weights, .* pass it as load_from .*without --resume'):
         runner.train()
 
 

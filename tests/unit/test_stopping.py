@@ -60,7 +60,7 @@ def test_an_epoch_that_cannot_be_gone_on_with_begins_anew_and_says_so(tmp_path):
     runner.logger.addFilter(lambda record: messages.append(record.getMessage()) or True)
     runner.logger.setLevel('WARNING')
     runner.train()
-    assert any('the epoch begins anew' in message for message in messages) and len(model.drawn) == 4
+    assert any('the epoch is restarted' in message for message in messages) and len(model.drawn) == 4
 
 
 def test_sigterm_in_validation_is_made_up_for(tmp_path):
@@ -169,7 +169,9 @@ def test_a_process_does_not_lock_itself_out(tmp_path):
 
 
 def test_an_epoch_without_a_step(tmp_path):
-    message = r'train_dataloader: 4 images are no batch of 5, and drop_last .* Set a smaller batch_size, or drop_last'
+    message = (
+        r'train_dataloader: 4 images do not fill a batch of 5, and drop_last .* Set a smaller batch_size, or drop_last'
+    )
     with pytest.raises(UserError, match=message):
         make_runner(tmp_path, epochs=1, loader=dict(batch_size=5, drop_last=True)).train()
     assert not any(name.endswith('.pth') for name in names(tmp_path))

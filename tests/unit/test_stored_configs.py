@@ -51,7 +51,7 @@ def test_weights_alone_do_not_bring_a_config(tmp_path, inferencer, where):
     inner[where[-1]] = payload(tmp_path / 'trap')
     torch.save(checkpoint, tmp_path / 'strange.pth')
     with pytest.raises(
-        UserError, match=r'strange.pth. alone does not say .* not executed: also pass the config .*model='
+        UserError, match=r'strange.pth. alone does not reveal .* not executed: also pass the config .*model='
     ):
         inferencer(weights=str(tmp_path / 'strange.pth'), device='cpu')
     assert not (tmp_path / 'trap').exists()
@@ -79,7 +79,7 @@ def test_the_name_of_the_run_counts_before_the_name_of_the_file_and_is_no_path(t
     monkeypatch.setattr(Config, 'fromfile', fromfile)
     from mmengine.config import ConfigDict
 
-    for experiment, message in ((f'{NAME}_20260102_030405', 'far enough'), (f'../shapes/{NAME}', 'does not say')):
+    for experiment, message in ((f'{NAME}_20260102_030405', 'far enough'), (f'../shapes/{NAME}', 'does not reveal')):
         torch.save(dict(state_dict={}, meta=dict(experiment_name=experiment)), tmp_path / 'epoch_1.pth')
         with pytest.raises((RuntimeError, UserError), match=message):
             BaseInferencer._init_model(object(), ConfigDict(), str(tmp_path / 'epoch_1.pth'))
