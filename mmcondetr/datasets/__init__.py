@@ -1,4 +1,4 @@
-"""Data: the generated shapes, checked COCO annotations and images, and augmentation that depends on the seed alone."""
+"""Data: generated shapes, checked COCO annotations and images, and augmentation that depends on the seed only."""
 
 from mmcondetr.datasets.coco import CocoDataset
 from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, LoadPanoptic

@@ -1,4 +1,4 @@
-"""The values of an annotation file, checked as arrays: references, boxes, classes; and its statistics."""
+"""Checks the values of an annotation file as arrays: references, boxes, classes; and computes statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmcondetr.datasets.annotation_file import AnnotationFile, Report
 from mmcondetr.datasets.box_formats import MEANINGS, guess_format
 
 _SHOWN = 5  # examples named in a message
-_SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of area, in square pixels
+_SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of areas, in square pixels
 
 
 def some(values: Iterable[Any]) -> str:
@@ -25,7 +25,7 @@ def some(values: Iterable[Any]) -> str:
 def check_values(
     file: AnnotationFile, classes: Sequence[str] | None = None, training: bool = True, path: str = 'FILE'
 ) -> Report:
-    """Look at the values of a file that could be read.
+    """Check the values of a file that has been read.
 
     Args:
         classes: The config's; without them, the file's own.
@@ -54,9 +54,9 @@ class Columns:
 
     Attributes:
         boxes: (A, 4) as in the file.
-        images: (A,) index of each one's image among the file's, -1 where there is none.
+        images: (A,) index of each annotation's image in the file, -1 if there is none.
         categories: (A,) likewise.
-        sizes: (A, 2) width and height in pixels of their images, 0 where there is none.
+        sizes: (A, 2) width and height in pixels of their images, 0 if there is none.
         image_counts, category_counts: annotations of each image and each category.
     """
 
@@ -75,7 +75,7 @@ class Columns:
 
 
 def has_part_inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which of the (x, y, width, height) have an area within their image, as the data set keeps them; NaN has none."""
+    """Which boxes (x, y, width, height) have an area within their image and are kept by the data set; NaN has none."""
     with np.errstate(invalid='ignore'):
         first, last = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, :2] + boxes[:, 2:], sizes)
         return (last > first).all(axis=1)
@@ -187,7 +187,7 @@ def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], r
 
 
 def _check_boxes(file: AnnotationFile, columns: Columns, report: Report, path: str) -> np.ndarray:
-    """Returns which boxes the data set keeps (A,)."""
+    """Check the boxes; returns which of them the data set keeps (A,)."""
     boxes, sizes = columns.boxes, columns.sizes
     form, share, sure = guess_format(boxes, sizes)
     if form != 'xywh':
@@ -221,7 +221,7 @@ def _check_boxes(file: AnnotationFile, columns: Columns, report: Report, path: s
 
 
 def _check_copies(columns: Columns, report: Report) -> None:
-    """Copies have one key, a sum with odd weights of image, category and box; two others that share one do no harm."""
+    """Warn of copies, found by a weighted sum of image, category and box; rare collisions are harmless."""
     parts = np.column_stack([columns.images, columns.categories, columns.boxes])
     keys = parts @ np.array([np.pi, np.e, 1.1, np.sqrt(2), np.sqrt(3), np.sqrt(5)])
     order = np.argsort(keys, kind='stable')

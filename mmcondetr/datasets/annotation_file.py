@@ -1,7 +1,7 @@
-"""Reading a COCO annotation file: types are checked while it is decoded, values by annotation_checks.py.
+"""Reads a COCO annotation file: types are checked while decoding, values by annotation_checks.py.
 
 msgspec decodes into one struct per entry, which takes a fraction of the time and memory of ``json`` and names the place
-of a wrong type, such as ``$.annotations[3].bbox``. Segmentations stay undecoded JSON until somebody asks for them.
+of a wrong type, such as ``$.annotations[3].bbox``. Segmentations stay undecoded JSON until they are needed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw()
 
     def as_dict(self, with_segmentation: bool = True) -> dict[str, Any]:
-        """As mmdet and pycocotools take it, with ``area`` and ``iscrowd`` filled in where the file has none."""
+        """As mmdet and pycocotools expect it, with missing ``area`` and ``iscrowd`` filled in."""
         entry = dict(
             id=self.id,
             image_id=self.image_id,
@@ -62,7 +62,7 @@ class Category(msgspec.Struct, gc=False):
 
 
 class AnnotationFile(msgspec.Struct, gc=False):
-    """The parts of a COCO file that detection needs; what else there is, is not decoded."""
+    """The parts of a COCO file that detection needs; the rest is not decoded."""
 
     images: list[Image]
     annotations: list[Annotation]
@@ -74,11 +74,11 @@ PARTS = AnnotationFile.__struct_fields__
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a file that its user should know.
+    """An error or a warning about a file.
 
     Args:
-        level: ``'error'``: training on it would go wrong; ``'warning'``: it works, but perhaps not as intended.
-        path: Where, as a path into the file, such as ``$.annotations[3].bbox``; ``$`` is the whole file.
+        level: ``'error'``: training on it would fail; ``'warning'``: it works, but perhaps not as intended.
+        path: The place in the file, such as ``$.annotations[3].bbox``; ``$`` is the whole file.
         message: One line.
     """
 
@@ -92,7 +92,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What is to be said about a file, and its statistics (names -> numbers or dicts of them)."""
+    """The findings about a file, and its statistics (names -> numbers or dicts of them)."""
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -131,7 +131,7 @@ def _wrong_type(error: msgspec.ValidationError) -> AnnotationError:
 
 
 def _decode_leniently(data: bytes, error: msgspec.DecodeError) -> Any:
-    """What Python's json reads and msgspec does not: NaN and Infinity, and a byte order mark."""
+    """Decode what Python's json accepts and msgspec does not: NaN and Infinity, and a byte order mark."""
     try:
         return json.loads(data.decode('utf-8-sig'))
     except (ValueError, RecursionError):
@@ -160,7 +160,7 @@ def decode(data: bytes) -> AnnotationFile:
 
 
 def _convert(data: Any) -> AnnotationFile:
-    """Of what json has decoded; segmentations are text again, as msgspec leaves them."""
+    """Convert what json has decoded; segmentations become text again, as msgspec leaves them."""
     if isinstance(data, dict) and isinstance(data.get('annotations'), list):
         for entry in data['annotations']:
             if isinstance(entry, dict) and 'segmentation' in entry:
@@ -169,10 +169,10 @@ def _convert(data: Any) -> AnnotationFile:
 
 
 def read_annotations(path: str, source: str = '') -> AnnotationFile:
-    """Read an annotation file; the values are not looked at.
+    """Read an annotation file without checking its values.
 
     Args:
-        source: Where the config names the file, for messages.
+        source: The config's field that names the file, for messages.
 
     Raises:
         UserError: It is missing, or not in COCO format; the message names the entry.
@@ -195,5 +195,5 @@ def _joined(finding: Finding) -> str:
 
 
 def name_file(path: str, source: str = '') -> str:
-    """How messages name a file."""
+    """The name of a file in messages."""
     return f"Annotation file '{path}'" + (f' ({source})' if source else '')

@@ -1,4 +1,4 @@
-"""A COCO annotation file, read and checked: for training and evaluation, and as a list of findings."""
+"""Reads and checks a COCO annotation file, for training and evaluation or as a list of findings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ['AnnotationFile', 'Finding', 'Report', 'examine', 'read_checked']
 
 
 def examine(path: str, classes: Sequence[str] | None = None, training: bool = True) -> Report:
-    """Read and check an annotation file; nothing is raised for what is wrong with it.
+    """Read and check an annotation file; problems are returned as findings, not raised.
 
     Args:
         classes: ``metainfo['classes']`` of the config; without them, the file's own.
@@ -37,15 +37,15 @@ def examine(path: str, classes: Sequence[str] | None = None, training: bool = Tr
 
 
 def read_checked(path: str, source: str, classes: Sequence[str] | None = None, training: bool = True) -> AnnotationFile:
-    """Read an annotation file and check its values; what works but may not be meant becomes warnings.
+    """Read an annotation file and check its values; what works but may be unintended becomes a warning.
 
     Args:
-        source: Where the config names the file, for messages.
+        source: The config's field that names the file, for messages.
         classes: The config's.
         training: Whether a file without any annotation is an error.
 
     Raises:
-        UserError: The file cannot be read, or training on it would go wrong; the message is one line.
+        UserError: The file cannot be read, or training on it would fail; the message is one line.
     """
     if not os.path.isfile(path):
         raise UserError(f"Annotation file '{path}' does not exist. It comes from {source} in the config.")

@@ -15,7 +15,7 @@ MEANINGS = dict(
 )
 _FIT = 0.99  # of the boxes must be possible in a format for it to be suspected
 _OUTSIDE = 0.1  # as xywh, this share of the boxes must extend beyond their image for another format to be suspected
-_EVIDENCE = 10  # boxes: with fewer, chance explains what was found
+_EVIDENCE = 10  # boxes; with fewer, the finding may be due to chance
 
 
 def to_xywh(boxes: np.ndarray, sizes: np.ndarray, form: str) -> np.ndarray:
@@ -49,15 +49,15 @@ def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> tuple[str, float, bool
 
     Boxes as fractions are at most 1 wide, and few objects are a pixel wide. Corners read as (x, y, w, h) extend beyond
     the image wherever an object's centre lies in its right or lower half, while true (x, y, w, h) read as corners are
-    seldom all in order: only both together are taken as a sign. The same holds for centres.
+    seldom all in order: only both together count as evidence. The same holds for centres.
 
     Args:
         boxes: (N, 4) as in the file.
         sizes: (N, 2), width and height of each box's image in pixels.
 
     Returns:
-        the format, 'xywh' if nothing speaks against it; the share of boxes that do not fit as xywh; and whether there
-        are boxes enough to be sure.
+        the format, 'xywh' unless there is evidence against it; the share of boxes that do not fit as xywh; and whether
+        there are enough boxes to be sure.
     """
     usable = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1) & (boxes != 0).any(axis=1)
     boxes, sizes = boxes[usable], sizes[usable]
@@ -68,7 +68,7 @@ def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> tuple[str, float, bool
         forms = ('xywh01', 'xyxy01', 'cxcywh01')
         return next((form for form in forms if _possible(boxes, sizes, form) >= _FIT), 'xywh01'), 1.0, True
     outside = 1 - _possible(boxes, sizes, 'xywh')
-    if outside >= _OUTSIDE and outside * len(boxes) > 1.5:  # one box alone says nothing
+    if outside >= _OUTSIDE and outside * len(boxes) > 1.5:  # a single box proves nothing
         for form in ('xyxy', 'cxcywh'):
             if _possible(boxes, sizes, form) >= _FIT:
                 return form, outside, len(boxes) >= _EVIDENCE

@@ -1,4 +1,4 @@
-"""COCO-format detection data, checked before training starts: mmdet trains on an empty set where names do not match."""
+"""COCO-format detection data, checked before training: mmdet trains on an empty set if class names do not match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmcondetr.registry import DATASETS
 
 
 def _asks_for_masks(steps: Any) -> bool:
-    """Whether a step of a pipeline, however deep inside others, has ``with_mask``."""
+    """Whether a step of a pipeline, at any depth, has ``with_mask``."""
     if isinstance(steps, dict):
         return bool(steps.get('with_mask')) or any(_asks_for_masks(value) for value in steps.values())
     if isinstance(steps, (list, tuple)):
@@ -30,15 +30,15 @@ def _asks_for_masks(steps: Any) -> bool:
 
 @DATASETS.register_module()
 class CocoDataset(MMDetCocoDataset):
-    """mmdet's CocoDataset with checks, boxes as the authors prepare them, and augmentation that can be resumed.
+    """mmdet's CocoDataset with checks, boxes prepared as by the authors, and augmentation that can be resumed.
 
     Boxes are clipped to the image and those without area left out, with one warning; mmdet also drops boxes less than
-    a pixel wide or high and keeps what sticks out. Segmentations are read and checked where a step of the pipeline
-    has ``with_mask``. With a sampler that yields :class:`EpochIndex` (EpochSampler), an item depends on (seed, epoch,
+    a pixel wide or high and does not clip. Segmentations are read and checked if a step of the pipeline has
+    ``with_mask``. With a sampler that yields :class:`EpochIndex` (EpochSampler), an item depends on (seed, epoch,
     index) only, whatever the number of workers.
 
     Args:
-        check_images: Look at the start whether every image file exists (local files only).
+        check_images: Check at the start that every image file exists (local files only).
 
     The other arguments are those of mmdet's CocoDataset; ``metainfo=dict(classes=(...))`` names the classes.
     """
@@ -54,7 +54,7 @@ class CocoDataset(MMDetCocoDataset):
         return f'{loaders}.dataset.ann_file'
 
     def load_data_list(self) -> list[dict]:
-        """One dict an image, as mmdet's; checks the annotations and looks for missing image files."""
+        """One dict per image, as in mmdet; checks the annotations and that the image files exist."""
         classes = self.metainfo['classes']
         if isinstance(classes, str):
             raise UserError(
@@ -84,7 +84,7 @@ class CocoDataset(MMDetCocoDataset):
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
-        """As mmdet's, with boxes (x1, y1, x2, y2 in pixels) clipped to the image as the authors' loader does."""
+        """Like mmdet's, with boxes (x1, y1, x2, y2 in pixels) clipped to the image as in the authors' loader."""
         data_info = super().parse_data_info(dict(raw_data_info, raw_ann_info=[]))
         data_info['ann_file'] = self.ann_file
         for annotation in raw_data_info['raw_ann_info']:

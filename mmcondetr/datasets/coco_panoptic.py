@@ -30,14 +30,14 @@ from mmcondetr.datasets.samplers import EpochIndex
 from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS, TRANSFORMS
 
-_DECODED = 16  # PNGs that are decoded and compared before training; the others are when they are loaded
+_DECODED = 16  # PNGs decoded and compared before training; the others are compared when loaded
 
 
 def check_segment_ids(segment_ids: np.ndarray, segments: Iterable[int], png: str, field: str) -> None:
-    """Compare the ids in a panoptic PNG with those that its JSON lists.
+    """Compare the ids in a panoptic PNG with those in its JSON.
 
     Raises:
-        UserError: An id is in one of both only.
+        UserError: An id is in only one of them.
     """
     in_png, listed = set(np.unique(segment_ids).tolist()) - {VOID}, set(segments)
     if in_png != listed:
@@ -49,14 +49,14 @@ def check_segment_ids(segment_ids: np.ndarray, segments: Iterable[int], png: str
 
 @DATASETS.register_module()
 class CocoPanopticDataset(BaseDetDataset):
-    """Things and stuff of COCO's panoptic JSON and PNGs; every segment is an instance with class, box and mask.
+    """Things and stuff from COCO's panoptic JSON and PNGs; each segment is an instance with class, box and mask.
 
-    ``metainfo`` names ``classes``, things first and then stuff, each in the order of the file, as mmdet has them for
+    ``metainfo`` has ``classes``, things first and then stuff, each in the order of the file, as mmdet has them for
     COCO (the default). With a sampler that yields :class:`EpochIndex` an item depends on (seed, epoch, index) only.
 
     Args:
         data_prefix: ``img`` and ``seg``, the folders of images and panoptic PNGs below ``data_root``.
-        check_images: Look at the start whether every image and PNG is there, and of the size that the JSON says.
+        check_images: Check at the start that every image and PNG exists and has the size stated in the JSON.
 
     The other arguments are those of mmdet's BaseDetDataset.
     """
@@ -72,10 +72,10 @@ class CocoPanopticDataset(BaseDetDataset):
         return f'{"val_dataloader/test_dataloader" if self.test_mode else "train_dataloader"}.dataset'
 
     def load_data_list(self) -> list[dict]:
-        """One item an image that has an annotation.
+        """One item per image that has an annotation.
 
         Raises:
-            UserError: See :func:`read_panoptic_file`; the classes are others, or a file is missing or does not fit.
+            UserError: See :func:`read_panoptic_file`; the classes differ, or a file is missing or does not fit.
         """
         source = f'{self._loaders}.ann_file'
         file = read_panoptic_file(self.ann_file, source)
@@ -152,7 +152,7 @@ def load_segments(item: dict, backend_args: dict | None = None) -> np.ndarray:
     """Segment ids (height, width) of an item of :class:`CocoPanopticDataset`, compared with its JSON.
 
     Raises:
-        UserError: The PNG cannot be read, has another size, or other ids than the JSON.
+        UserError: The PNG cannot be read, or its size or ids differ from the JSON's.
     """
     segment_ids = read_panoptic_png(item['seg_map_path'], item['seg_field'], backend_args)
     if segment_ids.shape != (item['height'], item['width']):
@@ -165,10 +165,10 @@ def load_segments(item: dict, backend_args: dict | None = None) -> np.ndarray:
 class LoadPanoptic(BaseTransform):
     """Reads the panoptic PNG of :class:`CocoPanopticDataset`: classes, boxes and masks of all segments.
 
-    Boxes are tight on the masks, as DETR's code has them (xyxy in pixels, the far edges one behind the last pixel).
+    Boxes enclose the masks tightly, as in DETR's code (xyxy in pixels, the far edges one past the last pixel).
 
     Args:
-        backend_args: of mmengine's file reading.
+        backend_args: for mmengine's file reading.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:

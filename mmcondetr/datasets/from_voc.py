@@ -15,15 +15,15 @@ _SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 def is_voc(folder: Path) -> bool:
-    """Whether there are XML files in it or in its folder Annotations."""
+    """Whether a folder, or its subfolder Annotations, contains XML files."""
     return any((folder / 'Annotations').glob('*.xml')) or any(folder.glob('*.xml'))
 
 
 def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Read every XML; the lists in ImageSets/Main say what is for training, else all is.
+    """Read every XML; the lists in ImageSets/Main define the training images, otherwise all are used.
 
-    A box of VOC names its first and its last pixel, counted from 1: x1 = xmin - 1, x2 = xmax. Where a file has a
-    coordinate below 1, as some tools write, they count from 0 and mean x1 = xmin, x2 = xmax; this is then said.
+    A VOC box is given by its first and last pixel, counted from 1: x1 = xmin - 1, x2 = xmax. If a file has a
+    coordinate below 1, as some tools write, they count from 0: x1 = xmin, x2 = xmax; a note reports this.
 
     Returns:
         - COCO content by part;
@@ -53,7 +53,7 @@ def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             _add_image(content, folder, stem, parsed[stem], images_by_name, from_one, names, wrong)
         parts[part] = content
     flags = Counter(flag for entry in objects for flag in _FLAGS if (entry.findtext(flag) or '0').strip() == '1')
-    notes += [f'{count} objects are {flag}: kept, the flag too' for flag, count in flags.items()]
+    notes += [f'{count} objects are {flag}: they and the flag are kept' for flag, count in flags.items()]
     if wrong:
         shown = ', '.join(wrong[:3]) + (', ...' if len(wrong) > 3 else '')
         notes.append(f"{len(wrong)} XMLs give another size than their image's, which is taken: {shown}")
@@ -63,7 +63,7 @@ def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
 def _parse(path: Path) -> ElementTree.Element:
     try:
         text = path.read_bytes()
-        if b'<!ENTITY' in text:  # which could blow up to gigabytes, and no annotation needs
+        if b'<!ENTITY' in text:  # entities could expand to gigabytes, and no annotation needs them
             raise UserError(f"'{path}' declares XML entities, which no annotation needs: it is refused.")
         return ElementTree.fromstring(text)
     except (OSError, ElementTree.ParseError) as error:
@@ -79,7 +79,7 @@ def _number(entry: ElementTree.Element, side: str) -> float:
 
 
 def _parts(folder: Path, stems: list[str]) -> dict[str, list[str]]:
-    """Which images are for what."""
+    """Part -> its images."""
     found = {}
     for part in ('train', 'val', 'test'):
         path = folder / 'ImageSets' / 'Main' / f'{part}.txt'
@@ -104,8 +104,8 @@ def _add_image(
     if path is None:
         raise UserError(f"The image of '{stem}.xml' ({root.findtext('filename')}) is nowhere in '{folder}'.")
     width, height = read_size(path)
-    said = tuple(int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
-    if said not in ((width, height), (0, 0)):
+    stated = tuple(int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
+    if stated not in ((width, height), (0, 0)):
         wrong.append(f'{stem}.xml')
     image_id = len(content['images']) + 1
     file_name = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""YOLO folders (images/ and labels/ with a line an object, data.yaml) as COCO, without losing a box or an outline."""
+"""YOLO folders (images/, labels/ with one line per object, data.yaml) as COCO, without losing a box or outline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PARTS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('
 
 
 def is_yolo(folder: Path) -> bool:
-    """Whether it has a data.yaml, or folders of images and labels."""
+    """Whether a folder has a data.yaml, or folders of images and labels."""
     return _find_yaml(folder) is not None or bool(_label_folders(folder))
 
 
@@ -39,10 +39,10 @@ def _label_folders(folder: Path) -> list[Path]:
 
 
 def read_yolo(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Read every label file; data.yaml or the folders' names say what is for training, else all is.
+    """Read every label file; data.yaml or the folders' names define the training images, otherwise all are used.
 
     A line is ``class cx cy width height`` in fractions of the image, or ``class x1 y1 x2 y2 x3 y3 ...``, an outline,
-    whose box is taken and which is kept as segmentation.
+    which is kept as the segmentation and from which the box is computed.
 
     Returns:
         - COCO content by part;
@@ -89,13 +89,13 @@ def _parts(folder: Path, settings: dict[str, Any]) -> dict[str, list[Path]]:
         found = {'train': list_images(folder / 'images' if (folder / 'images').is_dir() else folder)}
     if not found['train']:
         raise UserError(f"YOLO folder '{folder}' has no images for training.")
-    if found.get('val') == found['train']:  # as in the tutorials' data.yaml, where it measures nothing
+    if found.get('val') == found['train']:  # as in the tutorials' data.yaml; it would measure nothing
         del found['val']
     return found
 
 
 def _images_of(base: Path, folder: Path, place: str) -> list[Path]:
-    """A folder, or a text file of paths; data.yaml's '../train/images' is a habit of exporters and means 'train'."""
+    """A folder, or a text file of paths; exporters often write '../train/images' for 'train/images'."""
     for path in (base / place, folder / place, folder / place.removeprefix('../')):
         if path.is_dir():
             return list_images(path.resolve())
@@ -124,7 +124,7 @@ def _class_names(folder: Path, settings: dict[str, Any], used: set[int], notes: 
 
 
 def _label_path(image: Path) -> Path:
-    """The last folder named images becomes labels; beside the image where there is none."""
+    """The path with the last folder named images replaced by labels; beside the image if there is none."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == 'images':
@@ -157,7 +157,7 @@ def _parse_line(line: str, where: str, width: int, height: int) -> dict[str, Any
     if len(numbers) < 4 or (len(numbers) > 4 and (len(numbers) < 6 or len(numbers) % 2)):
         raise UserError(f'{where}: expected class, cx, cy, width, height (or an outline), got {line.strip()!r}.')
     if max(numbers) > 1.5:
-        raise UserError(f'{where}: {max(numbers):g} is no fraction of the image; YOLO labels are from 0 to 1.')
+        raise UserError(f'{where}: {max(numbers):g} is not a fraction of the image; YOLO labels are from 0 to 1.')
     if len(numbers) == 4:
         cx, cy, w, h = numbers
         box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]

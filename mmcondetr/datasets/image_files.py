@@ -14,7 +14,7 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(width, height) in pixels as the image is shown, that is, turned as its EXIF orientation says.
+    """(width, height) in pixels of the image as displayed, that is, rotated according to its EXIF orientation.
 
     Raises:
         UserError: the file cannot be read as an image.
@@ -38,5 +38,5 @@ def find_image(folder: Path, stem: str) -> Path | None:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All images in a folder and below, in order of their names."""
+    """All images in a folder and its subfolders, sorted by name."""
     return sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())

@@ -1,4 +1,4 @@
-"""Where the images of a COCO JSON are: its file names are relative to a folder that the JSON does not name."""
+"""Finds the images of a COCO JSON, whose file names are relative to a folder that the JSON does not name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from mmcondetr.datasets.image_files import read_size
 from mmcondetr.errors import UserError
 
-#: What a part of a data set is called in names of files and folders.
+#: Names of the parts of a data set in file and folder names.
 PART_WORDS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
-_LOOKED_AT = 20  # images whose sizes are compared
+_LOOKED_AT = 20  # number of images whose sizes are compared
 
 
 def find_image_root(
@@ -21,21 +21,21 @@ def find_image_root(
     given: str | os.PathLike | None = None,
     option: str = '--images',
 ) -> Path:
-    """The folder that the file names of one part lead to files from.
+    """The folder that the file names of one part are relative to.
 
-    Looked for beside and below the JSON, then beside and below the folder that it is in. Parts may have equal file
-    names (each numbered from 1), so that a name that is found proves little. A folder named after the part wins, then
-    one whose images have the sizes that the JSON states; where several are left, the user is asked.
+    It is searched beside and below the JSON, then beside and below the JSON's folder. Parts may have equal file names
+    (each numbered from 1), so an existing file proves little. A folder named after the part is preferred, then one
+    whose images have the sizes stated in the JSON; if several are left, the user must choose.
 
     Args:
         path: the JSON.
         images: its list of images.
         part: 'train', 'val' or 'test'.
-        given: the folder, where the user has named it.
-        option: that the user names it with.
+        given: the folder, if the user has named it.
+        option: the option that names it.
 
     Raises:
-        UserError: there is no such folder, or it cannot be said which it is.
+        UserError: there is no such folder, or several are possible.
     """
     names = [str(image['file_name']) for image in images]
     if given is not None:
@@ -53,13 +53,13 @@ def find_image_root(
 
 
 def count_missing(root: Path, images: Sequence[dict]) -> tuple[int, str]:
-    """How many images are not there, and the first of them."""
+    """How many images do not exist, and the first of them."""
     missing = [name for image in images if not (root / (name := str(image['file_name']))).is_file()]
     return len(missing), missing[0] if missing else ''
 
 
 def _near(base: Path) -> list[Path]:
-    """A folder and what is in it, two levels deep; the same folder once, whatever its names are."""
+    """A folder and its subfolders, two levels deep; each once, whatever names lead to it."""
     first = _folders(base)
     found = [base, *first, *(below for folder in first for below in _folders(folder))]
     return list({root.resolve(): root for root in reversed(found)}.values())[::-1]
@@ -68,12 +68,12 @@ def _near(base: Path) -> list[Path]:
 def _folders(base: Path) -> list[Path]:
     try:
         return sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith('.'))
-    except OSError:  # one that this user may not look into
+    except OSError:  # a folder that this user may not read
         return []
 
 
 def _count(root: Path, names: Sequence[str]) -> int:
-    """How many of the files are there; 0 without looking at all where none of some is."""
+    """How many of the files exist; 0 if none of a sample does."""
     some = names[:: max(1, len(names) // 50)]
     return sum((root / name).is_file() for name in names) if _any(root, some) else 0
 
@@ -102,13 +102,13 @@ def _choose(path: Path, images: Sequence[dict], part: str, counts: dict[Path, in
 
 
 def _is_named(root: Path, part: str) -> bool:
-    """Whether the folder, or the one that it is in, is called after the part: train2017, valid/images, images/val."""
+    """Whether the folder, or its parent, is named after the part: train2017, valid/images, images/val."""
     names = [root.name.lower(), root.parent.name.lower()] if root.name.lower() == 'images' else [root.name.lower()]
     return any(name.startswith(word) or name.endswith(word) for name in names for word in PART_WORDS[part])
 
 
 def _sizes_fit(root: Path, images: Sequence[dict]) -> bool:
-    """Whether some images have the sizes that the JSON states (it may state none)."""
+    """Whether a sample of images has the sizes stated in the JSON (it may state none)."""
     for image in images[:_LOOKED_AT]:
         stated = image.get('width'), image.get('height')
         file = root / str(image['file_name'])
@@ -117,6 +117,6 @@ def _sizes_fit(root: Path, images: Sequence[dict]) -> bool:
         try:
             if read_size(file) != stated:
                 return False
-        except UserError:  # a broken image says nothing; mmcondetr check names it
+        except UserError:  # a broken image proves nothing; mmcondetr check reports it
             continue
     return True

@@ -1,4 +1,4 @@
-"""Reading an image file with one clear error where mmcv raises whatever its decoder raised."""
+"""Reads an image file with one clear error, where mmcv passes its decoder's errors on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmcondetr.runtime.encoded import problem
 
 
 def _orientation(data: bytes) -> int:
-    """What a JPEG's EXIF says about how to turn it, 1 to 8; 1, upright, where it says nothing that can be read."""
+    """The EXIF orientation of a JPEG, 1 to 8; 1 (upright) if there is none that can be read."""
     if data[:2] != b'\xff\xd8' or b'Exif' not in data[:4096]:
         return 1
     try:
@@ -30,22 +30,22 @@ def _orientation(data: bytes) -> int:
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """mmcv's LoadImageFromFile that names a missing, unreadable or truncated file and the annotations that list it.
+    """mmcv's LoadImageFromFile, with errors that name the file and the annotations that list it.
 
-    What is refused, and what is not (bytes after an image's end), is one policy: :mod:`mmcondetr.runtime.encoded`.
+    :mod:`mmcondetr.runtime.encoded` defines which files are refused (bytes after an image's end are accepted).
 
-    It also compares the image's size with the annotation's, since boxes of another size would train on silently, and
-    warns, once a process, where an annotated image is turned because its EXIF says so: its boxes are not turned.
+    It also compares the image's size with the annotation's, because training would silently use boxes of another size,
+    and warns once per process if an annotated image is rotated by its EXIF orientation: its boxes are not rotated.
     """
 
-    _warned = False  # of the whole process, not of one pipeline
+    _warned = False  # shared by all pipelines of the process
 
     def transform(self, results: dict) -> dict:
         """Adds ``img`` (height, width, 3), ``img_shape``, ``ori_shape`` and ``scale_factor``.
 
         Raises:
-            UserError: The file is missing, truncated, too large, too thin or no image, or its size is not what the
-                annotations say.
+            UserError: The file is missing, truncated, too large, too thin or not an image, or its size differs from the
+                annotations'.
         """
         path = results['img_path']
         listed_in = f" (listed in '{results['ann_file']}')" if 'ann_file' in results else ''
@@ -70,7 +70,7 @@ class LoadImage(LoadImageFromFile):
             )
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        results['scale_factor'] = (1.0, 1.0)  # mmdet's heads ask for it also where nothing resizes
+        results['scale_factor'] = (1.0, 1.0)  # mmdet's heads need it even if nothing resizes
         self._check_size(results, path, listed_in)
         if 'height' in results and not LoadImage._warned:
             self._check_orientation(data, path, listed_in)
@@ -82,10 +82,10 @@ class LoadImage(LoadImageFromFile):
             return
         LoadImage._warned = True
         print_log(
-            f"Image file '{path}'{listed_in} carries EXIF orientation {orientation} and is turned accordingly when it "
-            'is read; boxes are not. They must have been drawn on the turned image: look at some. If they were drawn '
-            "on the pixels as stored, set color_type='color_ignore_orientation' in LoadImage. There may be more such "
-            'files; this is said once.',
+            f"Image file '{path}'{listed_in} has EXIF orientation {orientation} and is rotated accordingly when it is "
+            'read; boxes are not. They must have been drawn on the rotated image: check some. If they were drawn on '
+            "the pixels as stored, set color_type='color_ignore_orientation' in LoadImage. There may be more such "
+            'files; this warning is shown once.',
             'current',
             logging.WARNING,
         )

@@ -1,4 +1,4 @@
-"""Data sets as people have them, COCO JSON, YOLO or Pascal VOC, as COCO JSONs for training and validation."""
+"""Converts users' data sets (COCO JSON, YOLO or Pascal VOC) to COCO JSONs for training and validation."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def find_own_data(
     seed: int = 0,
     val_images: str | os.PathLike | None = None,
 ) -> OwnData:
-    """Recognise a data set, convert it to COCO JSONs beside it, and split it where there is one part only.
+    """Recognise a data set, convert it to COCO JSONs beside it, and split it if it has only one part.
 
     Args:
         data: a COCO JSON, or a folder: of COCO JSONs, YOLO or Pascal VOC.
-        val: a COCO JSON for validation, where ``data`` is one for training.
-        images: folder that the file names of the COCO JSON for training are relative to; looked for where None.
-        val_share: of the images for validation, where there is one part only.
+        val: a COCO JSON for validation, if ``data`` is one for training.
+        images: folder that the file names of the COCO JSON for training are relative to; None to search for it.
+        val_share: fraction of the images for validation, if there is only one part.
         seed: of that split.
         val_images: as ``images``, for validation.
 
     Raises:
-        UserError: nothing of the kind is there, or a file cannot be read; the message names it.
+        UserError: there is no such data set, or a file cannot be read; the message names it.
     """
     path = Path(data).expanduser()
     if not path.exists():
@@ -73,7 +73,7 @@ def find_own_data(
     if found.kind == 'COCO':
         _find_images(found, dict(train=images, val=val_images))
     elif images is not None:
-        raise UserError(f'--images is for COCO JSONs; {found.kind} says where its images are.')
+        raise UserError(f'--images is for COCO JSONs; {found.kind} defines the location of its images.')
     if 'val' not in found.files:
         if val_images is not None:
             raise UserError('--val-images needs data for validation: --val, or a folder with a JSON of that name.')
@@ -101,7 +101,7 @@ def _of_json(path: Path, val: Path | None) -> OwnData:
 
 
 def _find_images(data: OwnData, given: dict[str, str | os.PathLike | None]) -> None:
-    """One folder a part: training and validation images need not lie together; test data can be done without."""
+    """One folder per part: training and validation images may be in different folders, test images may be missing."""
     for part, path in [*data.files.items()]:
         images = load_json(path)['images']
         try:
@@ -119,7 +119,7 @@ def _find_images(data: OwnData, given: dict[str, str | os.PathLike | None]) -> N
 
 
 def _of_folder(folder: Path) -> OwnData:
-    """A folder with COCO JSONs whose names say which part they are, here or one level below."""
+    """A folder with COCO JSONs named after their part, here or one level below."""
     files: dict[str, Path] = {}
     candidates = [file for file in sorted({*folder.glob('*.json'), *folder.glob('*/*.json')}) if _looks_like_coco(file)]
     for part, words in PART_WORDS.items():
@@ -153,7 +153,7 @@ def _looks_like_coco(path: Path) -> bool:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """A COCO JSON whose three lists are there; its entries are looked at by ``mmcondetr check``.
+    """Read a COCO JSON that has its three lists; ``mmcondetr check`` checks the entries.
 
     Raises:
         UserError: it cannot be read, or is not in COCO format.
@@ -176,7 +176,7 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def _split(found: OwnData, share: float, seed: int) -> None:
-    """Write train and validation JSONs beside the one there is; images are drawn, their boxes go with them."""
+    """Write training and validation JSONs beside the given one, with images assigned at random."""
     source = found.files['train']
     content = load_json(source)
     images = sorted(content['images'], key=lambda image: str(image['file_name']))
@@ -196,7 +196,7 @@ def _split(found: OwnData, share: float, seed: int) -> None:
         found.image_roots[part] = found.image_roots['train']
     found.notes.append(
         f'one part only, split by seed {seed}: {len(images) - count} images to train ({found.files["train"]}), {count} '
-        f'to validate ({found.files["val"]}). Photos of one scene in both would flatter the validation: look.'
+        f'to validate ({found.files["val"]}). Photos of one scene in both would make validation look too good: check.'
     )
 
 
@@ -209,7 +209,7 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
 
 
 def count_boxes(content: dict[str, Any]) -> Counter[str]:
-    """Boxes by the name of their category, also of categories that have none."""
+    """Number of boxes by category name, including categories without any."""
     names = {category['id']: category['name'] for category in content['categories']}
     counts = Counter({name: 0 for name in names.values()})
     counts.update(names[entry['category_id']] for entry in content['annotations'] if entry['category_id'] in names)

@@ -1,4 +1,4 @@
-"""Reading COCO's panoptic JSON: types are checked while it is decoded, then values."""
+"""Reads COCO's panoptic JSON: types are checked while decoding, then values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PanopticCategory(msgspec.Struct, gc=False):
 
 
 class PanopticFile(msgspec.Struct, gc=False):
-    """The parts that are needed; what else there is, is not decoded."""
+    """The parts that are needed; the rest is not decoded."""
 
     images: list[PanopticImage]
     annotations: list[PanopticAnnotation]
@@ -55,7 +55,7 @@ class PanopticFile(msgspec.Struct, gc=False):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, things first and then stuff, each in the order of the file: so mmdet numbers them."""
+        """Names, things first and then stuff, each in the order of the file, as mmdet numbers them."""
         return tuple(category.name for category in sorted(self.categories, key=lambda category: not category.isthing))
 
 
@@ -63,10 +63,10 @@ def read_panoptic_file(path: str, source: str) -> PanopticFile:
     """Read and check a panoptic annotation file; annotations of images that it does not list are dropped.
 
     Args:
-        source: Where the config names the file, for messages.
+        source: The config's field that names the file, for messages.
 
     Raises:
-        UserError: It is missing or not in COCO's panoptic format; an id is there twice, or a category not at all.
+        UserError: It is missing or not in COCO's panoptic format; an id is repeated, or a category is missing.
     """
     if not os.path.isfile(path):
         raise UserError(f"Annotation file '{path}' does not exist. It comes from {source} in the config.")
@@ -104,14 +104,14 @@ def _check_unique(values: list[int], what: str) -> None:
     if len(set(values)) != len(values):
         seen: set[int] = set()
         repeated = {value for value in values if value in seen or seen.add(value)}
-        raise UserError(f'{what} must be there once; there more often: {some(sorted(repeated))}.')
+        raise UserError(f'{what} must appear once; repeated: {some(sorted(repeated))}.')
 
 
 def check_panoptic_classes(content: PanopticFile, classes: Sequence[str], name: str) -> None:
     """Compare the classes of a file with ``metainfo['classes']``, and warn of those that are left out.
 
     Raises:
-        UserError: A class is not in the file, or the order is another.
+        UserError: A class is not in the file, or the order differs.
     """
     missing = [each for each in classes if each not in content.classes]
     extra = [each for each in content.classes if each not in classes]

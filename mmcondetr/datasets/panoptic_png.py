@@ -11,11 +11,11 @@ import numpy as np
 
 from mmcondetr.errors import UserError
 
-_WEIGHTS = np.array([65536, 256, 1], np.int64)  # of OpenCV's blue, green and red
+_WEIGHTS = np.array([65536, 256, 1], np.int64)  # weights of OpenCV's blue, green and red
 
 
 def write_panoptic_png(path: str | os.PathLike, segment_ids: np.ndarray) -> None:
-    """Write segment ids (height, width), 0 to 2^24 - 1; makes the folder.
+    """Write segment ids (height, width), 0 to 2^24 - 1; creates the folder.
 
     Raises:
         UserError: The file could not be written.
@@ -27,13 +27,13 @@ def write_panoptic_png(path: str | os.PathLike, segment_ids: np.ndarray) -> None
 
 
 def read_panoptic_png(path: str, field: str, backend_args: dict | None = None) -> np.ndarray:
-    """Segment ids (height, width) int64.
+    """Read segment ids (height, width) int64.
 
     Args:
-        field: Where the config says the folder, for messages.
+        field: The config's field that names the folder, for messages.
 
     Raises:
-        UserError: The file is missing, or no 8-bit colour image.
+        UserError: The file is missing, or not an 8-bit colour image.
     """
     try:
         data = mmengine.fileio.get(path, backend_args=backend_args)

@@ -1,6 +1,6 @@
-"""The global random number generators of Python, NumPy and PyTorch: read, set, and lend them out under a seed.
+"""Reads, sets and temporarily seeds the global random number generators of Python, NumPy and PyTorch.
 
-A state is a dict of tensors, numbers and lists, so that a checkpoint holding it loads with ``weights_only=True``.
+A state is a dict of tensors, numbers and lists, so checkpoints with it can be loaded with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 def get_random_state() -> dict:
-    """The generators' states in this process, of CUDA's the current device's where CUDA is in use."""
+    """The generators' states in this process, with CUDA's of the current device if CUDA is in use."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     state = dict(
@@ -34,7 +34,7 @@ def get_random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
-    """Put back what :func:`get_random_state` returned; tensors may have been moved to another device since."""
+    """Restore what :func:`get_random_state` returned; its tensors may since have been moved to another device."""
     python, numpy = state['python'], state['numpy']
     random.setstate((python['version'], tuple(python['words'].tolist()), python['gauss']))
     keys = numpy['keys'].cpu().numpy().astype(np.uint32)
@@ -46,12 +46,12 @@ def set_random_state(state: dict) -> None:
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Inside, the CPU generators depend on ``numbers`` (each >= 0) alone; afterwards they are as before."""
+    """Seed the CPU generators with ``numbers`` (each >= 0); on exit their states are restored."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = np.random.SeedSequence(numbers).generate_state(8)
     random.seed(words[:4].tobytes())
     np.random.seed(words[4:6])
-    torch.default_generator.manual_seed(int(words[6:8].view(np.int64)[0]))  # torch.manual_seed would reach CUDA's too
+    torch.default_generator.manual_seed(int(words[6:8].view(np.int64)[0]))  # torch.manual_seed would also seed CUDA's
     try:
         yield
     finally:

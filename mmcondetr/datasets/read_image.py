@@ -1,4 +1,4 @@
-"""Images as people have them, a path, an array or a PIL image, as the array that the detectors take."""
+"""Converts users' images (a path, an array or a PIL image) to the array that the detectors take."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CHANNEL_ORDERS = ('bgr', 'rgb')
 
 
 def read_image(image: Any, channel_order: str = 'bgr') -> np.ndarray:
-    """The image as the detectors take it: (height, width, 3) uint8, BGR.
+    """The image in the detectors' format: (height, width, 3) uint8, BGR.
 
-    A file or PIL image is turned as its EXIF orientation says; grayscale becomes three equal channels, alpha is
+    A file or PIL image is rotated according to its EXIF orientation; grayscale becomes three equal channels, alpha is
     dropped, 16 bits become 8.
 
     Args:
         image: a path, a PIL image, or an array: (height, width) grey, (height, width, 3) or (height, width, 4) with
             alpha last, uint8 or uint16.
-        channel_order: of an array: 'bgr' as OpenCV and mmdet have it, or 'rgb'. Files and PIL images say it themselves.
+        channel_order: of an array: 'bgr', as in OpenCV and mmdet, or 'rgb'. Unused for files and PIL images.
 
     Raises:
-        UserError: the file is missing, truncated or no image, or the array has another shape or type.
+        UserError: the file is missing, truncated or not an image, or the array has another shape or type.
     """
     if channel_order not in CHANNEL_ORDERS:
         raise UserError(f"channel_order must be 'bgr' or 'rgb', got {channel_order!r}.")
@@ -73,16 +73,16 @@ def _from_pil(image: Any) -> np.ndarray:
 
 
 def array_pipeline(config: Config) -> Compose:
-    """The config's test pipeline, from an array instead of a file and without ground truth.
+    """The config's test pipeline, for an array instead of a file and without ground truth.
 
-    It takes ``dict(img=..., img_id=...)``, the image as :func:`read_image` gives it.
+    It takes ``dict(img=..., img_id=...)`` with an image from :func:`read_image`.
     """
     steps = [
         step
         for step in deepcopy(get_test_pipeline_cfg(config))
         if not any(name in str(step['type']) for name in ('LoadImage', 'LoadAnnotations', 'LoadPanoptic'))
     ]
-    for step in steps:  # an array has no path, and the packing step would ask for it
+    for step in steps:  # an array has no path, which the packing step would require
         if 'meta_keys' in step:
             step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
     return Compose([dict(type='mmdet.LoadImageFromNDArray'), *steps])

@@ -1,7 +1,7 @@
 """A sampler whose indices carry the epoch, so that a data set can make augmentation depend on (seed, epoch, index).
 
-A worker's generators otherwise depend on how many workers there are and on what they did before, which no checkpoint
-can hold. The sampler can also begin in the middle, so that resuming does not load what has been trained on already.
+Otherwise a worker's generators depend on the number of workers and on what they did before, which no checkpoint can
+record. The sampler can also start in the middle, so that resuming does not reload what was trained on already.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmcondetr.registry import DATA_SAMPLERS
 class EpochIndex(int):
     """An index into a data set that remembers its seed, its epoch and the index that the sampler drew.
 
-    Subtracting and taking the remainder keep these, so they survive ConcatDataset and RepeatDataset.
+    Subtraction and remainder keep these, so they survive ConcatDataset and RepeatDataset.
     """
 
     seed: int

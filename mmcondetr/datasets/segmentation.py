@@ -15,16 +15,15 @@ from mmcondetr.errors import UserError
 
 
 def check_segmentations(file: AnnotationFile, name: str) -> None:
-    """Look at the ``segmentation`` of every annotation of a COCO file whose structure was checked already.
+    """Check the ``segmentation`` of every annotation of a COCO file whose structure is already checked.
 
-    Polygons that extend beyond the image are cut at its border when they are rasterised; one that lies beside the image
-    is an error.
+    Polygons that extend beyond the image are clipped when they are rasterised; one entirely outside is an error.
 
     Args:
-        name: What messages call the file.
+        name: The file's name in messages.
 
     Raises:
-        UserError: Of the first annotation whose segmentation is missing, malformed, empty or of another image size.
+        UserError: A segmentation is missing, malformed, empty or of another image size; names the first.
     """
     sizes = {image.id: (int(image.height), int(image.width)) for image in file.images}
     for index, annotation in enumerate(file.annotations):
@@ -40,7 +39,7 @@ def check_segmentations(file: AnnotationFile, name: str) -> None:
 
 
 def _find_problem(segmentation: Any, height: int, width: int) -> str | None:
-    """What is wrong with a segmentation, as the end of a sentence; None where nothing is."""
+    """The problem of a segmentation, as the end of a sentence; None if there is none."""
     if segmentation is None:
         return 'is missing'
     if isinstance(segmentation, list):
@@ -74,7 +73,7 @@ def _find_rle_problem(encoded: dict, height: int, width: int) -> str | None:
     if isinstance(counts, str):
         counts = decode_counts(counts)
         if counts is None:
-            return 'has counts that are no compressed run lengths of COCO'
+            return 'has counts that are not compressed run lengths of COCO'
     elif not isinstance(counts, list) or not all(isinstance(count, int) for count in counts):
         return 'has counts that are neither a string nor a list of whole numbers'
     if any(count < 0 for count in counts) or sum(counts) != height * width:
@@ -91,10 +90,10 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def decode_counts(text: str) -> list[int] | None:
-    """Run lengths of COCO's compressed RLE, zeros first; None where the text is none.
+    """Run lengths of COCO's compressed RLE, zeros first; None if the text is invalid.
 
-    Each number is written in groups of five bits, lowest first, with 32 added where more follow and 48 added to all;
-    from the fourth on it is the difference from the number two places before.
+    Each number is written in groups of five bits, lowest first, with 32 added if more follow and 48 added to all;
+    from the fourth on, it is the difference from the number two places before.
     """
     codes = np.frombuffer(text.encode('utf-8'), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:

@@ -1,8 +1,8 @@
 """Draws the 'shapes' data set: coloured shapes over textured backgrounds, as COCO JSON and PNG.
 
-An image depends on (seed, split, index), on the image size and on the form only, so a larger set begins with the images
-of a smaller one. Boxes and masks are of what can be seen of a shape: after clipping at the border and behind later
-shapes. The panoptic form has backgrounds of several kinds, which panoptic annotations name: see shapes_panoptic.py.
+An image depends on (seed, split, index), the image size and the form only, so a larger set begins with the images of a
+smaller one. Boxes and masks cover the visible part of a shape, which may be clipped at the border or hidden by later
+shapes. The panoptic form has annotated backgrounds of several kinds: see shapes_panoptic.py.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mmcondetr.writing import replacing_folder
 
 SHAPES_CLASSES = ('circle', 'triangle', 'square', 'star', 'cross', 'ring')
 SHAPES_PALETTE = ((220, 20, 60), (0, 160, 80), (30, 90, 230), (250, 170, 30), (150, 60, 200), (0, 170, 190))
-VERSION = 2  # of the drawing code: another version's images are drawn again
+VERSION = 2  # of the drawing code; images of another version are redrawn
 MARKER = 'shapes.json'  # written last and renamed with the folder, so a folder that has it is complete
 
 _SPLITS = ('train', 'val')
 _MAX_OBJECTS = 6
 _SIDE = (0.10, 0.50)  # a shape's diameter as a fraction of the image's side, log-uniform between these
-_MIN_VISIBLE = 0.4  # of a shape's full area, after borders and later shapes; less is not placed
-_MIN_CONTRAST = 70.0  # distance in BGR (0-255) between a shape's colour and the mean of what lies under it
+_MIN_VISIBLE = 0.4  # minimum visible fraction of a shape's full area
+_MIN_CONTRAST = 70.0  # minimum distance in BGR (0-255) between a shape's colour and the mean of its background
 _SUBPIXEL_BITS = 4
 
 
@@ -38,11 +38,11 @@ class DrawnImage(NamedTuple):
     """One drawn image and what is in it.
 
     Attributes:
-        pixels: (size, size, 3) uint8, BGR as OpenCV has it.
+        pixels: (size, size, 3) uint8, BGR as in OpenCV.
         boxes: (n, 4) xywh in pixels, tight on the visible part.
         labels: (n,) indices into :data:`SHAPES_CLASSES`.
         areas: (n,) visible pixels.
-        owner: (size, size) the shape that is on top at each pixel, -1 for the background.
+        owner: (size, size) the topmost shape at each pixel, -1 for the background.
         stuff: (size, size) indices into :data:`~mmcondetr.datasets.shapes_panoptic.STUFF_CLASSES` of the background,
             also behind shapes; None in the plain form.
     """
@@ -116,15 +116,15 @@ def _contrasting_color(rng: np.random.Generator, under: np.ndarray) -> np.ndarra
 
 
 def _place(rng: np.random.Generator, owner: np.ndarray, full_areas: list[int], size: int):
-    """Find a place for one more shape that hides nothing too much: (label, coverage) or None.
+    """Place one more shape without hiding too much of any other: (label, coverage) or None.
 
     Args:
-        owner: (size, size) int, the shape that is on top at each pixel, -1 for the background.
+        owner: (size, size) int, the topmost shape at each pixel, -1 for the background.
         full_areas: each placed shape's area in pixels before clipping and hiding.
     """
     label = int(rng.integers(len(SHAPES_CLASSES)))
     radius = 0.5 * size * float(np.exp(rng.uniform(*np.log(_SIDE))))
-    margin = int(np.ceil(radius)) + 2  # of canvas around the image: the full area counts what the border cuts off
+    margin = int(np.ceil(radius)) + 2  # canvas around the image: the full area includes what the border cuts off
     for _ in range(8):
         center = rng.uniform(0.25 * radius, size - 0.25 * radius, 2)
         angle = rng.uniform(0, 2 * np.pi)
@@ -207,7 +207,7 @@ def _write_split(root: Path, split: str, number: int, image_size: int, seed: int
 
 
 def read_marker(root: str | os.PathLike) -> dict | None:
-    """What the set at ``root`` was drawn with: arguments of :func:`generate_shapes` and the version; None for none."""
+    """The arguments of :func:`generate_shapes` and the version that ``root`` was drawn with; None if unknown."""
     try:
         return json.loads((Path(root) / MARKER).read_text())
     except (OSError, ValueError):
@@ -228,7 +228,7 @@ def generate_shapes(
     root/annotations/panoptic_{train,val}.json beside them, in COCO's panoptic format.
 
     The set is written to a folder beside ``root`` and renamed, so that ``root`` is complete or absent. A complete set
-    of the same parameters is kept as it is.
+    with the same parameters is kept.
 
     Returns:
         Whether anything was drawn.
@@ -239,14 +239,14 @@ def generate_shapes(
     parameters = dict(num_train=num_train, num_val=num_val, image_size=image_size, seed=seed)
     for name, least in (('num_train', 1), ('num_val', 1), ('image_size', 32), ('seed', 0)):
         if parameters[name] < least:
-            raise UserError(f'Shapes data set: {name}={parameters[name]} is too small, the least is {least}.')
+            raise UserError(f'Shapes data set: {name}={parameters[name]} is too small, the minimum is {least}.')
     root = Path(os.path.abspath(root))
-    wanted = dict(parameters, panoptic=panoptic, version=VERSION)
-    if read_marker(root) == wanted:
+    marker = dict(parameters, panoptic=panoptic, version=VERSION)
+    if read_marker(root) == marker:
         return False
     if root.exists() and read_marker(root) is None and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
-            f'{root} is not empty and holds no {MARKER}, so it is no shapes data set: name another folder, '
+            f'{root} is not empty and holds no {MARKER}, so it is not a shapes data set: name another folder, '
             f'or remove this one.'
         )
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -254,8 +254,8 @@ def generate_shapes(
         with replacing_folder(root) as new:
             _write_split(new, 'train', num_train, image_size, seed, panoptic)
             _write_split(new, 'val', num_val, image_size, seed, panoptic)
-            (new / MARKER).write_text(json.dumps(wanted))
-    except OSError:  # another process that drew the same set at the same time may have been faster
-        if read_marker(root) != wanted:
+            (new / MARKER).write_text(json.dumps(marker))
+    except OSError:  # another process drawing the same set may have finished first
+        if read_marker(root) != marker:
             raise
     return True

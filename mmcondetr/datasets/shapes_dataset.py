@@ -1,4 +1,4 @@
-"""The generated shapes as data sets that draw themselves on first use."""
+"""The generated shapes as data sets that are drawn on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmcondetr.registry import DATASETS
 
 @DATASETS.register_module()
 class ShapesDataset(CocoDataset):
-    """The set at ``data_root``, drawn there if there is none; an existing one is used, with a warning where it differs.
+    """The set at ``data_root``, drawn if there is none; an existing one is used, with a warning if it differs.
 
     Args:
         generate: Arguments of :func:`~mmcondetr.datasets.shapes.generate_shapes` for drawing, such as ``num_train``.
@@ -36,7 +36,7 @@ class ShapesDataset(CocoDataset):
 
 @DATASETS.register_module()
 class PanopticShapesDataset(CocoPanopticDataset):
-    """As :class:`ShapesDataset`, in the panoptic form: six kinds of shapes over three kinds of stuff.
+    """Like :class:`ShapesDataset`, in the panoptic form: six kinds of shapes over three kinds of stuff.
 
     Args:
         generate: Arguments of :func:`~mmcondetr.datasets.shapes.generate_shapes` for drawing, such as ``num_train``.
@@ -60,7 +60,7 @@ class PanopticShapesDataset(CocoPanopticDataset):
 
 
 def _draw(root: str, generate: dict) -> None:
-    """Draw the set: the first process, then, where nodes share no disk, the first of each to look."""
+    """Draw the set in the first process; if nodes share no disk, also in the first process of each node."""
     if is_main_process():
         _draw_if_absent(root, generate)
     barrier()
@@ -70,7 +70,7 @@ def _draw(root: str, generate: dict) -> None:
     if other:
         warnings.warn(
             f"'{root}' holds a shapes data set with {other}, where the config's "
-            f'dataset.generate asks for {generate}: it is used as it is. Remove the folder, or set '
+            f'dataset.generate specifies {generate}: it is used unchanged. Remove the folder, or set '
             'SHAPES_ROOT or data_root to another one.',
             stacklevel=3,
         )

@@ -9,14 +9,14 @@ import numpy as np
 
 STUFF_CLASSES = ('sky', 'grass', 'sand')
 STUFF_PALETTE = ((150, 200, 250), (120, 190, 90), (225, 205, 150))
-_COLORS = np.array([[215.0, 160.0, 95.0], [60.0, 140.0, 70.0], [120.0, 180.0, 205.0]])  # BGR around which they vary
-_SPREAD = 22.0  # of a region's colour around its kind's
-_MIN_PART = 0.15  # of the image that a region covers before shapes lie on it; a border that leaves less is drawn again
-_ID_STEP = 123457  # between segment ids, so that all three bytes of the PNG's colours are used
+_COLORS = np.array([[215.0, 160.0, 95.0], [60.0, 140.0, 70.0], [120.0, 180.0, 205.0]])  # mean BGR colours
+_SPREAD = 22.0  # deviation of a region's colour from its kind's
+_MIN_PART = 0.15  # minimum share of the image for a region before shapes cover it; otherwise its border is redrawn
+_ID_STEP = 123457  # step between segment ids, so that all three bytes of the PNG's colours are used
 
 
 class StuffPainter:
-    """Paints backgrounds: two or three kinds, one beside the other, with wavy borders.
+    """Paints backgrounds of two or three kinds side by side, with wavy borders.
 
     Args:
         texture: (rng, size, colour (3,), blotches, grain) -> (size, size, 3) float32.
@@ -26,7 +26,7 @@ class StuffPainter:
         self.texture = texture
 
     def paint(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """One background: pixels (size, size, 3) float32 BGR, and the kind of every pixel (size, size)."""
+        """One background: pixels (size, size, 3) float32 BGR, and the kind of each pixel (size, size)."""
         kinds = rng.permutation(len(STUFF_CLASSES))[: int(rng.integers(2, len(STUFF_CLASSES) + 1))]
         stuff = kinds[_divide(rng, size, len(kinds))]
         pixels = np.zeros((size, size, 3), np.float32)
@@ -54,13 +54,13 @@ def _divide(rng: np.random.Generator, size: int, number: int) -> np.ndarray:
 def describe_segments(
     owner: np.ndarray, labels: np.ndarray, stuff: np.ndarray, num_things: int
 ) -> tuple[np.ndarray, list[dict]]:
-    """The segments of one image in COCO's panoptic format: every shape, and every kind of stuff once.
+    """The segments of one image in COCO's panoptic format: each shape, and each kind of stuff once.
 
     Args:
         owner: (size, size) the shape at each pixel, -1 for the background.
         labels: (n,) of the shapes.
-        stuff: (size, size) the kind at each pixel, also behind shapes.
-        num_things: classes of shapes; categories count from 1, the kinds of stuff after them.
+        stuff: (size, size) the kind at each pixel, including behind shapes.
+        num_things: number of shape classes; categories count from 1, shapes before stuff.
 
     Returns:
         - segment ids (size, size);

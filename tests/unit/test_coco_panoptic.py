@@ -66,7 +66,7 @@ def change_first_segment(**changes):
     [
         (change_first_segment(id=77), r'disagree. Ids in the PNG only: 123457. In the JSON only: 77'),
         (change_first_segment(category_id=99), 'category_id 99 of segment 123457 is not in categories'),
-        (change_first_segment(id=246914), r'segments_info of image 1: id .* there more often: 246914'),
+        (change_first_segment(id=246914), r'segments_info of image 1: id .* repeated: 246914'),
         (
             lambda data: data['annotations'][0]['segments_info'][0].pop('iscrowd'),
             r"missing required field 'iscrowd', at '\$.annotations\[0\].segments_info\[0\]'",
@@ -84,7 +84,7 @@ def change_first_segment(**changes):
         (lambda data: data['annotations'][3].update(file_name='x.png'), r"panoptic_val/x.png.*data_prefix\['seg'\]"),
         (
             lambda data: data['annotations'].append(data['annotations'][0]),
-            'image_id of annotations must be there once; there more often: 1',
+            'image_id of annotations must appear once; repeated: 1',
         ),
     ],
 )

@@ -77,7 +77,7 @@ WRONG = {
     r'has size \[40, 30\] \(height, width\), but the image is \[30, 40\]': dict(size=[40, 30], counts=[1200]),
     'whose sum is 1100, not height x width = 1200': dict(size=[30, 40], counts=[1000, 100]),
     'is empty: no pixel is set': dict(size=[30, 40], counts=[1200]),
-    'has counts that are no compressed run lengths': dict(size=[30, 40], counts='o'),
+    'has counts that are not compressed run lengths': dict(size=[30, 40], counts='o'),
     'neither a string nor a list': dict(size=[30, 40], counts=None),
     'is a str, but must be': 'polygon',
 }

@@ -133,5 +133,5 @@ def test_the_data_set_draws_itself_and_warns_of_another(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert len(build(3)) == 3 and build(3).metainfo['classes'] == SHAPES_CLASSES
-    with pytest.warns(UserWarning, match=r"holds a shapes data set with {'num_train': 3}.*asks for {'num_train': 4"):
+    with pytest.warns(UserWarning, match=r"holds a shapes data set with {'num_train': 3}.*specifies {'num_train': 4"):
         assert len(build(4)) == 3
