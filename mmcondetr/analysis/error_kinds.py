@@ -78,7 +78,7 @@ def judge(sample: Sample) -> Judged:
 
 
 def _kind(iou: np.ndarray, same: np.ndarray, used: np.ndarray) -> Verdict:
-    """Of a wrong prediction, from its overlaps (G,) with the objects, and which are of its class and found."""
+    """The verdict on a wrong prediction, from its overlaps (G,) and which objects share its class and are found."""
     if not len(iou) or iou.max() < BACKGROUND:
         return Verdict('background', -1)
     mine, others = iou * same, iou * ~same
@@ -101,10 +101,10 @@ def measure_kinds(
 
     Args:
         samples: the images.
-        judged: the same, judged.
+        judged: the verdicts on each.
         count: of classes.
-        score_threshold: below it errors cost AP, too, but are not counted; missed objects are those without a right
-            prediction, or one of its class or place, above it.
+        score_threshold: errors below it cost AP, too, but are not counted; missed objects are those without a correct
+            prediction above it, or one of the right class or location.
     """
     plain = _mean_ap50(samples, judged, count, None)
     costs = {}
@@ -167,8 +167,8 @@ def _mean_ap50(samples: Sequence[Sample], judged: Sequence[Judged], count: int, 
 def confusion(samples: Sequence[Sample], count: int, score_threshold: float) -> np.ndarray:
     """(classes + 1, classes + 1): objects by true (row) and predicted class (column); the last is 'nothing'.
 
-    Predictions that score enough take the object that they overlap most, by at least 0.5: first those of their class,
-    then what is left, by falling score.
+    Predictions above the threshold are assigned to the object that they overlap most, by at least 0.5: first objects of
+    their class, then the remaining ones, by descending score.
     """
     table = np.zeros((count + 1, count + 1), dtype=int)
     for sample in samples:

@@ -1,7 +1,7 @@
 """The command line: ``mmcondetr COMMAND`` and ``python -m mmcondetr COMMAND``; the scripts in tools/ are the same.
 
-One file a command, which has a docstring with an example, ``add_arguments(parser)`` and ``run(args)``, and where they
-differ from the defaults ``RESUME_HINT`` (what takes an interrupted one up again) and ``USER_ERROR`` (its exit code).
+One file per command, with an example in its docstring, ``add_arguments(parser)`` and ``run(args)``, and if they differ
+from the defaults ``RESUME_HINT`` (how to resume after an interruption) and ``USER_ERROR`` (its exit code).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
-#: Command -> the line that ``mmcondetr --help`` shows. Its module is imported when the command is given.
+#: Command -> its line in ``mmcondetr --help``. The module is imported only when the command is used.
 COMMANDS = {
-    'init': 'look at a data set (COCO, YOLO, Pascal VOC) and write a config for it',
-    'check': 'look at environment, config, annotations and images before training',
+    'init': 'inspect a data set (COCO, YOLO, Pascal VOC) and write a config for it',
+    'check': 'check environment, config, annotations and images before training',
     'train': 'train a detector',
     'test': 'evaluate a checkpoint',
     'predict': 'find objects in images, folders and videos: pictures and a COCO JSON',
-    'analyze': 'compare predictions with the truth: AP by class, confusions, kinds of errors, the worst images',
+    'analyze': 'compare predictions with the ground truth: AP by class, confusions, kinds of errors, the worst images',
     'explain': 'write a page that shows where a detector looks in an image',
-    'export': 'write a detector as ONNX or OpenVINO, to run without PyTorch',
+    'export': 'export a detector to ONNX or OpenVINO, to run without PyTorch',
     'visualize-attention': 'draw where a detector looks',
     'attention-extremities': 'measure whether heads attend to the extremities of boxes',
     'convert-checkpoint': "convert a checkpoint between mmcondetr, mmdet, the authors' code and Hugging Face",
-    'convert-annotations': 'fix a COCO annotation file: boxes of another format, ids that do not match',
+    'convert-annotations': 'repair a COCO annotation file: boxes of another format, ids that do not match',
     'plot-convergence': 'plot AP and losses of several runs',
     'list': "list the configs, the papers' AP and published weights",
     'config': 'print a config with all its base configs merged',
@@ -58,7 +58,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     chosen = next((word for word in arguments if not word.startswith('-')), None)
     for name, line in COMMANDS.items():
-        if name != chosen:  # its module need not be imported to be listed
+        if name != chosen:  # listed without importing its module
             commands.add_parser(name, help=line, add_help=False)
             continue
         module = load_command(name)
@@ -77,7 +77,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 @contextmanager
 def _interrupted_at_once() -> Iterator[None]:
-    """Ctrl-C ends the process while libraries are imported: some swallow it, others end in a traceback."""
+    """Let Ctrl-C end the process while libraries are imported: some swallow it, others print a traceback."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler

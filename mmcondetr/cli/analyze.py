@@ -1,10 +1,10 @@
-"""Compare predictions with the truth: AP by class, confusions, kinds of errors (TIDE), and the worst images as a page.
+"""Compare predictions with the ground truth: AP by class, confusions, errors by kind (TIDE), and the worst images.
 
     mmcondetr analyze my_config.py work_dirs/my_config --out analysis
     mmcondetr analyze --truth val.json --predictions predictions/predictions.json --images photos/
 
-The first form predicts on the config's validation images; the second takes what mmcondetr predict wrote, of which all
-scores should be there (--score-threshold 0), or AP is too low. Writes OUT/analysis.html and OUT/analysis.json.
+The first form predicts on the config's validation images; the second reads the output of mmcondetr predict, which
+should include all scores (--score-threshold 0), or AP is too low. Writes OUT/analysis.html and OUT/analysis.json.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from mmcondetr.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('config', nargs='?', help="a config's path, or the name of one of ours")
+    parser.add_argument('config', nargs='?', help='path of a config, or the name of one in the package')
     parser.add_argument('checkpoint', nargs='?', help="a checkpoint that fits it, or a run's folder")
     parser.add_argument('--part', choices=('val', 'test', 'train'), default='val', help='of the data (default: val)')
     parser.add_argument('--truth', help='instead of a config: a COCO JSON')
     parser.add_argument('--predictions', help='with --truth: a COCO JSON with scores, as mmcondetr predict writes it')
-    parser.add_argument('--images', help="with --truth: the images' folder (default: looked for near it)")
+    parser.add_argument('--images', help="with --truth: the images' folder (default: searched near it)")
     parser.add_argument('--out', default='analysis', help='the folder to write (default: analysis)')
-    parser.add_argument('--score-threshold', type=float, default=0.3, help='of what counts as found (default: 0.3)')
+    parser.add_argument(
+        '--score-threshold', type=float, default=0.3, help='minimum score of a detection (default: 0.3)'
+    )
     parser.add_argument('--worst', type=int, default=12, help='images to show (default: 12)')
-    parser.add_argument('--batch-size', type=int, default=1, help='the most images at once (default: 1)')
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU where there is one)')
+    parser.add_argument('--batch-size', type=int, default=1, help='maximum number of images per batch (default: 1)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
 
 
 def run(args: argparse.Namespace) -> None:
     if (args.config is None) == (args.truth is None):
-        raise UserError('Give CONFIG and CHECKPOINT, or --truth and --predictions.')
+        raise UserError('Pass CONFIG and CHECKPOINT, or --truth and --predictions.')
     if args.truth is not None:
         if args.predictions is None:
             raise UserError('--truth needs --predictions.')
@@ -67,7 +69,7 @@ def _predict(args: argparse.Namespace) -> tuple[list[Sample], tuple[str, ...]]:
     samples = []
     for info, one in zip(infos, track(found, 'predicting', total=len(infos), transient=True)):
         truth = [(entry['bbox'], entry['bbox_label'], entry['ignore_flag']) for entry in info['instances']]
-        classes = [labels.get(label) for label in one.class_id.tolist()]  # the checkpoint's order may be another
+        classes = [labels.get(label) for label in one.class_id.tolist()]  # the checkpoint's order may differ
         found_here = zip(one.xyxy.tolist(), one.confidence.tolist(), classes)
         predicted = [entry for entry in found_here if entry[2] is not None]
         samples.append(make_sample(info['img_path'], truth, predicted))

@@ -1,9 +1,9 @@
-"""Look at everything before training: environment, config, every annotation and every image.
+"""Check everything before training: environment, config, every annotation and every image.
 
     mmcondetr check my_config.py
     mmcondetr check my_config.py --out checked --samples 12
 
-Prints a line for each error and warning and a table of counts and sizes, finds images that are there twice or in
+Prints a line for each error and warning and a table of counts and sizes, finds images that are duplicated or in both
 training and validation, and writes OUT/data.html with samples before and after augmentation. Exit code 1 if there is an
 error.
 """
@@ -33,10 +33,10 @@ USER_ERROR = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
     parser.add_argument('--out', default='data_check', help='the folder to write data.html to (default: data_check)')
     parser.add_argument('--samples', type=int, default=6, help='training images to show (default: 6, 0 for none)')
-    parser.add_argument('--no-images', action='store_true', help='look at annotations only, at no image file')
+    parser.add_argument('--no-images', action='store_true', help='check annotations only, not the image files')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as of mmcondetr train')
 
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _look_at_model(config: Config) -> list[str]:
-    """Build the model, without fetching weights, and look for the checkpoint that training starts from."""
+    """Build the model, without downloading weights, and check that the checkpoint to start from exists."""
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
@@ -99,7 +99,7 @@ def _look_at_model(config: Config) -> list[str]:
             classes = dataset.metainfo.get('classes', ())
             if outputs is not None and len(classes) != outputs:
                 errors.append(f'model.bbox_head.num_classes={outputs}, but {name} has {len(classes)} classes')
-    except Exception as error:  # whatever a wrong setting makes a module raise is an error of the config
+    except Exception as error:  # anything raised because of a wrong setting is an error in the config
         errors.append(f'the model cannot be built: {type(error).__name__}: {" ".join(str(error).split())}')
     start = config.get('load_from')
     if start and '://' not in start and not os.path.exists(start):
@@ -116,7 +116,7 @@ def _build(settings: Any, **more: Any) -> Any:
 
 
 def _build_lazily(config: Config, errors: list[str]) -> dict[str, Any]:
-    """The data sets, without reading their annotations, but for those that are generated; 'test' unless it is 'val'."""
+    """The data sets, without reading annotations (except generated ones); 'test' only if it differs from 'val'."""
     found: dict[str, Any] = {}
     for name in ('train', 'val', 'test'):
         settings = (config.get(f'{name}_dataloader') or {}).get('dataset')
@@ -128,7 +128,7 @@ def _build_lazily(config: Config, errors: list[str]) -> dict[str, Any]:
             errors.append(f'{name}_dataloader.dataset cannot be built: {" ".join(str(error).split())}')
             continue
         if not hasattr(dataset, 'ann_file'):
-            errors.append(f'{name}_dataloader.dataset: this command cannot look into a {type(dataset).__name__}')
+            errors.append(f'{name}_dataloader.dataset: this command cannot check a {type(dataset).__name__}')
         elif name != 'test' or 'val' not in found or dataset.ann_file != found['val'].ann_file:
             found[name] = dataset
     return found
@@ -145,7 +145,7 @@ def _look_at(name: str, dataset: Any, no_images: bool) -> Part:
 
 
 def _statistics_table(parts: Sequence[Part]) -> tuple[list[str], list[list[Any]]]:
-    """Counts and sizes, a column a part; then boxes by class."""
+    """Counts and sizes, a column per part; then boxes by class."""
     head = ['', *(part.name for part in parts)]
     rows: list[list[Any]] = []
     known = [part.statistics for part in parts]
@@ -175,5 +175,5 @@ def _sections(errors: list[str], warned: list[str], counts: tuple, parts: Sequen
         ('Files', listing([f'{part.name}: {part.ann_file}' for part in parts])),
     ]
     if shown:
-        sections.append(('Training samples, as they are and as the model gets them', pictures(shown)))
+        sections.append(('Training samples, original and as the model gets them', pictures(shown)))
     return sections

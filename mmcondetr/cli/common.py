@@ -1,4 +1,4 @@
-"""What the command lines share: their common flags, the runner, and errors as one line instead of a traceback."""
+"""Shared by the command lines: common options, the runner, and errors as one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ STOPPED = 75
 """Exit code of a training that SIGTERM stopped and that has saved: EX_TEMPFAIL of sysexits.h, 'try again later'."""
 
 TRACEBACK = 'MMCONDETR_TRACEBACK'
-"""An environment variable: where it is set, an error that the user can fix comes with its traceback, too."""
+"""Environment variable that, if set, adds the traceback to user-fixable errors."""
 
-#: What constructors raise that are given something else than they expect.
+#: Raised by constructors on unexpected arguments.
 _IN_BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-#: What the system says of a disk, and not of a program.
+#: Errors of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 class OptionsAction(DictAction):
-    """mmengine's reading of ``key=value``, with one line for what is none."""
+    """mmengine's parsing of ``key=value``, with a one-line error for invalid input."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         wrong = [given for given in values or () if not re.fullmatch(r'[^=\s]+=.*', given, re.DOTALL)]
         if wrong:
-            parser.error(f'argument {option_string}: {wrong[0]!r} is no key=value')
+            parser.error(f'argument {option_string}: {wrong[0]!r} is not key=value')
         super().__call__(parser, namespace, values, option_string)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that tools/train.py and tools/test.py of mmdet 3.3 have in common, config included."""
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
+    """The options common to tools/train.py and tools/test.py of mmdet 3.3, including the config."""
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints (default: work_dirs/<config name>)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -55,20 +55,20 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='change settings of the config, as key=value; lists as key="[a,b]" or key=a,b, without white space',
     )
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what started the processes'
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how the processes were started'
     )
-    parser.add_argument('--verbose', action='store_true', help='the whole log on the console, not in its file alone')
-    # torch.distributed.launch, which mim calls, gives the first spelling or the second, by its version.
+    parser.add_argument('--verbose', action='store_true', help='print the whole log on the console, too')
+    # torch.distributed.launch, which mim calls, uses one or the other spelling, depending on its version.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def use_local_rank(args: argparse.Namespace) -> None:
-    """mmengine looks for LOCAL_RANK in the environment."""
+    """Set LOCAL_RANK in the environment, where mmengine expects it."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 
 def build_runner(config: Config, verbose: bool = False) -> Runner:
-    """The runner that ``config`` describes, with the process group started where mmengine cannot start it.
+    """Build the runner that ``config`` describes; starts the process group if mmengine cannot.
 
     Unless ``verbose``, its console is short (:mod:`mmcondetr.engine.console`).
     """
@@ -77,7 +77,7 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
     check_config(config)
     setup_cache_size_limit_of_dynamo()
     prepare_processes(config)
-    if 'visualizer' in config:  # by a name of its own; else a second run of a process logs into the first one's folder
+    if 'visualizer' in config:  # a unique name, or a second run in a process would log into the first one's folder
         config.visualizer.pop('name', None)
     try:
         if 'runner_type' in config:
@@ -85,7 +85,7 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
         if verbose:
             return Runner.from_cfg(config)
         runner = ConsoleRunner.from_cfg(config)
-    except _IN_BUILDING as error:  # what a class of others does not take, where check_config could not know
+    except _IN_BUILDING as error:  # an argument that a third-party class rejects, unknown to check_config
         if is_lost_process(error):
             raise
         reason = ' '.join(str(error).split())[:300]
@@ -93,15 +93,15 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
             f"Config '{config.filename}' cannot be built: {type(error).__name__}: {reason} "
             f'({TRACEBACK}=1 in the environment shows where).'
         ) from error
-    runner.register_hook(ConsoleHook(), priority='LOWEST')  # after whatever it tells of
+    runner.register_hook(ConsoleHook(), priority='LOWEST')  # after the hooks whose results it prints
     return runner
 
 
 def check_work_dir(folder: str) -> None:
-    """Look whether a file can be written there, before minutes are spent on what comes first.
+    """Check that the folder is writable, before minutes are spent on other work.
 
     Raises:
-        UserError: it cannot.
+        UserError: it is not.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -114,14 +114,14 @@ def check_work_dir(folder: str) -> None:
 def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int = USER_ERROR) -> int:
     """Call ``run``; returns the exit code.
 
-    An error that the user can fix is printed as one message on stderr; every other error keeps its traceback.
+    A user-fixable error is printed as one message on stderr; all other errors keep their traceback.
 
     Args:
         run: the command.
-        resume_hint: what takes an interrupted one up again, '' where nothing does.
-        user_error: exit code for an error that the user can fix.
+        resume_hint: how to resume an interrupted command; '' if it cannot be resumed.
+        user_error: exit code for a user-fixable error.
     """
-    logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
+    logging.raiseExceptions = False  # a log on a full disk must not cause a traceback
     try:
         run()
     except UserError as error:
@@ -131,10 +131,10 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
         _say(f'error{_process()}: {error}')
         return user_error
     except Stopped as error:
-        _say(f'stopped{_process()}: {error}' + (f'; {resume_hint} goes on from there' if resume_hint else ''))
+        _say(f'stopped{_process()}: {error}' + (f'; {resume_hint} continues from there' if resume_hint else ''))
         return STOPPED
     except KeyboardInterrupt:
-        hint = f': {resume_hint} goes on from the last checkpoint' if resume_hint else ''
+        hint = f': {resume_hint} continues from the last checkpoint' if resume_hint else ''
         _say(f'interrupted{hint}')
         return INTERRUPTED
     except Exception as error:

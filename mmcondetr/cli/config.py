@@ -16,8 +16,8 @@ from mmcondetr.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
-    parser.add_argument('--key', help='print this part only, such as train_dataloader.dataset')
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
+    parser.add_argument('--key', help='print only this part, such as train_dataloader.dataset')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as of mmcondetr train')
 
 

@@ -3,8 +3,8 @@
     mmcondetr convert-checkpoint ConditionalDETR_r50_epoch50.pth conditional-detr_r50.safetensors --to mmcondetr
     mmcondetr convert-checkpoint work_dirs/mine/epoch_50.pth my-conditional-detr --to huggingface --no-dc5
 
-The source may be of any family (detrex too) and is never changed. Loading needs no conversion: every config of ours
-reads all of them as they are.
+The source may be of any family (detrex too) and is never changed. Loading needs no conversion: all of our configs
+read all of them directly.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ USER_ERROR = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('source', help='a checkpoint file, or a folder of Hugging Face')
-    parser.add_argument('target', help='a .pth or .safetensors file to write; for huggingface a folder')
+    parser.add_argument('source', help='a checkpoint file, or a Hugging Face folder')
+    parser.add_argument('target', help='the .pth or .safetensors file to write; a folder for huggingface')
     parser.add_argument('--to', required=True, choices=TARGETS, help='the format to write')
     parser.add_argument(
         '--dc5',
         action=argparse.BooleanOptionalAction,
         default=None,
-        help='whether it is a DC5 model, where the source does not say; the weights do not show it',
+        help='whether it is a DC5 model, if the source does not state it; weights do not reveal it',
     )
     parser.add_argument('--half', action='store_true', help='store float16: half the size, less precise')
     parser.add_argument('--force', action='store_true', help='replace the target')

@@ -1,10 +1,10 @@
-"""Download published weights of a model of the table, verified, to be used as they are.
+"""Download and verify the published weights of a model.
 
     mmcondetr download conditional-detr_r50_8xb2-50e_coco --out weights
-    mmcondetr list --weights                                             # what there is
+    mmcondetr list --weights                                             # lists them
 
-The file goes into PyTorch's folder of checkpoints, where load_from and Detector find it by its URL, too, and with --out
-a copy into that folder. An interrupted download goes on where it stopped.
+The file is stored in PyTorch's checkpoint folder, where load_from and Detector also find it by its URL; --out adds a
+copy in another folder. An interrupted download is resumed by the next call.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from mmcondetr.checkpoints.published import fetch, find_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('name', help='of a model, as mmcondetr list shows it')
-    parser.add_argument('--out', help='a folder for a copy under the name that its publisher gave it')
+    parser.add_argument('name', help='of a model, as shown by mmcondetr list')
+    parser.add_argument('--out', help="folder for a copy under the publisher's name")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -2,8 +2,8 @@
 
     mmcondetr explain my_config.py work_dirs/my_config photo.jpg --out photo.html
 
-The page holds all detections above a low score, which a slider shows. It needs no server and no network. As a picture,
-and compared with other models: mmcondetr visualize-attention.
+The page contains all detections above a low score; a slider selects which are shown. It needs no server and no network.
+For pictures, and to compare models, use mmcondetr visualize-attention.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from mmcondetr.visualization import write_explorer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
     parser.add_argument(
         'checkpoint', help="a checkpoint that fits it, in any format that mmcondetr test reads, or a run's folder"
     )
     parser.add_argument('image', help='an image file')
     parser.add_argument('--out', help='the page to write (default: explain_<image name>.html)')
     parser.add_argument('--query', type=int, help='show this object query (default: the best detections)')
-    parser.add_argument('--count', type=int, default=40, help='the most detections in the page (default: 40)')
+    parser.add_argument('--count', type=int, default=40, help='maximum number of detections in the page (default: 40)')
     parser.add_argument(
-        '--score-threshold', type=float, default=0.3, help='of those shown at first (default: 0.3; a slider shows more)'
+        '--score-threshold',
+        type=float,
+        default=0.3,
+        help='of the detections shown initially (default: 0.3; a slider shows more)',
     )
     parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
 

@@ -24,12 +24,12 @@ def _batch(text: str) -> int | None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
     parser.add_argument('checkpoint', help='the checkpoint, of any family')
     parser.add_argument('--out', required=True, help='the file to write, .onnx or .xml')
-    parser.add_argument('--format', choices=FORMATS, help='default: by the ending of --out')
+    parser.add_argument('--format', choices=FORMATS, help='default: from the suffix of --out')
     parser.add_argument(
-        '--batch', type=_batch, default=None, metavar='dynamic|N', help='images of every batch (default: dynamic)'
+        '--batch', type=_batch, default=None, metavar='dynamic|N', help='images per batch (default: dynamic)'
     )
     parser.add_argument(
         '--int8', metavar='FOLDER', help='quantise the backbone, calibrated with the images of this folder (OpenVINO)'
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--verify',
         metavar='IMAGES',
-        help='compare with PyTorch on these images (a file or folder); keep no file that fails',
+        help='compare with PyTorch on these images (a file or folder); a file that fails is not kept',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='change settings of the config, as key=value'

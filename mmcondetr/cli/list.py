@@ -3,8 +3,8 @@
     mmcondetr list
     mmcondetr list dab --weights
 
-AP is that of the papers' own runs on COCO val2017, and after 'weights' what their publisher reports; none is this
-project's.
+AP is that of the papers' own runs on COCO val2017, and after 'weights' the publisher's; none is a result of this
+project.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mmcondetr.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('word', nargs='?', default='', help='only what has this in its name')
-    parser.add_argument('--weights', action='store_true', help='only what has published weights')
+    parser.add_argument('word', nargs='?', default='', help='only configs with this in their name')
+    parser.add_argument('--weights', action='store_true', help='only configs with published weights')
 
 
 def run(args: argparse.Namespace) -> None:

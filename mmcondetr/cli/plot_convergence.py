@@ -1,10 +1,10 @@
-"""Plot what training logged: AP by epoch of several runs, like the paper's Figure 2, losses, or both in one picture.
+"""Plot the logs of training: AP by epoch of several runs, like the paper's Figure 2, losses, or both in one picture.
 
     mmcondetr plot-convergence work_dirs/a work_dirs/b --out convergence.png
     mmcondetr plot-convergence work_dirs/a --metric loss coco/bbox_mAP
 
-A LOG is a work directory of training, or a vis_data/scalars.json of mmengine in one. Measures are in %,
-and their best is the greatest; losses are as they are logged, by iteration, and their best is the least.
+A LOG is a work directory, or a vis_data/scalars.json in one. Metrics are in %, and the highest value is the best;
+losses are plotted as logged, by iteration, and the lowest is the best.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     names = args.names or [None] * len(args.logs)
     if len(names) != len(args.logs):
-        raise UserError(f'--names: {len(names)} names for {len(args.logs)} logs; give one for each.')
+        raise UserError(f'--names: {len(names)} names for {len(args.logs)} logs; pass one for each.')
     curves = {metric: [read_curve(log, metric, name) for log, name in zip(args.logs, names)] for metric in args.metric}
     plot_curves(curves, args.out)
     for metric, runs in curves.items():

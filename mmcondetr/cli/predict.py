@@ -4,7 +4,7 @@
     mmcondetr predict conditional-detr_r50_8xb2-50e_coco ConditionalDETR_r50_epoch50.pth a.jpg 'b*.png' film.mp4
     mmcondetr predict my_config.py best.pth aerial.tif --tile 800        # small objects in large images
 
-Writes OUT/pictures/..., named as the images are, and OUT/predictions.json, which ``mmcondetr analyze`` reads. Boxes are
+Writes OUT/pictures/..., named like the images, and OUT/predictions.json, which ``mmcondetr analyze`` reads. Boxes are
 clipped to the image.
 """
 
@@ -28,7 +28,7 @@ from mmcondetr.inference.sources import Video, find_sources, is_video
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
     parser.add_argument(
         'checkpoint', help="a checkpoint that fits it, in any format that mmcondetr test reads, or a run's folder"
     )
@@ -38,14 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--score-threshold', type=float, default=0.3, help='drop detections below this score (default: 0.3)'
     )
     parser.add_argument(
-        '--batch-size', type=int, default=1, help='the most images at once; only those of one shape are (default: 1)'
+        '--batch-size', type=int, default=1, help='maximum number of images of equal shape per batch (default: 1)'
     )
-    parser.add_argument('--tile', type=int, metavar='PIXELS', help='also look at square tiles, for small objects')
-    parser.add_argument('--overlap', type=float, default=0.2, help='of tiles, a fraction of their side (default: 0.2)')
-    parser.add_argument('--every', type=int, default=1, metavar='N', help='look at every Nth frame of a video')
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help='also detect in square tiles, for small objects')
+    parser.add_argument(
+        '--overlap', type=float, default=0.2, help='of tiles, as a fraction of their side (default: 0.2)'
+    )
+    parser.add_argument('--every', type=int, default=1, metavar='N', help='use every Nth frame of a video')
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON only')
-    parser.add_argument('--optimize', choices=('fp32', 'bf16', 'fp16'), help='the fast form of inference')
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU where there is one)')
+    parser.add_argument('--optimize', choices=('fp32', 'bf16', 'fp16'), help='optimise inference, in this precision')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     images, videos = [path for path in sources if not is_video(path)], [path for path in sources if is_video(path)]
     detector = Detector(args.config, args.checkpoint, args.device, args.optimize)
     if args.optimize and next(detector.model.parameters()).device.type == 'cpu':
-        keep_freed_memory()  # the process does nothing else
+        keep_freed_memory()  # the process only predicts
     options = dict(
         score_threshold=args.score_threshold, batch_size=args.batch_size, tile=args.tile, tile_overlap=args.overlap
     )
@@ -88,7 +90,7 @@ def _common_folder(paths: list[str]) -> str:
 
 
 def _picture_name(name: str) -> str:
-    """Browsers do not show TIFF; and a JPEG stays one, for a PNG of a photo is large."""
+    """JPEG stays JPEG, because a PNG of a photo is large; TIFF, which browsers do not show, becomes PNG."""
     stem, suffix = os.path.splitext(name)
     return name if suffix.lower() in ('.jpg', '.jpeg', '.png', '.webp') else f'{stem}.png'
 
@@ -102,13 +104,13 @@ def _advancing(results: Iterator[Detections], progress: Progress, task: int) -> 
 def _predict_video(
     video: Video, results: Iterator[Detections], writer: CocoWriter, folder: Path | None, every: int
 ) -> None:
-    """Every frame is an image of the JSON; the drawn frames become a video (MP4) of the same name."""
+    """Add each frame as an image of the JSON, and write the drawn frames as a video (MP4) of the same name."""
     name, drawn = os.path.basename(video.path), None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f'{os.path.splitext(name)[0]}.mp4'
         if target.exists() and target.samefile(video.path):
-            raise UserError(f"'{target}' is the video itself: give another folder as --out.")
+            raise UserError(f"'{target}' is the video itself: pass another folder as --out.")
         drawn = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*'mp4v'), video.rate / every, video.size)
         if not drawn.isOpened():
             raise UserError(f"OpenCV cannot write '{target}'; --no-pictures writes the JSON only.")

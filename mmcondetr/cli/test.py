@@ -1,9 +1,10 @@
-"""Evaluate a checkpoint, with the flags of mmdet's own tools/test.py, which this is as tools/test.py, too.
+"""Evaluate a checkpoint; takes the options of mmdet's tools/test.py, and is also available as tools/test.py.
 
     mmcondetr test my_config.py work_dirs/my_config                    # a run's folder: its best checkpoint
     mmcondetr test conditional-detr_r50_8xb2-50e_coco ConditionalDETR_r50_epoch50.pth --show-dir drawn
 
-In a batch, images of other shapes are padded, which changes scores a little: test_dataloader.batch_size=1 avoids it.
+In a batch, images of different shapes are padded, which changes scores a little; test_dataloader.batch_size=1 avoids
+this.
 """
 
 import argparse
@@ -17,20 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
     parser.add_argument(
         'checkpoint',
-        help="the checkpoint to evaluate, or a run's folder (its best is); with --runtime, the exported file",
+        help="the checkpoint to evaluate, or a run's folder (its best one); with --runtime, the exported file",
     )
     parser.add_argument('--out', help='write the predictions to this pickle file (.pkl)')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under <work dir>/<time>/')
-    parser.add_argument('--wait-time', type=float, default=2, help='how long --show shows each, in seconds')
+    parser.add_argument('--wait-time', type=float, default=2, help='how long --show displays each, in seconds')
     parser.add_argument('--tta', action='store_true', help='average over flipped images (needs the full mmcv)')
     parser.add_argument(
         '--optimize',
         choices=('fp32', 'bf16', 'fp16'),
-        help='fold BatchNorm, lay weights out for inference and compute in this precision',
+        help='fold BatchNorm, optimise the layout of weights and compute in this precision',
     )
     parser.add_argument(
-        '--runtime', choices=RUNTIMES, help='evaluate a file that `mmcondetr export` wrote, without PyTorch'
+        '--runtime', choices=RUNTIMES, help='evaluate a file written by `mmcondetr export`, without PyTorch'
     )
     parser.add_argument('--runtime-precision', choices=('fp32', 'bf16'), default='fp32', help="OpenVINO's")
     parser.add_argument('--compile', action='store_true', help='with --optimize: use torch.compile')

@@ -1,9 +1,9 @@
-"""Train a detector, with the flags of mmdet's own tools/train.py, which this is as tools/train.py, too.
+"""Train a detector; takes the options of mmdet's tools/train.py, and is also available as tools/train.py.
 
     mmcondetr train my_config.py --work-dir work_dirs/mine --log tensorboard
     mmcondetr train conditional-detr_r50_8xb2-50e_coco --cfg-options train_dataloader.batch_size=4
 
-SIGTERM (Slurm, Kubernetes) saves before the next step and ends with exit code 75; --resume goes on from there.
+On SIGTERM (Slurm, Kubernetes) it saves before the next step and ends with exit code 75; --resume continues from there.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from mmcondetr.engine.launching import join
 from mmcondetr.engine.stopping import asked, stoppable
 from mmcondetr.errors import UserError
 
-#: Flag -> the package that it needs, and mmengine's backend.
+#: Option -> the package that it needs, and mmengine's backend.
 LOGGERS = {'tensorboard': ('tensorboard', 'TensorboardVisBackend'), 'wandb': ('wandb', 'WandbVisBackend')}
 RESUME_HINT = 'the same command with --resume'
 
@@ -32,15 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the batch over all GPUs, relative to auto_scale_lr.base_batch_size',
+        help='scale the learning rate by the total batch size, relative to auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint, or without a value from the last one in the work directory',
+        help='resume from this checkpoint, or without a value from the last one in the work directory',
     )
-    parser.add_argument('--log', choices=LOGGERS, help='also log to it; it must be installed (pip install ...)')
+    parser.add_argument('--log', choices=LOGGERS, help='also log to this service; its package must be installed')
 
 
 def add_logger(config: Config, name: str) -> None:
@@ -60,7 +60,7 @@ def add_logger(config: Config, name: str) -> None:
 def run(args: argparse.Namespace) -> None:
     use_local_rank(args)
     config = load_config(args)
-    join(config)  # before anything that can fail on one machine only: the others then hear of it
+    join(config)  # before anything that can fail on one machine only, so that the others are told
     apply_training_options(config, args)
     if args.log:
         add_logger(config, args.log)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     with stoppable():
         try:
             runner.train()
-        except (EOFError, OSError, RuntimeError):  # Slurm's signal ends the loader's workers, too
+        except (EOFError, OSError, RuntimeError):  # Slurm's signal also ends the loader's workers
             hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
             if not asked() or get_world_size() > 1 or hook is None or not hook.between_steps:
                 raise

@@ -17,7 +17,7 @@ from mmcondetr.visualization import draw_attention, draw_comparison, write_explo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', help='an image file')
-    parser.add_argument('config', help="a config's path, or the name of one of ours")
+    parser.add_argument('config', help='path of a config, or the name of one in the package')
     parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that tools/test.py reads')
     parser.add_argument('--out', help='the picture to write (default: attention_<image name>.png)')
     parser.add_argument('--html', help='also write the explorer page here')
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--layer', type=int, default=-1, help='decoder layer, negative from the end (default: -1)')
     parser.add_argument('--heads', type=int, nargs='+', help='attention heads (default: all)')
     parser.add_argument('--count', type=int, default=1, help='how many detections to draw (default: 1)')
-    parser.add_argument('--score-threshold', type=float, default=0.3, help='of the detections (default: 0.3)')
+    parser.add_argument(
+        '--score-threshold', type=float, default=0.3, help='minimum score of the detections (default: 0.3)'
+    )
     parser.add_argument(
         '--compare',
         nargs=2,
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         models = [model, *(load_detector(*other, args.device) for other in args.compare)]
         names = args.names or [type(one).__name__ for one in models]
         if len(names) != len(models):
-            raise UserError(f'--names: {len(names)} names for {len(models)} models; give one for each.')
+            raise UserError(f'--names: {len(names)} names for {len(models)} models; pass one for each.')
         found = draw_comparison(list(zip(names, models)), args.image, out, **chosen)
     else:
         found = draw_attention(model, args.image, out, count=args.count, **chosen)

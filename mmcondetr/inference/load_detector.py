@@ -21,8 +21,8 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
     """Build a detector for inference; ``checkpoint`` must contain exactly its tensors.
 
     Args:
-        config: a config's path, or the name of one of ours.
-        checkpoint: a file, a URL, a Hugging Face folder, or a run's, whose best checkpoint is taken.
+        config: path of a config, or the name of one in the package.
+        checkpoint: a file, a URL, a Hugging Face folder, or a run's folder, whose best checkpoint is used.
         device: such as 'cpu' or 'cuda:0'.
         cfg_options: settings to change in the config.
 

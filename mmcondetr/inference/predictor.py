@@ -36,7 +36,7 @@ class Detector:
         detections.plot('street_detections.jpg')
 
     Args:
-        config: a config's path, or the name of one of ours.
+        config: path of a config, or the name of one in the package.
         weights: path or URL of a checkpoint that fits it, of any family that ``mmcondetr test`` reads; None to
             download those published for one of our configs, once.
         device: such as 'cpu' or 'cuda:0'; if None, the first GPU if there is one.

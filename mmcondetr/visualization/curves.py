@@ -164,7 +164,7 @@ def _find_logs(path: Path) -> list[Path]:
     logs = sorted(path.glob('**/vis_data/scalars.json'))  # folders are named by date and time
     if not logs:
         raise UserError(
-            f"There is no vis_data/scalars.json in '{path}' or below: give a training work directory, or such a file."
+            f"There is no vis_data/scalars.json in '{path}' or below: pass a training work directory, or such a file."
         )
     return logs
 

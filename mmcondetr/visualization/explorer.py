@@ -2,8 +2,8 @@
 
 The page contains the image, the boxes of every layer, and all maps of the detections: one byte per token, gzipped, as
 ``maps[detection][layer][kind][head][row][column]`` = 255 * sqrt(weight / largest weight of the map), and the largest
-weights as float32 in ``peaks[detection][layer][kind][head]``. It asks for nothing over a network, and its
-Content-Security-Policy forbids it to. Its parts lie in explorer/: page.html, page.css, maps.js and page.js.
+weights as float32 in ``peaks[detection][layer][kind][head]``. It makes no network requests, which its
+Content-Security-Policy forbids. Its parts are in explorer/: page.html, page.css, maps.js and page.js.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def write_explorer(
 
 
 def _start(found: Sequence[Detection], score_threshold: float) -> float:
-    """The threshold, or the best score where none reaches it; in whole percent, as the slider has it."""
+    """The threshold, or the best score if none reaches it; in whole percent, like the slider."""
     return int(100 * min(score_threshold, found[0].score)) / 100
 
 

@@ -15,7 +15,7 @@ from mmcondetr.visualization.extremities import BAND, EDGES, REGIONS, ExtremityT
 from mmcondetr.visualization.panels import save_figure
 from mmcondetr.writing import replacing
 
-MOST_COVERED = 1 / 3  # of the image by the edge bands, beyond which they say little
+MOST_COVERED = 1 / 3  # share of the image; if the edge bands cover more, they prove little
 COLOURS = (*(OKABE_ITO[name] for name in ('blue', 'sky', 'vermilion', 'orange', 'green')), '#BBBBBB')  # outside: grey
 
 
@@ -36,14 +36,14 @@ def summarise(table: ExtremityTable) -> str:
 
 
 def _warning(table: ExtremityTable) -> str:
-    """Bands of large boxes are most of the image: what lies in them is then no sign of attention to edges."""
+    """A warning if the bands cover most of the image, where their mass is no evidence of attention to edges."""
     covered = table.chance[EDGES].sum()
     if covered <= MOST_COVERED:
         return ''
     return (
-        f'\nwarning: the edge bands cover {covered:.0%} of the image on average, for the objects are large in it: a '
-        'head that looks at the whole object or image has much of its mass there, too. Compare lifts, not shares, or '
-        'measure on smaller objects.'
+        f'\nwarning: the edge bands cover {covered:.0%} of the image on average, because the objects are large: a '
+        'head that attends to the whole object or image also has much of its mass there. Compare lifts, not shares, or '
+        'measure smaller objects.'
     )
 
 

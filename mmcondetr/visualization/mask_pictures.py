@@ -24,7 +24,7 @@ def paint_masks(pixels: np.ndarray, masks: np.ndarray, colours: Sequence[Colour]
         pixels: (height, width, 3) uint8, BGR.
         masks: (n, height, width) bool.
         colours: RGB of each.
-        scale: how many pixels of the picture a pixel of the image gets, so that outlines can be finer than those.
+        scale: enlargement of the image, so that outlines can be thinner than its pixels.
 
     Returns:
         (height, width, 3) times the scale, uint8, BGR.
@@ -39,11 +39,11 @@ def paint_masks(pixels: np.ndarray, masks: np.ndarray, colours: Sequence[Colour]
 
 
 def paint_panoptic(pixels: np.ndarray, sem_seg: np.ndarray, colours: Sequence[Colour], scale: int = 1) -> np.ndarray:
-    """Paint a panoptic map over an image: a colour a class, a white line between segments, nothing where it is void.
+    """Paint a panoptic map over an image: one colour per class, white lines between segments, nothing on void.
 
     Args:
         pixels: (height, width, 3) uint8, BGR.
-        sem_seg: (height, width), class + 1000 * instance; the number of classes where there is nothing.
+        sem_seg: (height, width), class + 1000 * instance; the number of classes on void.
         colours: RGB by class.
         scale: as in :func:`paint_masks`.
 
@@ -63,7 +63,7 @@ def paint_panoptic(pixels: np.ndarray, sem_seg: np.ndarray, colours: Sequence[Co
 
 
 def grid_of(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Pictures (height, width, 3) uint8 of one size in rows on white."""
+    """Arrange pictures (height, width, 3) uint8 of one size in rows on white."""
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     result = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
@@ -77,7 +77,7 @@ def find_masks(model: nn.Module, pixels: np.ndarray, queries: Sequence[int]) -> 
     """Masks of object queries in an image (height, width, 3) BGR: (K, height, width) bool; (0, ...) without mask head.
 
     Args:
-        model: a detector as ``mmdet.apis.init_detector`` gives it.
+        model: a detector built by ``mmdet.apis.init_detector``.
     """
     if getattr(model, 'mask_head', None) is None:
         return np.zeros((0, *pixels.shape[:2]), bool)
@@ -88,12 +88,12 @@ def find_masks(model: nn.Module, pixels: np.ndarray, queries: Sequence[int]) -> 
 
 
 def mask_source(mask: np.ndarray, colour: Colour = (255, 92, 134)) -> str:
-    """A mask (height, width) bool as the data URI of a PNG that is transparent elsewhere."""
+    """A mask (height, width) bool as the data URI of a PNG that is transparent outside it."""
     picture = np.zeros((*mask.shape, 4), np.uint8)
     picture[mask] = (*colour[::-1], 255)
     return 'data:image/png;base64,' + base64.b64encode(cv2.imencode('.png', picture)[1].tobytes()).decode()
 
 
 def _enlarge(values: np.ndarray, scale: int) -> np.ndarray:
-    """(height, width, ...) -> a copy, each pixel ``scale`` times in both directions."""
+    """(height, width, ...) -> a copy with each pixel repeated ``scale`` times in both directions."""
     return values.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -157,7 +157,7 @@ def test_files_that_do_not_go_together(files, capsys, spoil, message):
 
 def test_what_was_not_given(capsys):
     assert main(['analyze']) == 2
-    assert 'Give CONFIG and CHECKPOINT, or --truth' in capsys.readouterr().err
+    assert 'Pass CONFIG and CHECKPOINT, or --truth' in capsys.readouterr().err
 
 
 def test_classes_are_joined_by_name_whatever_their_order():

@@ -181,7 +181,9 @@ def test_an_interruption_says_how_to_go_on(capsys):
 
 def test_a_training_that_was_asked_to_stop_has_an_exit_code_of_its_own(capsys):
     assert cli.run_guarded(failing(Stopped("iteration 3 is in 'a.pth'")), 'the same with --resume') == cli.STOPPED == 75
-    assert capsys.readouterr().err == "stopped: iteration 3 is in 'a.pth'; the same with --resume goes on from there\n"
+    assert (
+        capsys.readouterr().err == "stopped: iteration 3 is in 'a.pth'; the same with --resume continues from there\n"
+    )
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG])
@@ -201,7 +203,7 @@ def test_an_option_that_is_no_key_and_value(capsys, given):
     cli.add_common_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(['config.py', '--cfg-options', 'a.b=1', given])
-    assert f'--cfg-options: {given!r} is no key=value' in capsys.readouterr().err
+    assert f'--cfg-options: {given!r} is not key=value' in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_built_is_one_line_and_its_traceback_can_be_had(capsys, monkeypatch, tmp_path):
