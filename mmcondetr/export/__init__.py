@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that runs without PyTorch: ONNX or OpenVINO, verified against the model."""
+"""Exports a detector to a file that runs without PyTorch: ONNX or OpenVINO, verified against the model."""
 
 from mmcondetr.export.exporting import FORMATS, export_detector
 

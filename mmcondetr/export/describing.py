@@ -1,4 +1,4 @@
-"""The metadata of an exported file, from the detector's config and checkpoint."""
+"""Derives the metadata of an exported file from the detector's config and checkpoint."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mmcondetr.export.graph import check_supported
 from mmcondetr.runtime.metadata import INTERPOLATIONS, Metadata, Resize
 from mmcondetr.writing import file_sha256
 
-#: Transforms of a test pipeline that change no pixel, by their names without a scope.
+#: Transforms of a test pipeline that do not change pixels; names without a scope.
 _SILENT = ('LoadAnnotations', 'PackDetInputs')
 _LOADING = ('LoadImage', 'LoadImageFromFile')
 
 
 def describe(detector: nn.Module, config: Config, config_name: str, checkpoint: str) -> Metadata:
-    """What a file that this detector is exported to says of itself.
+    """The metadata of a file that this detector is exported to.
 
     Args:
-        detector: as ``load_detector`` gives it.
-        config: its config, whose test pipeline says how images are resized.
-        config_name: what to call the config.
+        detector: built by ``load_detector``.
+        config: its config, whose test pipeline defines how images are resized.
+        config_name: the config's name.
         checkpoint: the checkpoint's path.
 
     Raises:
-        UserError: the detector is another package's, the test pipeline does what the runner cannot, or the class names
-            do not fit the head.
+        UserError: the detector is from another package, the runner cannot reproduce the test pipeline, or the class
+            names do not fit the head.
     """
     check_supported(detector)
     preprocessor = detector.data_preprocessor
@@ -43,12 +43,12 @@ def describe(detector: nn.Module, config: Config, config_name: str, checkpoint: 
             f'the data set names {len(classes)} classes.'
         )
     if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) != len(classes):
-        palette = ()  # mmdet lets it be 'random' and the like
+        palette = ()  # mmdet also allows 'random' and the like
     normalises = preprocessor._enable_normalize
     mean = preprocessor.mean.flatten().tolist() if normalises else [0.0]
     std = preprocessor.std.flatten().tolist() if normalises else [1.0]
     mean, std = (values * 3 if len(values) == 1 else values for values in (mean, std))
-    if not preprocessor._channel_conversion:  # they are of blue, green, red
+    if not preprocessor._channel_conversion:  # given for BGR
         mean, std = mean[::-1], std[::-1]
     return Metadata(
         package=__version__,
@@ -68,10 +68,10 @@ def describe(detector: nn.Module, config: Config, config_name: str, checkpoint: 
 
 
 def resize_rule(pipeline: Sequence[Mapping], config_name: str) -> Resize | None:
-    """How a test pipeline resizes an image; None where it does not.
+    """How a test pipeline resizes an image; None if it does not.
 
     Raises:
-        UserError: it does what the runner cannot do, pixel for pixel.
+        UserError: the runner cannot reproduce it pixel for pixel.
     """
     rule = None
     for transform in pipeline:
@@ -82,14 +82,14 @@ def resize_rule(pipeline: Sequence[Mapping], config_name: str) -> Resize | None:
         if kind in _LOADING:
             given = dict(to_float32=False, color_type='color', imdecode_backend='cv2') | options
             if (given['to_float32'], given['color_type'], given['imdecode_backend']) != (False, 'color', 'cv2'):
-                raise UserError(f'{where} must read 8-bit colour images with cv2 to be exported, and has {options}.')
+                raise UserError(f'{where} must read 8-bit colour images with cv2 to be exported, but has {options}.')
         elif kind == 'Resize':
             if rule is not None:
-                raise UserError(f'{where} stands there twice; a file that is exported resizes once.')
+                raise UserError(f'{where} occurs twice; an exported file resizes once.')
             rule = _resize(options, where)
         elif kind not in _SILENT:
             raise UserError(
-                f'{where} is none of the transforms that can be exported: {_LOADING + _SILENT + ("Resize",)}.'
+                f'{where} is not one of the transforms that can be exported: {_LOADING + _SILENT + ("Resize",)}.'
             )
     return rule
 
@@ -98,11 +98,11 @@ def _resize(options: Mapping, where: str) -> Resize:
     scale = options.get('scale')
     interpolation = options.get('interpolation', 'bilinear')
     if scale is None or options.get('backend', 'cv2') != 'cv2' or interpolation not in INTERPOLATIONS:
-        raise UserError(f'{where} must give a scale and use cv2 to be exported, and has {dict(options)}.')
+        raise UserError(f'{where} must have a scale and use cv2 to be exported, but has {dict(options)}.')
     scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
     return Resize(scale=scale, keep_ratio=options.get('keep_ratio', False), interpolation=interpolation)
 
 
 def _sha256(path: str) -> str:
-    """Of the file; '' for a checkpoint that is a URL or a folder."""
+    """The SHA-256 of the file; '' for a URL or a folder."""
     return file_sha256(path) if Path(path).is_file() else ''

@@ -1,4 +1,4 @@
-"""Tracing a detector, writing it as ONNX or OpenVINO, and leaving no file that is half written or detects otherwise."""
+"""Traces a detector and writes it as ONNX or OpenVINO; leaves no file that is incomplete or differs from the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmcondetr.writing import replacing
 
 FORMATS = ('onnx', 'openvino')
 OPSET = 18
-#: Images of fewer pixels a side have a feature map of one row or column, which is traced as a case of its own.
+#: Smaller images have a feature map of one row or column, which would be traced as a special case.
 LEAST_SIDE = 33
 _MOST_SIDE, _MOST_IMAGES = 1 << 14, 1 << 10
 
@@ -41,24 +41,24 @@ def export_detector(
     calibration: Sequence[np.ndarray] = (),
     report: Callable[[str], None] = print,
 ) -> list[Comparison]:
-    """Write a detector to a file; ``out`` is as it was where anything fails.
+    """Write a detector to a file; if anything fails, ``out`` is unchanged.
 
     Args:
-        detector: on a CPU, its weights loaded.
+        detector: on a CPU, with its weights loaded.
         metadata: see :func:`mmcondetr.export.describing.describe`.
-        out: the file, ``.onnx`` or ``.xml``; of the latter the weights go into a ``.bin`` beside it.
+        out: the file, ``.onnx`` or ``.xml``; the latter's weights are written into a ``.bin`` beside it.
         format: 'onnx' or 'openvino'.
-        batch: images of every batch; None for any number.
-        verify: images that file and model are compared on; nothing is compared where there is none.
-        calibration: images to quantise the backbone with; none leaves all in float32. OpenVINO only.
-        report: is given lines for the user.
+        batch: images per batch; None for any number.
+        verify: images on which file and model are compared; without any, nothing is compared.
+        calibration: images to quantise the backbone with; without any, everything stays in float32. OpenVINO only.
+        report: receives lines for the user.
 
     Returns:
-        What the comparison on ``verify`` gave, of the file in float32.
+        The comparisons on ``verify``, of the file in float32.
 
     Raises:
-        UserError: something is not installed, the detector cannot be exported, the file cannot be written, or it
-            detects otherwise than the model.
+        UserError: a library is not installed, the detector cannot be exported, the file cannot be written, or its
+            detections differ from the model's.
     """
     out = Path(out)
     _check_arguments(out, format, batch, calibration)
@@ -72,7 +72,7 @@ def export_detector(
             precise, metadata = draft, replace(metadata, precision='int8 backbone')
             draft = quantize_backbone(precise, calibration, metadata)
             if len(verify):
-                report('with an int8 backbone, which is not held to a limit:')
+                report('with an int8 backbone, for which there is no limit:')
                 report(table(list(compare(detector, open_session(draft), verify))))
         _move(draft, out)
     return comparisons
@@ -83,7 +83,7 @@ def _check_arguments(out: Path, format: str, batch: int | None, calibration: Seq
         raise UserError(f"--format must be one of {', '.join(FORMATS)}, got '{format}'.")
     ending = dict(onnx='.onnx', openvino='.xml')[format]
     if out.suffix != ending:
-        raise UserError(f"--out '{out}': a file of format {format} ends in {ending}.")
+        raise UserError(f"--out '{out}': a file of format {format} must end in {ending}.")
     if not out.parent.is_dir():
         raise UserError(f"--out '{out}': there is no folder '{out.parent}'.")
     if batch is not None and batch < 1:
@@ -94,7 +94,7 @@ def _check_arguments(out: Path, format: str, batch: int | None, calibration: Seq
         if module != 'openvino' or format == 'openvino':
             _require(module, extra)
     if not hasattr(torch.onnx, 'ONNXProgram'):
-        raise UserError(f'Exporting needs torch 2.6 or later, and this is {torch.__version__}.')
+        raise UserError(f'Exporting needs torch 2.6 or later; this is {torch.__version__}.')
 
 
 def _require(module: str, extra: str) -> None:
@@ -105,10 +105,10 @@ def _require(module: str, extra: str) -> None:
 
 
 def trace(graph: DetectionGraph, batch: int | None) -> torch.onnx.ONNXProgram:
-    """The graph in ONNX, with height, width and, where ``batch`` is None, the number of images left open.
+    """The graph in ONNX, with dynamic height and width and, if ``batch`` is None, a dynamic number of images.
 
     Raises:
-        UserError: torch cannot trace the model with sizes left open.
+        UserError: torch cannot trace the model with dynamic sizes.
     """
     images = 2 if batch is None else batch
     inputs = (
@@ -141,7 +141,7 @@ def trace(graph: DetectionGraph, batch: int | None) -> torch.onnx.ONNXProgram:
 
 @contextmanager
 def _quiet():
-    """torch says at length what a user can do nothing about."""
+    """Suppress torch's many messages that a user cannot act on."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -171,7 +171,7 @@ def _verify(
 
 
 def _move(draft: Path, out: Path) -> None:
-    """Put a finished file, and an .xml file's weights before it, in place."""
+    """Move a finished file to its name, after the weights of an .xml file."""
     for ending in ('.bin', '.xml') if out.suffix == '.xml' else ('.onnx',):
         with replacing(out.with_suffix(ending)) as temporary:
             os.replace(draft.with_suffix(ending), temporary)
@@ -182,4 +182,4 @@ def _one_line_if_full(out: Path):
     try:
         yield
     except OSError as error:
-        raise UserError(f"--out '{out}' cannot be written: {error.strerror or error}. Nothing was left.") from error
+        raise UserError(f"--out '{out}' cannot be written: {error.strerror or error}. No file was left.") from error

@@ -1,4 +1,4 @@
-"""The two kinds of files, each with the metadata in it."""
+"""Writes the two kinds of files, with their metadata."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmcondetr.runtime.metadata import KEY, Metadata
 
 
 def write_onnx(program: torch.onnx.ONNXProgram, path: Path, metadata: Metadata) -> Metadata:
-    """Write the file, without what torch notes on each node: its place in the source code, with paths.
+    """Write the file, without torch's annotations of each node, which contain paths of the source code.
 
     Returns:
-        The metadata, with the number of detections that the graph gives: a few queries may not give that many.
+        The metadata, with the graph's number of detections, which is lower if there are few queries.
     """
     import onnx
 
@@ -49,6 +49,6 @@ def save_openvino(model, path: Path, metadata: Metadata) -> Path:
     model.set_rt_info(metadata.to_json(), [KEY])
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:  # OpenVINO's only kind of error
+    except RuntimeError as error:  # OpenVINO's only type of error
         raise OSError(f'OpenVINO could not write: {str(error).strip().splitlines()[-1]}') from error
     return path

@@ -1,8 +1,8 @@
 """The detector as one graph of tensors: 8-bit images and their sizes in, detections in pixels out.
 
 What the eager model decides on the host from Python numbers (what is padded, how large an image was) is computed from
-tensors here, so that nothing of the images that a graph is traced with stays in it. This file is all that the export
-knows of the models: backbone, neck, ``encode``, decoder and heads, and the module in which softmax is taken.
+tensors here, so the graph does not depend on the images that it is traced with. All of the export's knowledge of the
+models is in this file: backbone, neck, ``encode``, decoder and heads, and the module that takes the softmax.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmcondetr.models.masks.mask_inputs import MaskInputs
 
 
 def check_supported(detector: nn.Module) -> None:
-    """Refuse another package's detector.
+    """Raise unless the detector is one of this package.
 
     Raises:
         UserError: naming its type.
@@ -35,15 +35,15 @@ def check_supported(detector: nn.Module) -> None:
 
 
 class DetectionGraph(nn.Module):
-    """Normalisation, padding, the detector and its post-processing, for export and on its own.
+    """Normalisation, padding, the detector and its post-processing, as one module.
 
-    A copy of the detector is made; BatchNorm goes into the convolutions' weights.
+    It uses a copy of the detector, with BatchNorm folded into the convolutions' weights.
 
     Args:
-        detector: a trained Conditional DETR or a relative of it.
+        detector: a trained Conditional DETR or a variant of it.
 
     Raises:
-        UserError: the detector is another package's, or has classes that were never trained.
+        UserError: the detector is from another package, or has classes that were never trained.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -56,7 +56,7 @@ class DetectionGraph(nn.Module):
                 detector.set_submodule(name, ExplicitAttention(module.num_heads))
         preprocessor = detector.data_preprocessor
         self.detector = detector
-        self.swap_channels = not preprocessor._channel_conversion  # OpenCV's order is what the model was trained on
+        self.swap_channels = not preprocessor._channel_conversion  # the model was trained on OpenCV's order
         self.pad_value = float(preprocessor.pad_value)
         mean = preprocessor.mean if preprocessor._enable_normalize else torch.zeros(3, 1, 1)
         std = preprocessor.std if preprocessor._enable_normalize else torch.ones(3, 1, 1)
@@ -67,9 +67,9 @@ class DetectionGraph(nn.Module):
         """Detect.
 
         Args:
-            images: (B, 3, height, width) uint8, RGB, each in the upper left corner; what lies beyond is not looked at.
+            images: (B, 3, height, width) uint8, RGB, each in the upper left corner; the rest is ignored.
             valid_sizes: (B, 2) int64, height and width of each without its padding, pixels.
-            original_sizes: (B, 2) int64, height and width that each had before it was resized, pixels.
+            original_sizes: (B, 2) int64, height and width of each before it was resized, pixels.
 
         Returns:
             - boxes (B, K, 4), xyxy in pixels of the original images, best first;
@@ -91,7 +91,7 @@ class DetectionGraph(nn.Module):
         return boxes, scores, labels, masks
 
     def normalise(self, images: Tensor, padding: Tensor) -> Tensor:
-        """What the backbone sees: images (B, 3, height, width) uint8, padding (B, height, width) -> float32."""
+        """The backbone's input, float32: images (B, 3, height, width) uint8, padding (B, height, width)."""
         if self.swap_channels:
             images = images.flip(1)
         return torch.where(padding[:, None], self.pad_value, (images.float() - self.mean) / self.std)
@@ -100,7 +100,7 @@ class DetectionGraph(nn.Module):
         """The best pairs of query and class: logits (B, N, outputs), boxes (B, N, 4) cxcywh in fractions.
 
         Returns:
-            Boxes, scores and labels as :meth:`forward`, and queries (B, K).
+            Boxes, scores and labels as in :meth:`forward`, and queries (B, K).
         """
         head = self.detector.bbox_head
         scores = head.class_scores(logits).flatten(1)  # (B, N * classes)
@@ -116,7 +116,7 @@ class DetectionGraph(nn.Module):
 class ExplicitAttention(nn.Module):
     """:class:`~mmcondetr.models.attention.DotProductAttention` as matrix products and a softmax.
 
-    In this form runtimes keep the values in their own width; torch's fused kernels want them as wide as the keys.
+    In this form runtimes keep the width of the values; torch's fused kernels need them as wide as the keys.
 
     Args:
         num_heads: H.
@@ -129,7 +129,7 @@ class ExplicitAttention(nn.Module):
     def forward(
         self, queries: Sequence[Tensor], keys: Sequence[Tensor], value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Attend; arguments and result as :meth:`DotProductAttention.forward`."""
+        """Attend; arguments and result as in :meth:`DotProductAttention.forward`."""
         batch = value.shape[0]
         q, k, v = self._heads(queries, batch), self._heads(keys, batch), self._heads((value,), batch)
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, N, S)
@@ -138,11 +138,11 @@ class ExplicitAttention(nn.Module):
         return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     def _heads(self, parts: Sequence[Tensor], batch: int) -> Tensor:
-        """Split every part into heads and concatenate the parts; a single one that all images share stays one."""
+        """Split each part into heads and concatenate the parts; a single part shared by all images stays shared."""
         heads = [part.unflatten(-1, (self.num_heads, -1)) for part in parts]
         if len(heads) == 1:
             return heads[0].transpose(1, 2)
-        # Only what has batch size 1 in the model is copied; comparing an open size would fix it in the graph.
+        # Only tensors with batch size 1 in the model are copied; comparing a dynamic size would make it static.
         heads = [
             head.expand(batch, -1, -1, -1) if isinstance(head.shape[0], int) and head.shape[0] == 1 else head
             for head in heads
@@ -151,11 +151,11 @@ class ExplicitAttention(nn.Module):
 
 
 def outside(image: Sequence[int], grid: Sequence[int], valid_sizes: Tensor) -> Tensor:
-    """Which cells of a grid over the padded images lie in the padding, as ``F.interpolate`` picks them.
+    """Which cells of a grid over the padded images are padding, chosen as by ``F.interpolate``.
 
     Args:
         image: height and width of the padded images, pixels.
-        grid: (h, w); the images' own for a mask of their pixels.
+        grid: (h, w); the images' own size for a mask of pixels.
         valid_sizes: (B, 2), height and width of each image without its padding, pixels.
 
     Returns:
@@ -169,6 +169,6 @@ def outside(image: Sequence[int], grid: Sequence[int], valid_sizes: Tensor) -> T
 
 
 def _nearest(pixels: int, cells: int, like: Tensor) -> Tensor:
-    """The pixel that each cell takes its value from, (cells, ): torch's rule, in its float32 arithmetic."""
+    """The pixel from which each cell takes its value, (cells, ): torch's rule, in float32 like torch."""
     step = torch.full((), pixels, dtype=torch.float32) / torch.full((), cells, dtype=torch.float32)
     return (torch.arange(cells, device=like.device) * step).floor().long()

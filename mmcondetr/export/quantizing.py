@@ -1,6 +1,6 @@
-"""An int8 backbone: three quarters of an R50's time, and the only part that 8 bits do not ruin.
+"""Quantises the backbone to int8: it takes three quarters of an R50's time, and is the only part that 8 bits suit.
 
-Transformer and head stay in float: attention's softmax and the boxes' logits span ranges that 8 bits cannot hold.
+Transformer and head stay in float: attention's softmax and the boxes' logits span ranges too large for 8 bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Meta
 
     Args:
         source: an OpenVINO model in float32.
-        images: what the ranges of activations are taken from; they go through the metadata's resize rule.
+        images: used to estimate the ranges of activations, after the metadata's resize rule.
         metadata: of the new file.
 
     Returns:
@@ -53,7 +53,7 @@ def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Meta
         model,
         nncf.Dataset(list(images), prepare),
         subset_size=len(images),
-        preset=nncf.QuantizationPreset.MIXED,  # signed where values are negative, as after a residual's sum
+        preset=nncf.QuantizationPreset.MIXED,  # signed if values are negative, as after a residual's sum
         ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
     )
     count = count_int8_convolutions(quantized)
@@ -64,7 +64,7 @@ def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Meta
 
 
 def backbone_nodes(model) -> set[str]:
-    """Names of what the neck's convolution, the last of the graph, is computed from: the backbone."""
+    """Names of the nodes from which the neck's convolution, the graph's last, is computed: the backbone."""
     convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == 'Convolution']
     found: set[str] = set()
     waiting = [convolutions[-1].input_value(0).get_node()] if convolutions else []
@@ -77,7 +77,7 @@ def backbone_nodes(model) -> set[str]:
 
 
 def count_int8_convolutions(model) -> int:
-    """How many convolutions have weights that are stored in 8 bits."""
+    """How many convolutions store their weights in 8 bits."""
     count = 0
     for node in model.get_ops():
         if node.get_type_name() == 'Convolution':

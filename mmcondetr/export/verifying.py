@@ -1,4 +1,4 @@
-"""Whether an exported file detects what the model in PyTorch detects, on images of several sizes."""
+"""Compares an exported file's detections with the PyTorch model's, on images of several sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mmcondetr.runtime.images import resize_image, stack_images
 from mmcondetr.runtime.masks import Sizes, finish_masks
 from mmcondetr.runtime.sessions import Session
 
-#: Largest difference that is allowed: of a score, and of a box's side as a fraction of the image.
+#: Largest difference allowed: of a score, and of a box's side as a fraction of the image.
 LIMIT = 1e-4
-#: Largest share of pixels on which masks may differ: those whose logit is almost zero.
+#: Largest share of pixels on which masks may differ, because their logits are almost zero.
 MASK_LIMIT = 1e-3
-#: Height and width of the images as fractions of what the resize rule gives.
+#: Height and width of the images as fractions of the resize rule's result.
 _SIZES = ((1.0, 1.0), (0.75, 0.75), (0.6, 0.9))
 
 
@@ -29,7 +29,7 @@ class Comparison:
 
     Attributes:
         sizes: (height, width) of each image, pixels; the batch is as large as the largest.
-        boxes: largest difference of a box's side, as a fraction of the image; infinite where a detection is missing.
+        boxes: largest difference of a box's side, as a fraction of the image; infinite if a detection is missing.
         scores: largest difference of a score.
         masks: largest share of an image's pixels on which the masks of a detection differ.
     """
@@ -46,9 +46,9 @@ class Comparison:
 
 
 def compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]) -> Iterator[Comparison]:
-    """Run the model and the file on the images in three sizes, one by one and, padded, two at a time.
+    """Run the model and the file on the images in three sizes, one at a time and, padded, two at a time.
 
-    A file for batches of a fixed size gets batches of this size.
+    A file with a fixed batch size gets batches of this size.
 
     Args:
         detector: the model in PyTorch, on a CPU.
@@ -75,8 +75,8 @@ def _compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]
     found = [list(each) for each in zip(*session.run(batch, sizes, originals))]
     for each, image, original in zip(found, images, originals):
         each[3:] = [finish_masks(each[3], Sizes(batch.shape[2:], image.shape[:2], tuple(original)))] if each[3:] else []
-    wanted = _run_torch(detector, images, originals)
-    differences = [_differences(a, b, size) for a, b, size in zip(wanted, found, originals)]
+    expected = _run_torch(detector, images, originals)
+    differences = [_differences(a, b, size) for a, b, size in zip(expected, found, originals)]
     return Comparison(
         tuple((int(height), int(width)) for height, width in sizes), *(max(each) for each in zip(*differences))
     )
@@ -100,14 +100,14 @@ def _run_torch(detector: nn.Module, images: Sequence[np.ndarray], originals: np.
     return [tuple(result[name].numpy() for name in names) for result in results]
 
 
-def _differences(wanted: Sequence, found: Sequence, size: Sequence[int]) -> tuple[float, float, float]:
+def _differences(expected: Sequence, found: Sequence, size: Sequence[int]) -> tuple[float, float, float]:
     """Largest difference of boxes, scores and masks between two lists of (boxes, scores, labels[, masks]), best first.
 
-    Detections whose scores are almost equal may come in another order, and which of them are the last of the list is
-    chance: each is looked for among those of its label and score, but for those that score as the last one does.
+    Detections with almost equal scores may be in another order, and which of them are last in the list is arbitrary:
+    each is compared with those of its label and score, except those with the score of the last one.
     """
     scale = np.array([*size[::-1], *size[::-1]], dtype=np.float32)
-    (boxes, scores, labels, *masks), (other_boxes, other_scores, other_labels, *other_masks) = wanted, found
+    (boxes, scores, labels, *masks), (other_boxes, other_scores, other_labels, *other_masks) = expected, found
     worst = worst_mask = 0.0
     for place, (box, score, label) in enumerate(zip(boxes, scores, labels)):
         if score <= scores[-1] + LIMIT and len(scores) > 1:

@@ -1,26 +1,26 @@
-"""What a JPEG or PNG says of itself before it is decoded: how large it is, and whether it has its end.
+"""Checks a JPEG or PNG before it is decoded: its size, and whether it is complete.
 
-One policy for all image files: bytes after an image's end are nobody's business, as in every viewer; an image without
-its end is refused; so is one whose header asks for more pixels than :data:`MOST_PIXELS`. Damage inside of a PNG fails
-its checksums, and it is refused. A JPEG has no checksums: what its decoder makes of a damaged one is used.
+One policy for all image files: bytes after an image's end are ignored, as in every viewer; an image without its end is
+refused, and so is one whose header declares more pixels than :data:`MOST_PIXELS`. A PNG damaged inside fails its
+checksums and is refused. A JPEG has no checksums: the decoder's output for a damaged one is used.
 """
 
 from __future__ import annotations
 
 MOST_PIXELS = 178_956_970
-"""Pillow's limit, from which on it takes a file for a decompression bomb; 0.5 GB as bytes."""
+"""Pillow's limit, above which it treats a file as a decompression bomb; 0.5 GB in bytes."""
 MOST_ASPECT = 500
-"""How many times the shorter side of an image the longer may be: what is thinner vanishes when it is resized."""
+"""Largest ratio of an image's sides: thinner ones vanish when resized."""
 
 _PNG = b'\x89PNG\r\n\x1a\n'
-_NO_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))  # stuffing, and markers that no segment follows
+_NO_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))  # stuffing, and markers without a segment
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # SOF0 to SOF15
 
 Size = tuple[int, int]
 
 
 def problem(data: bytes) -> str | None:
-    """What is wrong with an encoded image, as the end of a sentence that begins with its name; None if nothing is.
+    """The problem of an encoded image, as the end of a sentence that begins with its name; None if there is none.
 
     Formats other than JPEG and PNG are left to their decoders.
     """
@@ -41,16 +41,16 @@ def problem(data: bytes) -> str | None:
 
 
 def too_thin(size: Size) -> str | None:
-    """What is wrong with an image of this (width, height), if its sides are too different."""
+    """The problem of an image of this (width, height), if one side is too much longer than the other."""
     if max(size) <= MOST_ASPECT * max(1, min(size)):
         return None
     return f'is {size[0]}x{size[1]} pixels: nothing is left of its shorter side when it is resized.'
 
 
 def _walk_jpeg(data: bytes) -> tuple[Size | None, bool]:
-    """(width, height) and whether the end of the image is there.
+    """(width, height), and whether the end of the image is present.
 
-    Marker by marker: a thumbnail inside has an end of its own.
+    Goes from marker to marker, because an embedded thumbnail has its own end.
     """
     size, position = None, 2
     while True:
@@ -60,7 +60,7 @@ def _walk_jpeg(data: bytes) -> tuple[Size | None, bool]:
         marker = data[position + 1]
         if marker == 0xD9:
             return size, True
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill bytes
             position += 1
             continue
         if marker in _NO_LENGTH:
@@ -69,7 +69,7 @@ def _walk_jpeg(data: bytes) -> tuple[Size | None, bool]:
         if marker in _FRAMES and position + 9 <= len(data):
             height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
             size = (int.from_bytes(width, 'big'), int.from_bytes(height, 'big'))
-        if marker == 0xDA and data.endswith(b'\xff\xd9'):  # pixels up to the end, as in nearly every file
+        if marker == 0xDA and data.endswith(b'\xff\xd9'):  # pixels until the end, as in nearly every file
             return size, True
         position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
 

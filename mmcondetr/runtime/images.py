@@ -1,4 +1,4 @@
-"""From an image file or array to the graph's input, pixel for pixel as mmdet's test pipeline does it."""
+"""Converts an image file or array to the graph's input, pixel for pixel like mmdet's test pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 def list_images(path: str | os.PathLike) -> list[Path]:
-    """The image files of a folder (not of those in it) by name, or the one file that ``path`` is.
+    """The image files in a folder (not in its subfolders), sorted by name, or the single file ``path``.
 
     Raises:
         UserError: there is none.
@@ -37,20 +37,20 @@ def list_images(path: str | os.PathLike) -> list[Path]:
         raise UserError(f"'{path}' is neither an image nor a folder of images.")
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
     if not found:
-        raise UserError(f"Folder '{path}' holds no image ({', '.join(ENDINGS)}).")
+        raise UserError(f"Folder '{path}' contains no image ({', '.join(ENDINGS)}).")
     return found
 
 
 def read_image(image: Image) -> np.ndarray:
-    """An image as OpenCV reads it, (height, width, 3) uint8, blue first; an array is handed through.
+    """An image as OpenCV reads it, (height, width, 3) uint8, BGR; an array is returned unchanged.
 
     Raises:
-        UserError: the file is missing, truncated or no image, or the array has another shape or type.
+        UserError: the file is missing, truncated or not an image, or the array has another shape or type.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(
-                f'An image array must be (height, width, 3) uint8, blue first as OpenCV reads it; got shape '
+                f'An image array must be (height, width, 3) uint8, BGR as OpenCV reads it; got shape '
                 f'{image.shape}, {image.dtype}.'
             )
         return image
@@ -75,7 +75,7 @@ def read_image(image: Image) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, resize: Resize | None) -> np.ndarray:
-    """Resize (height, width, 3) as mmdet's ``Resize`` does."""
+    """Resize (height, width, 3) like mmdet's ``Resize``."""
     if resize is None:
         return image
     height, width = image.shape[:2]
@@ -89,14 +89,14 @@ def resize_image(image: np.ndarray, resize: Resize | None) -> np.ndarray:
 
 
 def stack_images(images: Sequence[np.ndarray], divisor: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Put images (height, width, 3), blue first, into one batch, each in the upper left corner.
+    """Combine images (height, width, 3) BGR into one batch, each in the upper left corner.
 
     Args:
-        images: B of them.
-        divisor: height and width of the batch become multiples of it.
+        images: B images.
+        divisor: height and width of the batch are padded to multiples of it.
 
     Returns:
-        - (B, 3, height, width) uint8, red first, zero in the padding;
+        - (B, 3, height, width) uint8, RGB, zero in the padding;
         - (B, 2) int64, height and width of each without its padding.
     """
     sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)

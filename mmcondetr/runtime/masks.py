@@ -1,4 +1,4 @@
-"""Masks in the size of an image from what a graph gives: logits at a quarter of the padded batch's size."""
+"""Converts a graph's mask logits, at a quarter of the padded batch's size, to masks of an image's size."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Sizes(NamedTuple):
 
     Attributes:
         batch: of the padded batch.
-        valid: of the image in it.
-        original: that the image had before it was resized.
+        valid: of the resized image in it.
+        original: of the image before resizing.
     """
 
     batch: tuple[int, int]
@@ -25,8 +25,7 @@ class Sizes(NamedTuple):
 def finish_masks(logits: np.ndarray, sizes: Sizes) -> np.ndarray:
     """Logits (K, h, w) of the padded batch -> masks of the original image (K, height, width) bool.
 
-    Two bilinear interpolations, as the model in PyTorch does it: to the batch's size, and without the padding to the
-    image's.
+    Two bilinear interpolations, as in the PyTorch model: to the batch's size, then without the padding to the image's.
     """
     masks = np.zeros((len(logits), *sizes.original), dtype=bool)
     for mask, logit in zip(masks, logits):

@@ -1,6 +1,6 @@
-"""What an exported file says of itself: class names, how images are resized, and where it comes from.
+"""The metadata of an exported file: class names, how images are resized, and its origin.
 
-It is one JSON object under the key :data:`KEY` of an ONNX file's metadata, or of an OpenVINO model's runtime info.
+It is one JSON object under the key :data:`KEY` in an ONNX file's metadata or an OpenVINO model's runtime info.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos')
 
 @dataclass(frozen=True)
 class Resize:
-    """How an image is resized before it goes into the graph: mmdet's ``Resize`` with OpenCV.
+    """How an image is resized before it enters the graph: mmdet's ``Resize`` with OpenCV.
 
     Attributes:
         scale: with ``keep_ratio`` the longest and the shortest side that the image is fitted into, in any order;
@@ -34,7 +34,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an exported file says of itself.
+    """The metadata of an exported file.
 
     Attributes:
         package: the version of this package that wrote it.
@@ -44,12 +44,12 @@ class Metadata:
         precision: 'float32', or 'int8 backbone'.
         classes: names, in the order of the labels.
         palette: a colour (red, green, blue) of each class, in 0 ... 255; may be empty.
-        resize: what is done to an image first; None where it goes in as it is.
+        resize: how an image is resized first; None if it is not.
         pad_size_divisor: height and width of a batch are padded to multiples of it.
         mean: subtracted from red, green, blue, in the graph.
-        std: what they are divided by then, in the graph.
-        max_detections: K, detections of each image.
-        masks: whether the graph gives masks.
+        std: by which they are then divided, in the graph.
+        max_detections: K, detections per image.
+        masks: whether the graph outputs masks.
         format: :data:`FORMAT`.
     """
 
@@ -77,7 +77,7 @@ def parse(text: str, file: str) -> Metadata:
     """The metadata of ``file`` from its text.
 
     Raises:
-        UserError: it is not what :meth:`Metadata.to_json` writes; the message names the field.
+        UserError: it was not written by :meth:`Metadata.to_json`; the message names the field.
     """
     try:
         values = json.loads(text)
@@ -118,7 +118,7 @@ def _list_of(check: Callable[[object], bool], length: int | None = None) -> Call
     )
 
 
-#: Field -> whether a value is one, and what is allowed.
+#: Field -> a check of its value, and a description of what is allowed.
 _FIELDS = {
     **{name: (_is_text, 'text') for name in ('package', 'config', 'checkpoint', 'checkpoint_sha256', 'precision')},
     'classes': (lambda value: _list_of(_is_text)(value) and bool(value), 'a list of names'),

@@ -1,4 +1,4 @@
-"""The runner: an exported file, and images in any number and size."""
+"""Runs an exported file on any number of images of any size."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mmcondetr.runtime.sessions import open_session
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best first.
+    """The detections in one image, best first.
 
     Attributes:
         boxes: (K, 4) float32, xyxy in pixels of the image.
         scores: (K, ) float32, in 0 ... 1.
-        labels: (K, ) int64, places in the classes.
-        names: the classes' names, one a detection.
-        mask_logits: (K, h, w) float32 at a quarter of the padded batch's size; None where the file gives no masks.
-        sizes: what ``mask_logits`` are resized to.
+        labels: (K, ) int64, indices of classes.
+        names: the class name of each detection.
+        mask_logits: (K, h, w) float32 at a quarter of the padded batch's size; None if the file outputs no masks.
+        sizes: the sizes that ``mask_logits`` are resized to.
     """
 
     boxes: np.ndarray
@@ -37,14 +37,14 @@ class Detections:
 
     @property
     def masks(self) -> np.ndarray | None:
-        """(K, height, width) bool, in the image's size, computed when asked for; None where the file gives none."""
+        """(K, height, width) bool, at the image's size, computed on access; None if the file outputs none."""
         return None if self.mask_logits is None else finish_masks(self.mask_logits, self.sizes)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def above(self, score: float) -> Detections:
-        """Those of at least this score."""
+        """The detections with at least this score."""
         count = int((self.scores >= score).sum())  # best first
         logits = None if self.mask_logits is None else self.mask_logits[:count]
         return Detections(
@@ -56,18 +56,18 @@ class Detector:
     """Runs an exported detector.
 
     Args:
-        path: a file that ``mmcondetr export`` wrote, ``.onnx`` or OpenVINO's ``.xml`` with its ``.bin`` beside it.
+        path: a file written by ``mmcondetr export``, ``.onnx`` or OpenVINO's ``.xml`` with its ``.bin`` beside it.
         provider: 'cpu', 'cuda', 'tensorrt' or the name of one of ONNX Runtime's execution providers; 'openvino' for
-            OpenVINO on a CPU, which ``.xml`` files run in always.
+            OpenVINO on a CPU, which is always used for ``.xml`` files.
         precision: 'fp32', or 'bf16' in OpenVINO.
-        threads: of a CPU; None for the library's choice.
+        threads: CPU threads; None for the library's choice.
 
     Attributes:
-        metadata: what the file says of itself: classes, palette, resize rule, origin.
+        metadata: the file's classes, palette, resize rule and origin.
 
     Raises:
-        UserError: the file is missing, unreadable, not one of ours or does not fit its metadata; the library or the
-            provider is not installed.
+        UserError: the file is missing, unreadable, not an export of this package, or does not fit its metadata; the
+            library or the provider is not installed.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class Detector:
         self.metadata = self.session.metadata
 
     def __call__(self, images: Image | Sequence[Image]) -> Detections | list[Detections]:
-        """Detect in an image or in several at once.
+        """Detect objects in one image, or in a batch of several.
 
         Args:
-            images: a path or an array (height, width, 3) uint8, blue first as OpenCV reads it; or a list of such, which
-                are padded into one batch.
+            images: a path or an array (height, width, 3) uint8, BGR as OpenCV reads it; or a list of these, which are
+                padded into one batch.
 
         Returns:
             The detections of the image, or a list of them.
 
         Raises:
-            UserError: an image cannot be read, or the classes' names do not fit the graph.
+            UserError: an image cannot be read, or the class names do not fit the graph.
         """
         if isinstance(images, (str, os.PathLike, np.ndarray)):
             return self._detect([images])[0]
@@ -102,7 +102,7 @@ class Detector:
         resized = [resize_image(image, self.metadata.resize) for image in originals]
         batch, valid_sizes = stack_images(resized, self.metadata.pad_size_divisor)
         inputs = [batch, valid_sizes, original_sizes]
-        if self.session.batch is not None:  # the last image fills what a batch of fixed size lacks
+        if self.session.batch is not None:  # the last image fills the remainder of a batch of fixed size
             missing = self.session.batch - len(images)
             inputs = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for x in inputs]
         results = self.session.run(*inputs)

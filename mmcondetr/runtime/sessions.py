@@ -11,13 +11,13 @@ import numpy as np
 from mmcondetr.errors import UserError
 from mmcondetr.runtime.metadata import KEY, Metadata, parse
 
-#: Names of the graph's inputs and outputs, in their order, and the types of their elements.
+#: Names of the graph's inputs and outputs, in order, and their element types.
 INPUTS = dict(images='uint8', valid_sizes='int64', original_sizes='int64')
 OUTPUTS = dict(boxes='float32', scores='float32', labels='int64')
-#: Also given by a detector with a mask head.
+#: Additional output of a detector with a mask head.
 MASKS = dict(masks='float32')
 PRECISIONS = ('fp32', 'bf16')
-#: What ``provider`` may be beside the name of one of ONNX Runtime's execution providers.
+#: Values of ``provider`` besides the names of ONNX Runtime's execution providers.
 PROVIDERS = {
     'cpu': ('CPUExecutionProvider',),
     'cuda': ('CUDAExecutionProvider', 'CPUExecutionProvider'),
@@ -26,18 +26,18 @@ PROVIDERS = {
 
 
 class Session(Protocol):
-    """A file that is ready to run.
+    """A loaded file, ready to run.
 
     Attributes:
-        metadata: what it says of itself.
-        batch: how many images it takes at once; None for any number.
+        metadata: the file's metadata.
+        batch: the number of images per batch; None for any number.
     """
 
     metadata: Metadata
     batch: int | None
 
     def run(self, images: np.ndarray, valid_sizes: np.ndarray, original_sizes: np.ndarray) -> list[np.ndarray]:
-        """Boxes (B, K, 4), scores (B, K), labels (B, K), and masks (B, K, h, w) where there are any.
+        """Boxes (B, K, 4), scores (B, K), labels (B, K), and masks (B, K, h, w) if there are any.
 
         See :class:`mmcondetr.export.graph.DetectionGraph`.
         """
@@ -49,7 +49,7 @@ class OnnxRuntimeSession:
     Args:
         path: the file.
         providers: execution providers, the preferred one first.
-        threads: of a CPU; None for as many as there are cores.
+        threads: CPU threads; None for one per core.
 
     Raises:
         UserError: onnxruntime or the provider is not installed, or the file is not one of ours.
@@ -64,14 +64,14 @@ class OnnxRuntimeSession:
         if providers[0] not in available:
             raise UserError(f"provider '{providers[0]}' is not in this onnxruntime, which has: {', '.join(available)}.")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; what is wrong is said by the exception
+        options.log_severity_level = 3  # errors only; exceptions describe the problem
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, [name for name in providers if name in available]
             )
-        except Exception as error:  # onnxruntime's errors have no class of their own in common
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise _unreadable(path, 'ONNX Runtime', error) from error
         used = self.session.get_providers()
         if providers[0] not in used:
@@ -96,7 +96,7 @@ class OpenVINOSession:
 
     Args:
         path: the file.
-        precision: 'fp32', or 'bf16' for matrix products and convolutions where the processor has such instructions.
+        precision: 'fp32', or 'bf16' for matrix products and convolutions if the processor has such instructions.
         threads: None for OpenVINO's choice.
 
     Raises:
@@ -132,7 +132,7 @@ class OpenVINOSession:
 
 
 def outputs_of(metadata: Metadata) -> list[str]:
-    """Names of what a file with these metadata gives."""
+    """Names of the outputs of a file with this metadata."""
     return [*OUTPUTS, *MASKS] if metadata.masks else list(OUTPUTS)
 
 
@@ -147,7 +147,7 @@ def open_session(path: Path, provider: str = 'cpu', precision: str = 'fp32', thr
     if not path.is_file():
         raise UserError(f"Model '{path}' does not exist.")
     if path.suffix not in ('.onnx', '.xml'):
-        raise UserError(f"Model '{path}': give an exported .onnx or .xml file.")
+        raise UserError(f"Model '{path}': must be an exported .onnx or .xml file.")
     if path.suffix == '.xml' and not path.with_suffix('.bin').is_file():
         raise UserError(f"Model '{path}': its weights '{path.with_suffix('.bin').name}' are not beside it.")
     if provider == 'openvino' or path.suffix == '.xml':
@@ -165,7 +165,7 @@ def _unreadable(path: Path, library: str, error: Exception) -> UserError:
 
 
 def _openvino_metadata(model) -> str | None:
-    for place in ([KEY], ['framework', KEY]):  # a .xml file's, and where an .onnx file's metadata go
+    for place in ([KEY], ['framework', KEY]):  # of a .xml file, and where OpenVINO puts an .onnx file's metadata
         if model.has_rt_info(place):
             value = model.get_rt_info(place)
             return value if isinstance(value, str) else value.astype(str)
@@ -176,13 +176,13 @@ def _read_metadata(text: str | None, path: Path, producer: str) -> Metadata:
     if text is None:
         by = f" (its producer is '{producer}')" if producer else ''
         raise UserError(
-            f"Model '{path}' holds no metadata '{KEY}'{by}: only files that `mmcondetr export` wrote can be run."
+            f"Model '{path}' holds no metadata '{KEY}'{by}: only files written by `mmcondetr export` can be run."
         )
     return parse(text, str(path))
 
 
 def _check_graph(graph: dict[str, tuple[str, Sequence]], metadata: Metadata, path: Path) -> int | None:
-    """Hold a graph's names, types and shapes to its metadata; returns its batch size, None if that is dynamic."""
+    """Check a graph's names, types and shapes against its metadata; returns its batch size, None if dynamic."""
     shapes = dict(images=(None, 3, None, None), valid_sizes=(None, 2), original_sizes=(None, 2))
     shapes |= dict(boxes=(None, metadata.max_detections, 4))
     shapes |= {name: (None, metadata.max_detections) for name in ('scores', 'labels')}
@@ -191,18 +191,18 @@ def _check_graph(graph: dict[str, tuple[str, Sequence]], metadata: Metadata, pat
     if set(graph) != set(shapes):
         raise UserError(
             f"Model '{path}' does not fit its metadata: inputs and outputs are {', '.join(sorted(graph))}, "
-            f'and must be {", ".join(shapes)}.'
+            f'but must be {", ".join(shapes)}.'
         )
-    for name, wanted in shapes.items():
+    for name, expected in shapes.items():
         kind, shape = graph[name]
-        wanted_kind = {**INPUTS, **OUTPUTS, **MASKS}[name]
-        fits = len(shape) == len(wanted) and all(
-            size is None or given == size or not isinstance(given, int) for given, size in zip(shape, wanted)
+        expected_kind = {**INPUTS, **OUTPUTS, **MASKS}[name]
+        fits = len(shape) == len(expected) and all(
+            size is None or given == size or not isinstance(given, int) for given, size in zip(shape, expected)
         )
-        if kind != wanted_kind or not fits:
+        if kind != expected_kind or not fits:
             raise UserError(
-                f"Model '{path}' does not fit its metadata: {name} is {kind} {list(shape)}, and must be "
-                f'{wanted_kind} {list(wanted)}.'
+                f"Model '{path}' does not fit its metadata: {name} is {kind} {list(shape)}, but must be "
+                f'{expected_kind} {list(expected)}.'
             )
     batch = graph['images'][1][0]
     return batch if isinstance(batch, int) else None

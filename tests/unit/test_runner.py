@@ -107,7 +107,7 @@ def test_another_producers_graph_is_refused(tmp_path):
         ('text.onnx', {}, 'cannot be read by ONNX Runtime'),
         ('text.onnx', dict(provider='openvino'), 'cannot be read by OpenVINO'),
         ('text.xml', {}, r"its weights 'text\.bin' are not beside it"),
-        ('text.txt', {}, r'give an exported \.onnx or \.xml file'),
+        ('text.txt', {}, r'must be an exported \.onnx or \.xml file'),
         ('text.onnx', dict(provider='abacus'), "provider 'abacus' is not in this onnxruntime, which has: "),
         ('text.onnx', dict(precision='int4'), "precision must be one of fp32, bf16, got 'int4'"),
         ('text.onnx', dict(precision='bf16'), "'bf16' is for provider 'openvino'"),
