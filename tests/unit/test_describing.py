@@ -42,7 +42,7 @@ def test_it_is_read_from_config_checkpoint_and_model(detector, tmp_path):
     'pipeline, message',
     [
         ([LOAD, dict(type='mmdet.RandomFlip', prob=0.5), PACK], 'RandomFlip is not one of the transforms'),
-        ([LOAD, RESIZE, RESIZE, PACK], 'Resize stands there twice'),
+        ([LOAD, RESIZE, RESIZE, PACK], 'Resize occurs twice'),
         ([LOAD, dict(type='mmdet.Resize', scale_factor=0.5), PACK], 'Resize must have a scale'),
         ([LOAD, {**RESIZE, 'backend': 'pillow'}, PACK], 'use cv2 to be exported'),
         ([dict(type='LoadImageFromFile', color_type='grayscale'), PACK], 'must read 8-bit colour images'),

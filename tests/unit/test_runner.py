@@ -66,7 +66,7 @@ def test_paths_arrays_and_lists_give_the_same(file, tmp_path):
             lambda model: model.ClearField('metadata_props'),
             "holds no metadata 'mmcondetr' .its producer is 'mmcondetr'",
         ),
-        (alter_metadata(max_detections=19), r'boxes is float32 .*20, 4\], and must be float32 \[None, 19, 4\]'),
+        (alter_metadata(max_detections=19), r'boxes is float32 .*20, 4\], but must be float32 \[None, 19, 4\]'),
         (alter_metadata(classes='x'), 'metadata classes must be a list of names'),
         (lambda model: setattr(model.graph.output[0], 'name', 'labels2'), 'cannot be read by ONNX Runtime'),
     ],
