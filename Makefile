@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. `make help` tells how to choose the Python.
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` explains how to choose the Python.
 
 PYTHON ?= python3
 VENV ?= .venv

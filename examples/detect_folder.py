@@ -1,4 +1,4 @@
-"""Detect in the images of a folder with an exported model: python detect_folder.py MODEL FOLDER OUT.json"""
+"""Detect objects in the images of a folder with an exported model: python detect_folder.py MODEL FOLDER OUT.json"""
 
 import argparse
 import json
@@ -7,10 +7,10 @@ from mmcondetr.runtime import Detector
 from mmcondetr.runtime.images import list_images
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument('model', help='a .onnx or .xml file that `mmcondetr export` wrote')
+parser.add_argument('model', help='a .onnx or .xml file written by `mmcondetr export`')
 parser.add_argument('folder', help='of images')
 parser.add_argument('out', help='the JSON file to write: image -> boxes, scores, names')
-parser.add_argument('--batch', type=int, default=4, help='images at once')
+parser.add_argument('--batch', type=int, default=4, help='images per batch')
 parser.add_argument('--score', type=float, default=0.3, help='the least score')
 args = parser.parse_args()
 

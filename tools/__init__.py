@@ -1,1 +1,1 @@
-"""Command lines: thin scripts for users, and packages that are about the repository rather than the detector."""
+"""Command lines: thin scripts for users, and packages that maintain the repository."""

@@ -1,4 +1,4 @@
-"""Measure speed and memory beside other implementations: ``python tools/benchmark.py``; see docs/performance.md."""
+"""Measure speed and memory against other implementations: ``python tools/benchmark.py``; see docs/performance.md."""
 
 import sys
 from pathlib import Path

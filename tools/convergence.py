@@ -1,4 +1,4 @@
-"""Compare how soon systems learn, at small scale: ``python tools/convergence.py``; see docs/convergence."""
+"""Compare how quickly systems learn, at small scale: ``python tools/convergence.py``; see docs/convergence."""
 
 import sys
 from pathlib import Path

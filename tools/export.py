@@ -1,4 +1,4 @@
-"""Export a detector: ``python tools/export.py CONFIG CHECKPOINT --out model.onnx``, as ``mmcondetr export``."""
+"""Export a detector: ``python tools/export.py CONFIG CHECKPOINT --out model.onnx``, like ``mmcondetr export``."""
 
 import sys
 

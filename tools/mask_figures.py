@@ -3,7 +3,7 @@
     python tools/mask_figures.py configs/masks/conditional-detr_r18_small-masks-frozen_1xb16-20e_shapes.py \
         work_dirs/masks/epoch_20.pth --out docs/figures/masks.png
 
-Each pair is the image and what the model makes of it.
+Each pair is the image and the model's prediction.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main() -> None:
     parser.add_argument('--out', default='masks.png')
     parser.add_argument('--images', type=int, default=18)
     parser.add_argument('--columns', type=int, default=6, help='pairs in a row')
-    parser.add_argument('--scale', type=int, default=2, help='pixels of the picture to a pixel of the image')
-    parser.add_argument('--size', type=int, help='height and width of each image, which may be distorted')
-    parser.add_argument('--score', type=float, default=0.4, help='of instances that are drawn')
+    parser.add_argument('--scale', type=int, default=2, help='enlargement of each image')
+    parser.add_argument('--size', type=int, help='height and width of each image, ignoring its aspect ratio')
+    parser.add_argument('--score', type=float, default=0.4, help='minimum score of the instances drawn')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
     config = Config.fromfile(args.config)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def draw(pixels, sample, model, args):
-    """The panoptic map where the model has one, else masks, the best on top."""
+    """The panoptic map if the model has one, otherwise masks, the best on top."""
     palette = model.dataset_meta.get('palette')
     colours = palette if isinstance(palette, (list, tuple)) else [colour_of(label) for label in range(1000)]
     if 'pred_panoptic_seg' in sample:

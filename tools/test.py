@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``, with the flags of mmdet's own tools/test.py."""
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``, with the options of mmdet's tools/test.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train a detector: ``python tools/train.py CONFIG``, with the flags of mmdet's own tools/train.py."""
+"""Train a detector: ``python tools/train.py CONFIG``, with the options of mmdet's tools/train.py."""
 
 import sys
 

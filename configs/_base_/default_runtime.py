@@ -1,5 +1,5 @@
-# mmdet's runtime with checkpoints that survive a kill, a check of the classes before training starts, a head that takes
-# over the classes which a loaded checkpoint has, and pictures whose boxes end where the image does.
+# mmdet's runtime with checkpoints that survive a kill, a check of the classes before training, a head that keeps the
+# classes of a loaded checkpoint, and pictures with boxes clipped to the image.
 _base_ = 'mmdet::_base_/default_runtime.py'
 custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
 

@@ -1,5 +1,5 @@
-# For one's own data on a GPU: the paper's R50 from its authors' COCO weights; classes that COCO has keep their rows.
-# Half of the paper's learning rate, for a quarter of its batch; not measured on a data set here.
+# For one's own data on a GPU: the paper's R50 from its authors' COCO weights; COCO's classes keep their rows.
+# Half of the paper's learning rate, for a quarter of its batch; not measured here.
 _base_ = './models/conditional-detr_r50.py'
 
 load_from = 'https://github.com/DeppMeng/ConditionalDETR/releases/download/v1.0/ConditionalDETR_r50_epoch50.pth'

@@ -1,4 +1,4 @@
-# For one's own data on a CPU: the small model from the weights that ship with the project, which know shapes only.
+# For one's own data on a CPU: the small model from the weights that ship with the project, trained on shapes only.
 _base_ = [
     './models/conditional-detr_r18_small.py',
     './datasets/own_detection.py',

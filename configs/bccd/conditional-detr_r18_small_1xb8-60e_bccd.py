@@ -1,4 +1,4 @@
-# Blood cells, from the shapes model's weights and not from ImageNet's. Data: BCCD_ROOT=/path/to/bccd/
+# Blood cells, from the shapes model's weights instead of ImageNet's. Data: BCCD_ROOT=/path/to/bccd/
 _base_ = [
     '../_base_/models/conditional-detr_r18_small.py',
     '../_base_/datasets/bccd_detection.py',

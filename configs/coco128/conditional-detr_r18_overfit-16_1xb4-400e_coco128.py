@@ -1,4 +1,4 @@
-# The first 16 images again and again, without flips, from the shapes model's weights: a check that it can learn them.
+# The first 16 images repeatedly, without flips, from the shapes model's weights: a check that it can learn them.
 _base_ = [
     '../_base_/models/conditional-detr_r18_small.py',
     '../_base_/datasets/coco128_detection.py',

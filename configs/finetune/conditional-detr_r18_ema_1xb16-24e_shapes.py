@@ -1,5 +1,5 @@
-# The mean of the weights over training is what is evaluated and kept; training ends when AP has stood still for five
-# evaluations; the best checkpoint stays beside the last ones.
+# The moving average of the weights is evaluated and saved; training ends when AP has not improved for five evaluations;
+# the best checkpoint is kept beside the last ones.
 _base_ = '../shapes/conditional-detr_r18_small_1xb16-24e_shapes.py'
 
 custom_hooks = [

@@ -1,4 +1,4 @@
-# Frozen backbone: only the transformer and the head learn. For few images, or where memory is short.
+# Frozen backbone: only the transformer and the head are trained. For few images, or little memory.
 _base_ = '../shapes/conditional-detr_r18_small_1xb16-24e_shapes.py'
 
 load_from = '{{ fileDirname }}/../shapes/conditional-detr_r18_small_shapes-start.safetensors'

@@ -1,5 +1,5 @@
-# Without colour, as X-rays and thermal cameras see: every image becomes three equal channels, as a grey file already
-# does, so that weights for colour photos remain a start and training and use cannot differ in colour.
+# Without colour, for X-rays and thermal images: every image becomes three equal channels, as grey files already do, so
+# weights from colour photos remain usable, and training and use cannot differ in colour.
 _base_ = '../shapes/conditional-detr_r18_small_1xb16-24e_shapes.py'
 
 load = [

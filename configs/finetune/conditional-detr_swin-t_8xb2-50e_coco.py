@@ -1,5 +1,5 @@
-# Another backbone: mmdet's Swin-T, from its authors' ImageNet weights. Any of mmdet's works: the neck takes the
-# channels of its last stage, whose stride is 32. Not trained here.
+# Another backbone: mmdet's Swin-T, from its authors' ImageNet weights. Any of mmdet's works: the neck's in_channels
+# must be those of its last stage, whose stride is 32. Not trained here.
 _base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 
 weights = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth'

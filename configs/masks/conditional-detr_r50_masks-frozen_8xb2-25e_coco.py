@@ -1,4 +1,4 @@
-# Masks for the authors' detector, whose boxes stay as they are: DETR's recipe, 25 epochs, rate dropped after 15.
+# Masks for the authors' detector, whose boxes do not change. DETR's recipe: 25 epochs, learning rate drop after 15.
 _base_ = '../conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
 load_from = 'https://github.com/DeppMeng/ConditionalDETR/releases/download/v1.0/ConditionalDETR_r50_epoch50.pth'
 model = dict(backbone=dict(out_indices=(0, 1, 2, 3)), mask_head=dict(type='mmcondetr.MaskHead', freeze_detector=True))

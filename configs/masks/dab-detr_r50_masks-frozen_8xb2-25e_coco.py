@@ -1,4 +1,4 @@
-# Masks for a DAB-DETR, which is frozen: give it with --cfg-options load_from=FILE. DETR's recipe.
+# Masks for a DAB-DETR, which is frozen: pass it with --cfg-options load_from=FILE. DETR's recipe.
 _base_ = '../dab_detr/dab-detr_r50_8xb2-50e_coco.py'
 load_from = None  # a DAB-DETR-R50: its authors', mmdet's or yours
 model = dict(backbone=dict(out_indices=(0, 1, 2, 3)), mask_head=dict(type='mmcondetr.MaskHead', freeze_detector=True))

@@ -1,4 +1,4 @@
-# For comparison, and for DETR's checkpoint. DETR trains the boxes of things and stuff for 300 epochs first.
+# For comparison, and for DETR's checkpoint. DETR first trains the boxes of things and stuff for 300 epochs.
 _base_ = '../_base_/models/detr_r50_panoptic.py'
 load_from = 'https://dl.fbaipublicfiles.com/detr/detr-r50-panoptic-00ce5173.pth'
 train_cfg = dict(max_epochs=25)

@@ -1,4 +1,4 @@
-# What `make demo` trains: the shipped model's backbone, all else from scratch, six groups of queries, five epochs.
+# What `make demo` trains: the shipped model's backbone, the rest from scratch, six groups of queries, five epochs.
 _base_ = './conditional-detr_r18_small_1xb16-24e_shapes.py'
 
 start = '{{ fileDirname }}/conditional-detr_r18_small_shapes-start.safetensors'

@@ -1,4 +1,4 @@
-# The recipe of the trained start that ships with the package: the 24-epoch model on three times the images.
+# The recipe of the pretrained checkpoint that ships with the package: the 24-epoch model on three times the images.
 _base_ = './conditional-detr_r18_small_1xb16-24e_shapes.py'
 
 data_root = '{{$SHAPES_ROOT:data/shapes-6k/}}'

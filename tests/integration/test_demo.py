@@ -36,7 +36,7 @@ def test_a_second_run_does_not_train_again(demo, capfd):
     assert run_demo(work_dir, num_train=32, num_val=24) == metrics
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert (work_dir / 'attention.png').is_file()
-    assert 'epoch_5.pth is there already' in capfd.readouterr().out.replace('\n', '')
+    assert 'epoch_5.pth already exists' in capfd.readouterr().out.replace('\n', '')
 
 
 def test_an_interrupted_training_is_resumed(demo, capfd):

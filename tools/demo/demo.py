@@ -1,9 +1,9 @@
 """The demo: train a small Conditional DETR on generated shapes from a pretrained backbone, with groups, and draw.
 
-As in the paper only the backbone is pretrained; transformer and head learn from nothing. What they find is drawn, and
-how fast they learn, beside DETR's curve from docs/convergence. Attention is that of the finished model that ships, for
-a few epochs make no crisp maps. The data set and the trained model are made once; an interrupted training goes on from
-its last epoch.
+As in the paper, only the backbone is pretrained; transformer and head are trained from scratch. Detections and the
+learning curve are drawn, the latter with DETR's from docs/convergence. Attention is that of the finished model that
+ships with the package, because a few epochs do not give sharp maps. The data set and the trained model are made once;
+an interrupted training resumes from its last epoch.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ FINISHED = Path(__file__).parents[2] / 'configs/shapes/conditional-detr_r18_smal
 COMMITTED = Path(__file__).parents[2] / 'docs/convergence/shapes/convergence.json'  # runs without groups
 BEHIND = {'conditional-detr': ('Conditional DETR, no groups', 'green'), 'detr': ('DETR', 'black')}
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
-SCORE_THRESHOLD = 0.3  # of the boxes that are drawn: after five epochs a model is not sure of much
+SCORE_THRESHOLD = 0.3  # minimum score of the boxes drawn: low, because after five epochs scores are low
 
 
 def run_demo(work_dir: Path, num_train: int = 2000, num_val: int = 200) -> dict[str, dict[str, float]]:
     """Run the demo.
 
     Args:
-        work_dir: where everything goes: the data set, the checkpoints, the metrics and the pictures.
-        num_train: training images to draw.
-        num_val: held-out images to draw.
+        work_dir: folder of all outputs: the data set, the checkpoints, the metrics and the pictures.
+        num_train: number of training images to draw.
+        num_val: number of held-out images to draw.
 
     Returns:
-        AP, AP50 and AP75 on the held-out images, of the model trained here and of the finished one that ships.
+        AP, AP50 and AP75 on the held-out images, of the model trained here and of the finished one.
     """
     console = Console()
     work_dir = work_dir.resolve()
@@ -64,11 +64,11 @@ def run_demo(work_dir: Path, num_train: int = 2000, num_val: int = 200) -> dict[
     metrics = {}
     console.rule('2 of 4: train from the pretrained backbone, and evaluate')
     if last.is_file():
-        console.print(f'{last} is there already: delete {work_dir} to begin again')
+        console.print(f'{last} already exists: delete {work_dir} to start over')
     else:
         _train(config)
     metrics['trained'] = _evaluate(demo_config(work_dir), last)
-    console.rule('3 of 4: evaluate the finished model that ships, 9,000 steps old')
+    console.rule('3 of 4: evaluate the finished model that ships with the package, trained for 9,000 steps')
     metrics['finished'] = _evaluate(demo_config(work_dir), FINISHED)
     console.rule('4 of 4: pictures')
     pictures = draw_pictures(work_dir, last)
@@ -114,7 +114,7 @@ def draw_pictures(work_dir: Path, checkpoint: Path) -> list[Path]:
 
 
 def draw_detections(detector: Detector, images: Sequence[Path], out_png: Path, columns: int = 6) -> None:
-    """Draw what the model finds in some held-out images, side by side, each three times its size."""
+    """Draw the detections in some held-out images, side by side, each enlarged three times."""
     pictures = []
     for path in images:
         pixels = cv2.resize(read_image(path), None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
@@ -128,7 +128,7 @@ def draw_detections(detector: Detector, images: Sequence[Path], out_png: Path, c
 
 
 def draw_training_curve(work_dir: Path, out_png: Path) -> None:
-    """Draw the loss by iteration of all runs in ``work_dir``, and AP by epoch with the committed runs' behind it."""
+    """Draw the loss by iteration of all runs in ``work_dir``, and AP by epoch in front of the committed runs'."""
     records = read_records(work_dir)
     losses = dict(sorted((record['step'], record['loss']) for record in records if 'loss' in record))
     evaluated = {record['step']: record for record in records if METRICS['AP'] in record and record['step'] > 0}
@@ -140,7 +140,7 @@ def draw_training_curve(work_dir: Path, out_png: Path) -> None:
     for system, (name, colour) in BEHIND.items():
         runs = [run['ap'][:epochs] for run in json.loads(COMMITTED.read_text())['runs'] if run['system'] == system]
         steps, columns = range(1, len(runs[0]) + 1), list(zip(*runs))
-        label = f'{name}: AP, {len(runs)} seeds, trained before'
+        label = f'{name}: AP, {len(runs)} seeds, trained earlier'
         right.plot(steps, [fmean(column) for column in columns], color=OKABE_ITO[colour], label=label)
         right.fill_between(
             steps, *([limit(c) for c in columns] for limit in (min, max)), color=OKABE_ITO[colour], alpha=0.2
@@ -156,7 +156,7 @@ def draw_training_curve(work_dir: Path, out_png: Path) -> None:
 
 
 def _train(config: Config) -> None:
-    """Train from the pretrained backbone, or go on from the last one of an earlier run."""
+    """Train from the pretrained backbone, or resume an earlier run from its last checkpoint."""
     if (Path(config.work_dir) / 'last_checkpoint').is_file():
         config.resume, config.load_from = True, None
     build_runner(config, verbose=True).train()

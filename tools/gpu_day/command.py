@@ -1,8 +1,8 @@
 """Run the parts of the GPU day one after the other; each keeps its results if another fails.
 
 bash tools/gpu_day.sh OUT --coco128 /path/to/coco128       # all of it, at most 40 minutes
-bash tools/gpu_day.sh OUT --parts benchmark compile        # some: results of the others in OUT are kept
-bash tools/gpu_day.sh OUT --rehearse                       # tiny sizes on a CPU, so that no minute is lost on a typo
+bash tools/gpu_day.sh OUT --parts benchmark compile        # some; the results of the others in OUT are kept
+bash tools/gpu_day.sh OUT --rehearse                       # tiny sizes on a CPU, to find mistakes before the day
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tools.gpu_day.parts import ROOT, Part, parts
 
 
 def run_part(part: Part, out: Path, limit: float) -> dict:
-    """Run one part under ``out``/<its name> for at most ``limit`` seconds; returns what gpu_day.json holds of it."""
+    """Run one part under ``out``/<its name> for at most ``limit`` seconds; returns its entry in gpu_day.json."""
     folder = out / part.name
     folder.mkdir(parents=True, exist_ok=True)
     command = [argument.replace('{out}', str(folder)) for argument in part.command]
@@ -35,7 +35,7 @@ def run_part(part: Part, out: Path, limit: float) -> dict:
             code = None
         finally:
             try:
-                os.killpg(process.pid, signal.SIGKILL)  # what it left running, such as loaders of a killed training
+                os.killpg(process.pid, signal.SIGKILL)  # what is left running, such as the loaders of a killed training
             except ProcessLookupError:
                 pass
             process.wait()
@@ -50,7 +50,7 @@ def run_part(part: Part, out: Path, limit: float) -> dict:
 
 
 def environment(rehearse: bool) -> dict:
-    """What the figures were measured on."""
+    """The machine and versions of the measurement."""
     import torch
 
     found = dict(python=platform.python_version(), torch=torch.__version__, rehearsal=rehearse)
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument('--rehearse', action='store_true', help='tiny sizes on the CPU')
     parser.add_argument('--parts', nargs='+', metavar='PART', help='only these (default: all, in order)')
     parser.add_argument('--coco128', default=os.environ.get('COCO128_ROOT'), help='folder of COCO128, for overfit')
-    parser.add_argument('--more-systems', nargs='*', default=[], help='for convergence, beside the four')
+    parser.add_argument('--more-systems', nargs='*', default=[], help='for convergence, besides the four')
     parser.add_argument('--minutes', type=float, default=40, help='for all parts together (default: 40)')
     args = parser.parse_args()
     import torch

@@ -1,4 +1,4 @@
-"""The parts of the GPU day, in order: what each runs, and for how long at most. Together at most 40 minutes."""
+"""The parts of the GPU day, in order: what each runs, and its time limit. Together at most 40 minutes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Part:
 
     Attributes:
         name: of the part, its folder and its log.
-        what: it shows.
+        what: what it shows.
         limit: seconds after which it is stopped.
-        command: what runs, with ``{out}`` for its folder.
+        command: the command, with ``{out}`` for its folder.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Part:
 
 
 def parts(args: Namespace) -> list[Part]:
-    """All parts with these arguments of the command line; at tiny sizes and on the CPU for a rehearsal."""
+    """All parts for these command line arguments; at tiny sizes and on the CPU for a rehearsal."""
     tiny = args.rehearse
     device = 'cpu' if tiny else 'cuda'
     python = sys.executable

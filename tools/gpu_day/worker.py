@@ -1,6 +1,6 @@
-"""The parts that no other tool has: parity, mixed precision, resuming, torch.compile and overfitting.
+"""The parts that are not covered by other tools: parity, mixed precision, resuming, torch.compile and overfitting.
 
-Each writes ``figures.json`` into its folder, after every figure, and exits with 1 where one is beyond its bound.
+Each writes ``figures.json`` into its folder, after every figure, and exits with 1 if one exceeds its bound.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ RESUME_BOUND = 1e-4
 
 
 class Figures:
-    """Named numbers with bounds, on disk after each."""
+    """Named numbers with bounds, saved after each."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self.values, self.good = folder / 'figures.json', {}, True
 
     def add(self, name: str, value, bound: float | None = None) -> None:
-        """Keep a number; with ``bound``, one that is not at most that fails the part."""
+        """Record a number; with ``bound``, the part fails if the number is larger."""
         within = bound is None or value <= bound  # false for NaN
         self.values[name] = dict(value=value, bound=bound, within=within) if bound is not None else value
         self.good = self.good and within
@@ -45,7 +45,7 @@ class Figures:
         print(name, value, 'bound', bound, flush=True)
 
     def check(self, name: str, holds: bool) -> None:
-        """Keep whether something holds; what does not fails the part."""
+        """Record whether something holds; if not, the part fails."""
         self.values[name], self.good = holds, self.good and holds
         self.path.write_text(json.dumps(self.values, indent=1) + '\n')
         print(name, holds, flush=True)
@@ -76,7 +76,7 @@ def _run(model: torch.nn.Module, device: str) -> tuple[torch.Tensor, torch.Tenso
 
 
 def parity(args: argparse.Namespace, figures: Figures) -> None:
-    """R50 on two padded images, weights under which nothing is silent."""
+    """R50 on two padded images, with weights under which every part affects the outputs."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     ours, theirs = _models()
     on_cpu = _run(ours, 'cpu')
@@ -95,9 +95,9 @@ def parity(args: argparse.Namespace, figures: Figures) -> None:
 
 
 def _train(folder: Path, name: str, *flags: str, config: Path | None = None, kill_at: str | None = None) -> str:
-    """Train in a process of its own, the tiny config by default; returns its output.
+    """Train in a separate process, the tiny config by default; returns its output.
 
-    ``kill_at``: a file of the work directory; the process gets SIGKILL as soon as it is there.
+    ``kill_at``: a file in the work directory; the process gets SIGKILL as soon as it exists.
     """
     from tiny import write_config
 
@@ -133,7 +133,7 @@ def amp(args: argparse.Namespace, figures: Figures) -> None:
 
 
 def resume(args: argparse.Namespace, figures: Figures) -> None:
-    """Killed after its first checkpoint and resumed: the weights at the end beside an unbroken run's."""
+    """Killed after its first checkpoint and resumed: the final weights compared with an uninterrupted run's."""
     from mmcondetr.checkpoints.files import load_file
 
     folder, epochs = Path(args.out), 2 if args.tiny else 4
@@ -147,7 +147,7 @@ def resume(args: argparse.Namespace, figures: Figures) -> None:
 
 
 def compile_(args: argparse.Namespace, figures: Figures) -> None:
-    """The transformer under torch.compile: in one graph, the same outputs, and the time of each."""
+    """The transformer under torch.compile: a single graph, equal outputs, and the time of each."""
     if args.tiny:
         from tiny_model import build, tiny_config
 
@@ -170,7 +170,7 @@ def compile_(args: argparse.Namespace, figures: Figures) -> None:
 
 
 def _milliseconds(function, features: torch.Tensor, device: str, repeats: int) -> float:
-    """Median of ``repeats`` calls after three."""
+    """Median of ``repeats`` calls, after three for warming up."""
     times = []
     for _ in range(repeats + 3):
         if device == 'cuda':
@@ -204,13 +204,13 @@ def _pretend_coco128(folder: Path) -> Path:
 
 
 def overfit(args: argparse.Namespace, figures: Figures) -> None:
-    """An R50 from nothing on 16 images: the loss by epoch and the AP on those same images."""
+    """An R50 from scratch on 16 images: the loss by epoch and the AP on the same images."""
     import os
 
     folder = Path(args.out)
     data = _pretend_coco128(folder / 'coco128') if args.tiny else args.coco128
     if not data or not Path(data, 'annotations/instances_train2017.json').is_file():
-        raise SystemExit(f'no COCO128 at {data}: give --coco128 DIR')
+        raise SystemExit(f'no COCO128 at {data}: pass --coco128 DIR')
     os.environ['COCO128_ROOT'] = f'{Path(data).resolve()}/'
     images, epochs, side = (4, 1, 64) if args.tiny else (16, 250, 480)
     base = ROOT / 'configs/coco128/conditional-detr_r50_from-scratch_1xb4-100e_coco128.py'

@@ -1,10 +1,10 @@
 """Run the quick tests with each supported set of packages, each in a fresh environment.
 
     python tools/lanes.py                    # every lane, one after the other; up to 8 GB of disk at a time
-    python tools/lanes.py oldest onedl       # these
-    python tools/lanes.py --page             # only docs/compatibility.md from the results that there are
+    python tools/lanes.py oldest onedl       # only these
+    python tools/lanes.py --page             # only docs/compatibility.md, from existing results
 
-What is tested is the last commit. Results: docs/compatibility/<lane>.json, and the table in docs/compatibility.md.
+The last commit is tested. Results: docs/compatibility/<lane>.json, and the table in docs/compatibility.md.
 """
 
 import argparse
@@ -23,11 +23,11 @@ def main() -> int:
         description=__doc__.split('\n\n')[0], epilog='; '.join(f'{lane.name}: {lane.what}' for lane in LANES.values())
     )
     parser.add_argument('lanes', nargs='*', metavar='LANE', help=f'of {", ".join(LANES)} (default: all)')
-    parser.add_argument('--work-dir', default='work_dirs/lanes', help='where environments and logs go')
+    parser.add_argument('--work-dir', default='work_dirs/lanes', help='folder of environments and logs')
     parser.add_argument('--out', default=str(ROOT / 'docs' / 'compatibility'), help='folder of the result files')
-    parser.add_argument('--keep', action='store_true', help='leave the environments there (up to 8 GB each)')
-    parser.add_argument('--reuse', action='store_true', help='install into environments that are there (from --keep)')
-    parser.add_argument('--limit', type=float, default=7200, help='seconds that each step may take (default: 7200)')
+    parser.add_argument('--keep', action='store_true', help='keep the environments (up to 8 GB each)')
+    parser.add_argument('--reuse', action='store_true', help='install into existing environments (from --keep)')
+    parser.add_argument('--limit', type=float, default=7200, help='time limit of each step in seconds (default: 7200)')
     parser.add_argument('--page', action='store_true', help='run nothing; write the table of docs/compatibility.md')
     args = parser.parse_args()
     unknown = [name for name in args.lanes if name not in LANES]

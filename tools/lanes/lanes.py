@@ -11,7 +11,7 @@ QUICK = (
     *(f'tests/unit/test_{part}.py' for part in ('coco', 'coco_metric', 'optimize', 'predictor', 'record')),
     'tests/integration/test_amp.py',
 )
-"""What a lane runs unless it says otherwise: what touches other packages, and one training from a command line."""
+"""The default tests of a lane: those that touch other packages, and one training from a command line."""
 
 TEST_TOOLS = ('pytest>=7',)
 
@@ -22,7 +22,7 @@ class Lane:
 
     Attributes:
         name: of the lane and its result file.
-        what: it is for; the first cell of its row in docs/compatibility.md.
+        what: its purpose; the first cell of its row in docs/compatibility.md.
         python: the minor version, '3.11'.
         installs: arguments of ``pip install``, one call each, in this order, in a fresh environment;
             ``.`` is the source.

@@ -17,7 +17,7 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def results_table(results: list[dict]) -> str:
-    """Markdown: a row a lane with its versions and what came of it; then what failed, was skipped and the commits."""
+    """Markdown: a row per lane with its versions and result; then failures, skipped tests and commits."""
     heading = ('lane', 'Python', 'torch', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'passed', 'failed', 'skipped')
     notes = [note for result in results for note in _notes(result)]
     return '\n'.join([table(heading, map(_cells, results)), '', *notes])

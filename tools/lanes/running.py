@@ -1,4 +1,4 @@
-"""Run one lane: a fresh environment, the committed state of the source in it, the tests, and what came of it."""
+"""Runs one lane: a fresh environment with the committed source, the tests, and the result file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PACKAGES = (
     *('torch', 'mmdet', 'mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmdetection', 'onedl-mmengine', 'onedl-mmcv'),
     *('numpy', 'opencv-python', 'scipy', 'pillow', 'pycocotools', 'safetensors', 'setuptools', 'transformers', 'wrapt'),
 )
-"""Whose versions a result names."""
+"""Packages whose versions a result contains."""
 
 
 class LaneError(Exception):
-    """A lane cannot be run; the message says why."""
+    """A lane cannot be run; the message gives the reason."""
 
 
 def find_python(version: str) -> str:
-    """The interpreter ``pythonX.Y``: on the path, or one that pyenv has installed.
+    """The interpreter ``pythonX.Y``: on the path, or installed by pyenv.
 
     Raises:
         LaneError: there is none.
@@ -77,10 +77,10 @@ def _call(command: list[str], log, cwd: Path, environment: dict, limit: float) -
 
 
 def run_lane(lane: Lane, source: Path, work: Path, keep: bool, reuse: bool, limit: float) -> dict:
-    """Run ``lane`` on the committed state of ``source`` under ``work``; returns what its result file holds.
+    """Run ``lane`` on the committed state of ``source`` under ``work``; returns the content of its result file.
 
-    ``limit`` are the seconds that each step may take. ``keep`` leaves the environment there (several GB), ``reuse``
-    takes one that is there and installs only what is missing in it.
+    ``limit`` is the time limit of each step in seconds. ``keep`` keeps the environment (several GB), ``reuse`` uses an
+    existing one and installs only what is missing.
 
     Raises:
         LaneError: there is no such Python on this machine.

@@ -1,8 +1,8 @@
-"""Parameters and multiply-adds of a model, counted on the meta device as the DETR papers count them.
+"""Counts parameters and multiply-adds of a model on the meta device, as the DETR papers do.
 
 The papers give the mean over the first 100 images of COCO val2017, each resized for testing and alone in its batch,
-and write FLOPs for multiply-adds. Here matrix products, convolutions and attention's two inner products are counted and
-nothing else. Table 1 counts more, mostly attention's softmax: see configs/conditional_detr/README.md.
+and write FLOPs for multiply-adds. Only matrix products, convolutions and attention's two inner products are
+counted here. Table 1 counts more, mostly attention's softmax: see configs/conditional_detr/README.md.
 """
 
 import json
@@ -26,7 +26,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a model weighs and what an image costs.
+    """The size of a model and the cost of an image.
 
     Attributes:
         parameters: all that inference uses, trainable or frozen; BatchNorm's statistics are buffers and do not count.
@@ -37,15 +37,15 @@ class Complexity:
     multiply_adds: float
 
 
-# They cost no products and keep the shape. The meta device works them out in Python, which is half of the time.
+# No products, and the shape is kept. The meta device would compute them in Python, for half of the total time.
 SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.relu_, F.dropout)
 
 
 class AttentionCounter(TorchFunctionMode):
-    """Counts fused attention by its shapes and skips it, so that the count depends on no backend.
+    """Counts fused attention by its shapes and skips it, so that the count does not depend on the backend.
 
-    A value that :class:`DotProductAttention` padded to the query's width for the fused kernel counts with the width it
-    had: the padding is not needed for the result.
+    A value that :class:`DotProductAttention` padded to the query's width for the fused kernel counts with its original
+    width, because the padding is not needed for the result.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class AttentionCounter(TorchFunctionMode):
         return q.new_empty(*q.shape[:-1], v.shape[-1])
 
     def watch(self, model: nn.Module) -> list:
-        """Note the value's width in every :class:`DotProductAttention`; returns the hooks' handles."""
+        """Record the value's width in every :class:`DotProductAttention`; returns the hooks' handles."""
 
         def enter(module: DotProductAttention, args: tuple) -> None:
             self.value_width = args[2].shape[-1] // module.num_heads
@@ -89,7 +89,7 @@ def read_sizes(path: str | Path) -> list:
     """Read (width, height) of every image of a COCO-style JSON file.
 
     Raises:
-        ValueError: if the file has no images with a width and a height.
+        ValueError: the file has no images with a width and a height.
     """
     images = json.loads(Path(path).read_text()).get('images')
     if not images or any('width' not in image or 'height' not in image for image in images):
@@ -98,7 +98,7 @@ def read_sizes(path: str | Path) -> list:
 
 
 def build_on_meta(config: Config) -> nn.Module:
-    """Build a config's model without memory for its weights: shapes are real, values are not there."""
+    """Build a config's model on the meta device: tensors have shapes, but no memory for values."""
     from mmdet.registry import MODELS
 
     init_default_scope(config.get('default_scope', 'mmdet'))
@@ -134,7 +134,7 @@ def count_multiply_adds(model: nn.Module, size: Size) -> int:
 def measure(config: Config, sizes: Iterable[Size]) -> Complexity:
     """Count a config's parameters and its mean multiply-adds over images of these (width, height) before resizing."""
     model = build_on_meta(config)
-    # An image costs what it costs turned by 90 degrees: every kernel and stride is square.
+    # Rotating an image by 90 degrees does not change its cost: every kernel and stride is square.
     occurrences = Counter(tuple(sorted(resized(size))) for size in sizes)
     total = sum(count_multiply_adds(model, size) * times for size, times in occurrences.items())
     parameters = sum(

@@ -12,14 +12,14 @@ from tools.model_zoo.complexity import measure, read_sizes
 def main() -> None:
     parser = argparse.ArgumentParser(description='Parameters and GFLOPs (multiply-adds) of configs.')
     parser.add_argument('configs', nargs='+', help='config files')
-    parser.add_argument('--sizes', help='COCO-style JSON whose image sizes to average over (resized to 800 / 1333)')
+    parser.add_argument('--sizes', help='COCO-style JSON; average over its image sizes (resized to 800 / 1333)')
     parser.add_argument(
         '--size',
         nargs=2,
         type=int,
         default=(1066, 800),
         metavar=('WIDTH', 'HEIGHT'),
-        help='one image size instead, before resizing (default: 1066 800)',
+        help='instead, one image size before resizing (default: 1066 800)',
     )
     args = parser.parse_args()
     from mmengine import Config

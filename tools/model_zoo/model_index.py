@@ -1,6 +1,6 @@
 """Tables of models for README files, written from the metafiles that model-index.yml imports.
 
-A README holds a generated table between two markers; everything else in it is left as it is.
+A README has a generated table between two markers; everything else in it is unchanged.
 """
 
 import json
@@ -35,19 +35,19 @@ SYSTEM_NOTE = (
     "paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper's runs on COCO 2017 val; in "
     "parentheses what this project counts. shapes: this project's small-scale result, the same system at the size of "
     'the small model on the generated shapes: AP at the end of a budget, mean and standard deviation over seeds, and '
-    'the mean epoch in which the AP before the colon was first reached (docs/convergence/README.md); only rows of one '
-    'budget compare. "-": not in the paper, or not run.'
+    'the mean epoch in which the AP before the colon was first reached (docs/convergence/README.md); compare rows of '
+    'one budget only. "-": not in the paper, or not run.'
 )
 TRAINING_HEADER = ('config', 'place in the paper', 'epochs', 'paper AP', 'plain config', "plain's paper AP", 'gain')
 TRAINING_NOTE = (
     'paper AP and plain\'s: the paper\'s runs on COCO 2017 val, not results of this project; "-": not in the paper. '
     'Inference costs what the plain config costs.'
 )
-REPORTS = Path('docs/convergence')  # a folder a comparison, each with its convergence.json
+REPORTS = Path('docs/convergence')  # one folder per comparison, with its convergence.json
 SHOWN_TARGETS = ('0.1', '0.2')
-ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with a budget of its own
-BY_HAND = ('masks',)  # folders of configs whose figures are of three tasks: their README has a table of its own
-OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; the root README shows it too
+ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with their own budget
+BY_HAND = ('masks',)  # folders of configs with figures of three tasks, whose README has its own table
+OWN_TABLE = 'configs/conditional_detr'  # the folder whose models have Table 1's columns; also shown in the root README
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Entry:
 
     Attributes:
         name: what ``mim download --config`` takes.
-        config: path from the project's root.
+        config: path relative to the project's root.
         metadata: its Metadata field.
         metrics: its only result's Metrics field.
-        weights: URL, None where nobody has published any.
+        weights: URL; None if none are published.
     """
 
     name: str
@@ -73,7 +73,7 @@ def read_index(root: Path) -> list[Entry]:
     """Read every model of the metafiles that ``root / model-index.yml`` imports.
 
     Raises:
-        ValueError: if a model lacks a field that the tables need; names the file, the model and the field.
+        ValueError: a model lacks a field that the tables need; names the file, the model and the field.
     """
     entries = []
     for metafile in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
@@ -94,7 +94,7 @@ def read_index(root: Path) -> list[Entry]:
 
 
 def render_table(entries: list[Entry], start: Path) -> str:
-    """Write entries as a Markdown table, one row a config, with links relative to ``start`` (from the root)."""
+    """Write entries as a Markdown table, one row per config, with links relative to ``start`` (from the root)."""
     by_config: dict[str, list[Entry]] = {}
     for entry in entries:
         by_config.setdefault(entry.config, []).append(entry)
@@ -142,7 +142,7 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
 
 
 def render_training(entries: list[Entry], start: Path) -> str:
-    """Write entries that change training alone as a Markdown table, each beside its plain config's AP."""
+    """Write entries that change only training as a Markdown table, each with its plain config's AP."""
     rows = []
     for entry in entries:
         data, ap = entry.metadata, entry.metrics.get('box AP (paper)')
@@ -189,7 +189,7 @@ def _weights(entry: Entry) -> str:
 
 
 def updated_readmes(root: Path) -> dict[Path, str]:
-    """The text that each README with a table should have: the root's, configs/'s, the metafiles' folders', REPORTS'."""
+    """The expected text of each README with a table: the root's, configs/'s, the metafiles' folders', REPORTS'."""
     entries = [entry for entry in read_index(root) if entry.config.split('/')[1] not in BY_HAND]
     results = read_results(root)
     folders = {

@@ -1,4 +1,4 @@
-"""Write the tables of models in the README files from the metafiles; with --check only say which are out of date.
+"""Write the tables of models in the README files from the metafiles; with --check only list those out of date.
 
 python tools/make_tables.py
 """
@@ -12,7 +12,7 @@ from tools.model_zoo.model_index import updated_readmes
 
 def main() -> int:
     parser = argparse.ArgumentParser(description='Write the tables of models in the README files.')
-    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 where a table is out of date')
+    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 if a table is out of date')
     args = parser.parse_args()
     stale: list[Path] = []
 

@@ -1,5 +1,5 @@
 # The first 128 images of COCO train2017 with all 80 classes. Another place: COCO128_ROOT=/path/to/coco128/
-# It is trained and tested on the same images: a check that a model can learn them, no measure of anything else. Without
+# Trained and tested on the same images: a check that a model can learn them, not a measure of anything else. Without
 # ImageNet weights an AP on it is one 'from scratch'. The first 16 images alone:
 # --cfg-options train_dataloader.dataset.indices=16 val_dataloader.dataset.indices=16 test_dataloader.dataset.indices=16
 _base_ = './own_detection.py'

@@ -1,5 +1,5 @@
-# COCO as Conditional DETR's authors train on it: overrides of mmdet's DETR config. What stays mmdet's:
-# AdamW (1e-4, backbone 1e-5, weight decay 1e-4), gradient clip 0.1, two images a GPU, the test size, the runtime.
+# COCO as Conditional DETR's authors train on it: overrides of mmdet's DETR config. Unchanged from mmdet:
+# AdamW (1e-4, backbone 1e-5, weight decay 1e-4), gradient clip 0.1, two images per GPU, the test size, the runtime.
 _base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
 # What ../default_runtime.py adds to mmdet's runtime: mmengine refuses two bases that both have default_hooks.
 custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
@@ -11,7 +11,7 @@ default_hooks = dict(
 )
 
 # mmdet's augmentation differs in one place: it caps the longer side at 1333 in the resize before the crop, which the
-# authors do not, so that a panorama becomes thinner than the crop's least side of 384. An edge this long never caps.
+# authors do not, so a panorama becomes thinner than the crop's smallest side of 384. An edge this long never caps.
 # RandomCrop draws height and width from [384, min(side, 600)] as the authors' RandomSizeCrop does, and keeps a crop
 # that holds no box. Still different (docs/fidelity.md): OpenCV resizes, not PIL; sides are rounded, not truncated.
 no_cap = 100000
@@ -48,7 +48,7 @@ test_pipeline = [
     dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
-# The authors train on every image, also those without a box, and do not group images by their aspect ratio.
+# The authors train on all images, including those without a box, and do not group images by aspect ratio.
 train_dataloader = dict(
     sampler=dict(type='mmcondetr.EpochSampler'),
     batch_sampler=None,

@@ -1,5 +1,5 @@
-# Any data set in COCO's format, at a size for one machine. What builds on it says where the data lies, its classes and
-# its pipelines: the data sets beside this file, and the configs that `mmcondetr init` writes.
+# Any data set in COCO's format, at a size for one machine. Configs based on it define the data's location, classes and
+# pipelines: the data sets beside this file, and the configs written by `mmcondetr init`.
 dataset_type = 'mmcondetr.CocoDataset'
 
 train_dataloader = dict(
@@ -10,7 +10,7 @@ train_dataloader = dict(
     batch_sampler=None,
     dataset=dict(type=dataset_type, data_prefix=dict(img='')),
 )
-# Batches of one: what an image scores then does not depend on how its neighbours would pad it.
+# Batches of one, so that an image's scores do not depend on padding to its neighbours' size.
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,

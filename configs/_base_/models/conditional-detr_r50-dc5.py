@@ -1,6 +1,6 @@
-# DC5: stage 5 keeps stride 16 and is dilated as torchvision's replace_stride_with_dilation does it, which mmdet's
-# ResNet(dilations=...) does not. One image a GPU with the learning rate unchanged, and one image a batch when testing:
-# padding costs DC5 models AP, as the authors' README says. detr_r50-dc5.py and dab-detr_r50-dc5.py repeat these lines:
+# DC5: stage 5 keeps stride 16 and is dilated like torchvision's replace_stride_with_dilation, unlike mmdet's
+# ResNet(dilations=...). One image per GPU with the learning rate unchanged, and one per batch when testing: padding
+# costs DC5 models AP, as the authors' README states. detr_r50-dc5.py and dab-detr_r50-dc5.py repeat these lines:
 # mmengine refuses two bases that set one key, so they cannot be a base of their own.
 _base_ = './conditional-detr_r50.py'
 

@@ -1,5 +1,5 @@
-# Conditional DETR-R50 of the paper's size, from scratch: nothing is pretrained, so nothing is frozen. For data sets of
-# one's own; _base_/models/conditional-detr_r50.py is the paper's, which brings COCO and its schedule along.
+# Conditional DETR-R50 of the paper's size, from scratch: nothing is pretrained, so nothing is frozen. For one's
+# own data sets; _base_/models/conditional-detr_r50.py is the paper's, which includes COCO and its schedule.
 _base_ = './conditional-detr_r18_small.py'
 
 embed_dims = 256
