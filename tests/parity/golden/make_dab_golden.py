@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import types
 from argparse import Namespace
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES, declare_torchvision_ops
+from authors_code import add_to_path, without_download
+from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES
 
 sys.path.insert(0, str(HERE.parent))
 import dab_weights  # noqa: E402
@@ -26,11 +26,7 @@ CASES = {'r50': (False, 0), 'r50_3-patterns': (False, 3), 'r50-dc5': (True, 0), 
 
 
 def build(dilation: bool, num_patterns: int, build_authors: Callable, **others):
-    """The authors' model and criterion with their command line's defaults, but for ``others``."""
-    import torchvision
-
-    plain = torchvision.models.resnet50
-    torchvision.models.resnet50 = lambda pretrained=False, **kwargs: plain(weights=None, **kwargs)
+    """The authors' model and criterion with their command line's defaults, except for ``others``."""
     args = Namespace(
         dataset_file='coco',
         device='cpu',
@@ -64,8 +60,8 @@ def build(dilation: bool, num_patterns: int, build_authors: Callable, **others):
         num_select=300,
     )
     vars(args).update(others)
-    model, criterion, _ = build_authors(args)
-    torchvision.models.resnet50 = plain
+    with without_download():
+        model, criterion, _ = build_authors(args)
     return model.eval(), criterion
 
 
@@ -75,13 +71,7 @@ def main() -> None:
     parser.add_argument('authors', help="a clone of the authors' repository")
     parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
     args = parser.parse_args()
-    sys.path.insert(0, args.authors)
-    torch.nn.modules.linear._LinearWithBias = torch.nn.Linear  # a name of torch 1.7
-    # Imported by the backbones and models that are not built here.
-    sys.modules['MultiScaleDeformableAttention'] = types.ModuleType('not compiled, not called')
-    layers = sys.modules['timm.models.layers'] = types.ModuleType('not installed, not called')
-    layers.DropPath = layers.to_2tuple = layers.trunc_normal_ = None
-    declare_torchvision_ops()
+    add_to_path(args.authors)
     from models.DAB_DETR import build_DABDETR
     from util.misc import NestedTensor
 

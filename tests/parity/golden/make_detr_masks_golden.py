@@ -13,7 +13,8 @@ from argparse import Namespace
 
 import numpy as np
 import torch
-from make_golden import HERE, declare_torchvision_ops
+from authors_code import add_to_path, without_download
+from make_golden import HERE
 
 sys.path.insert(0, str(HERE.parent))
 import detr_weights  # noqa: E402
@@ -25,11 +26,8 @@ EVERY_CLASS, EVERY_MASK = slice(None, None, 4), slice(None, None, 20)  # queries
 
 def build():
     """DETR-R50 with masks and its criterion, with its command line's defaults."""
-    import torchvision
     from models.detr import build as build_authors
 
-    plain = torchvision.models.resnet50
-    torchvision.models.resnet50 = lambda pretrained=False, **kwargs: plain(weights=None, **kwargs)
     args = Namespace(
         dataset_file='coco_panoptic',
         device='cpu',
@@ -57,8 +55,8 @@ def build():
         giou_loss_coef=2,
         eos_coef=0.1,
     )
-    model, criterion, _ = build_authors(args)
-    torchvision.models.resnet50 = plain
+    with without_download():
+        model, criterion, _ = build_authors(args)
     return model.eval(), criterion
 
 
@@ -67,8 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('authors', help="a clone of DETR's repository")
     args = parser.parse_args()
-    sys.path.insert(0, args.authors)
-    declare_torchvision_ops()
+    add_to_path(args.authors)
     from util.misc import NestedTensor
 
     model, criterion = build()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import types
 
 import make_dab_golden
 import numpy as np
 import torch
-from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES, declare_torchvision_ops
+from authors_code import add_to_path
+from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES
 
 sys.path.insert(0, str(HERE.parent))
 import dab_weights  # noqa: E402
@@ -34,7 +34,7 @@ def stay_on_the_cpu() -> None:
 
 
 class Noise:
-    """Takes the place of torch's generators in the authors' code, and keeps what it gave."""
+    """Replaces torch's generators in the authors' code, and records the numbers that it returns."""
 
     def __init__(self, case: str) -> None:
         self.case, self.drawn = case, {}
@@ -50,7 +50,7 @@ class Noise:
 
 
 def run(model, criterion, case: str, images: torch.Tensor, mask: torch.Tensor, targets: list) -> dict:
-    """What the model gives and loses in training mode, and every gradient."""
+    """The model's outputs and losses in training mode, and every gradient."""
     from util.misc import NestedTensor
 
     noise = Noise(case)
@@ -60,7 +60,7 @@ def run(model, criterion, case: str, images: torch.Tensor, mask: torch.Tensor, t
         outputs, state = model(NestedTensor(images, mask), dn_args=(targets, NUM_GROUPS, 0.2, 0.4, 0))
     finally:
         torch.rand_like, torch.randint_like = real
-    if not state['pad_size']:  # their own loss takes outputs that are not there
+    if not state['pad_size']:  # otherwise their own loss would use outputs that do not exist
         state.pop('output_known_lbs_bboxes', None)
     losses = criterion(outputs, targets, state)
     every = [*outputs['aux_outputs'], outputs]
@@ -92,7 +92,7 @@ def run(model, criterion, case: str, images: torch.Tensor, mask: torch.Tensor, t
 
 
 def alone(model, criterion, pixels: torch.Tensor, mask: torch.Tensor, targets: list) -> dict[str, np.ndarray]:
-    """Every image by itself, where its denoising queries see no empty slots of other images; sizes as in the batch."""
+    """Each image on its own, without empty slots due to other images; sizes as in the batch."""
     kept = {}
     for index, target in enumerate(targets):
         here = slice(index, index + 1)
@@ -107,13 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('authors', help="a clone of the authors' repository")
     args = parser.parse_args()
-    sys.path.insert(0, args.authors)
-    torch.nn.modules.linear._LinearWithBias = torch.nn.Linear  # a name of torch 1.7
-    declare_torchvision_ops()
-    # Imported by the backbones and models that are not built here.
-    sys.modules['MultiScaleDeformableAttention'] = types.ModuleType('not compiled, not called')
-    layers = sys.modules['timm.models.layers'] = types.ModuleType('not installed, not called')
-    layers.DropPath = layers.to_2tuple = layers.trunc_normal_ = None
+    add_to_path(args.authors)
     stay_on_the_cpu()
     from models.DN_DAB_DETR.DABDETR import build_DABDETR
 

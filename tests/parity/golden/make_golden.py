@@ -8,14 +8,13 @@ Needs torch and torchvision. Only this script runs the authors' code; the tests 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import pathlib
-import re
 import sys
 from argparse import Namespace
 
 import numpy as np
 import torch
+from authors_code import add_to_path, without_download
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -26,21 +25,10 @@ LAST_QUERIES = slice(None, None, 3)  # every third in the last one
 LOSS_CASES = {'plain': (7, 4), 'empty': (0, 5), 'none': (0, 0), 'crowded': (40, 60)}
 
 
-def declare_torchvision_ops() -> None:
-    """Let a CUDA build of torchvision be imported beside a CPU torch: its compiled ops are declared, not defined."""
-    source = pathlib.Path(importlib.util.find_spec('torchvision').origin).parent / '_meta_registrations.py'
-    declare_torchvision_ops.library = torch.library.Library('torchvision', 'DEF')
-    for name in sorted(set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"', source.read_text()))):
-        declare_torchvision_ops.library.define(f'{name}(Tensor a) -> Tensor')
-
-
 def build(backbone: str, dilation: bool, **others):
-    """The authors' model and criterion with their command line's defaults, but for ``others``."""
-    import torchvision
+    """The authors' model and criterion with their command line's defaults, except for ``others``."""
     from models.conditional_detr import build as build_authors
 
-    plain = getattr(torchvision.models, backbone)
-    setattr(torchvision.models, backbone, lambda pretrained=False, **kwargs: plain(weights=None, **kwargs))
     args = Namespace(
         dataset_file='coco',
         device='cpu',
@@ -68,8 +56,8 @@ def build(backbone: str, dilation: bool, **others):
         set_cost_giou=2,
     )
     vars(args).update(others)
-    model, criterion, _ = build_authors(args)
-    setattr(torchvision.models, backbone, plain)
+    with without_download(backbone):
+        model, criterion, _ = build_authors(args)
     return model.eval(), criterion
 
 
@@ -91,11 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('authors', help="a clone of the authors' repository")
     args = parser.parse_args()
-    sys.path.insert(0, args.authors)
-    # Two names of torch 1.7 that the authors' attention.py imports.
-    torch.nn.modules.linear._LinearWithBias = torch.nn.Linear
-    sys.modules['torch._overrides'] = torch.overrides
-    declare_torchvision_ops()
+    add_to_path(args.authors)
     from util.misc import NestedTensor
 
     pixels, mask = (torch.from_numpy(item) for item in weights.batch())

@@ -2,8 +2,8 @@
 
     python tests/parity/golden/make_group_golden.py PATH_TO_A_CLONE_OF_CONDITIONALDETR
 
-The clone is of the branch GroupDETR. Needs torch and torchvision, as make_golden.py does. What evaluation shows is the
-plain model: groups that see each other by mistake show in training only, in outputs and in gradients.
+The clone is of the branch GroupDETR. Needs torch and torchvision, as make_golden.py does. In evaluation the
+model is the plain one: groups that see each other by mistake show only in training, in outputs and gradients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 import make_golden
 import numpy as np
 import torch
-from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES, declare_torchvision_ops
+from authors_code import add_to_path
+from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES
 
 sys.path.insert(0, str(HERE.parent))
 import weights  # noqa: E402
@@ -48,10 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('authors', help="a clone of the authors' repository, branch GroupDETR")
     args = parser.parse_args()
-    sys.path.insert(0, args.authors)
-    torch.nn.modules.linear._LinearWithBias = torch.nn.Linear  # a name of torch 1.7, as the next one
-    sys.modules['torch._overrides'] = torch.overrides
-    declare_torchvision_ops()
+    add_to_path(args.authors)
 
     model, criterion = make_golden.build('resnet50', False, num_queries=NUM_QUERIES, group_detr=NUM_GROUPS, dropout=0.0)
     shapes = weights.authors_shapes(50, num_queries=NUM_QUERIES * NUM_GROUPS)
