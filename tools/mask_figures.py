@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmcondetr.inference.drawing import colour_of
-from mmcondetr.visualization.mask_pictures import grid_of, paint_masks, paint_panoptic
+from mmcondetr.inference.mask_drawing import grid_of, paint_masks, paint_panoptic
 
 
 def main() -> None:

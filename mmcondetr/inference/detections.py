@@ -13,7 +13,8 @@ from PIL import Image
 
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.errors import UserError
-from mmcondetr.inference.drawing import colour_of, draw_boxes, draw_masks
+from mmcondetr.inference.drawing import colour_of, draw_boxes
+from mmcondetr.inference.mask_drawing import paint_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class Detections:
         colours = [colour_of(int(self.class_id[i])) for i in order]
         pixels = read_image(self.image)
         if self.mask is not None:
-            pixels = draw_masks(pixels, self.mask[order], colours)
+            pixels = paint_masks(pixels, self.mask[order], colours)
         picture = draw_boxes(pixels, self.xyxy[order], colours, texts)
         if path is not None:
             save_picture(picture, path)

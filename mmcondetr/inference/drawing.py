@@ -24,14 +24,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'), size)
 
 
-def draw_masks(pixels: np.ndarray, masks: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Tint masks (n, height, width) bool in a copy of an image (height, width, 3) BGR, the last one on top."""
-    pixels = pixels.copy()
-    for mask, colour in zip(masks, colours):
-        pixels[mask] = (pixels[mask] + np.array(colour[::-1])) / 2
-    return pixels
-
-
 def draw_boxes(
     pixels: np.ndarray,
     boxes: np.ndarray,

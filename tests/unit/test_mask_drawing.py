@@ -1,8 +1,8 @@
-"""Masks and panoptic maps as pictures."""
+"""Masks and panoptic maps drawn on an image."""
 
 import numpy as np
 
-from mmcondetr.visualization.mask_pictures import grid_of, paint_masks, paint_panoptic
+from mmcondetr.inference.mask_drawing import grid_of, paint_masks, paint_panoptic
 
 GREY = np.full((6, 8, 3), 100, np.uint8)
 
