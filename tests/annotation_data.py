@@ -1,4 +1,4 @@
-"""COCO annotations to spoil, and boxes written in other formats."""
+"""Valid COCO annotations for tests to spoil, and boxes in other formats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make(count: int = 60, seed: int = 0) -> dict:
 
 
 def from_xywh(boxes: np.ndarray, sizes: np.ndarray, form: str) -> np.ndarray:
-    """The inverse of ``to_xywh``, written down by itself."""
+    """The inverse of ``to_xywh``, implemented independently."""
     x, y, w, h = boxes.T
     columns = dict(xywh=[x, y, w, h], xyxy=[x, y, x + w, y + h], cxcywh=[x + w / 2, y + h / 2, w, h])
     values = np.stack(columns[form.removesuffix('01')], axis=1)

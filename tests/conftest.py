@@ -1,4 +1,4 @@
-"""What all tests share; its place also puts tests/ on the path, for the helpers that lie there."""
+"""Shared fixtures; being here also puts tests/ on the path, for its helper modules."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def root() -> Path:
 
 @pytest.fixture(scope='session')
 def source_environment() -> dict:
-    """Environment variables for a child process that is to import mmcondetr from this checkout."""
+    """Environment variables for a child process that must import mmcondetr from this checkout."""
     paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in paths if path)}
 
@@ -40,7 +40,7 @@ def run_tool(source_environment):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked ``cuda`` are skipped where PyTorch sees no GPU."""
+    """Skip tests marked ``cuda`` if PyTorch sees no GPU."""
     import torch
 
     if not torch.cuda.is_available():

@@ -22,7 +22,7 @@ PREPROCESSOR = dict(
 
 
 def least(config: dict) -> dict:
-    """A model's config with the least of everything that is repeated, and a preprocessor whose channels differ."""
+    """A model's config with the minimum of repeated parts, and a preprocessor whose channels differ."""
     config['backbone'] = dict(config['backbone'], depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1))
     config['backbone']['out_indices'] = (1,)
     config['neck'] = dict(config['neck'], in_channels=[16])
@@ -33,7 +33,7 @@ def least(config: dict) -> dict:
 
 
 def metadata(**changes) -> Metadata:
-    """Metadata that fit such a model."""
+    """Metadata for such a model."""
     given = dict(
         package='0',
         config='tiny',
@@ -52,7 +52,7 @@ def metadata(**changes) -> Metadata:
 
 
 def blocky_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """An image with large structures, which a small model tells apart; (height, width, 3) uint8, blue first."""
+    """An image with large structures, which a small model can distinguish; (height, width, 3) uint8, BGR."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return cv2.resize(blocks, (width, height), interpolation=cv2.INTER_CUBIC)
 

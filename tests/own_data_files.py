@@ -1,4 +1,4 @@
-"""The shapes data set as people would have it: as a COCO JSON, as a YOLO folder and as a Pascal VOC folder."""
+"""The shapes data set in users' formats: a COCO JSON, a YOLO folder and a Pascal VOC folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Conditional DETR small enough to run in milliseconds, with weights under which nothing is silent."""
+"""A Conditional DETR small enough to run in milliseconds, with weights under which every part affects the outputs."""
 
 from __future__ import annotations
 

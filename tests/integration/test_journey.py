@@ -26,13 +26,13 @@ import contextlib, io, json, sys, traceback
 from mmcondetr.cli import main
 done = {}
 for name, arguments in json.load(open('steps.json')):
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    captured = io.StringIO()
+    with contextlib.redirect_stdout(captured), contextlib.redirect_stderr(captured):
         try:
             code = main(arguments)
         except BaseException:
             code = traceback.format_exc()
-    done[name] = [code, said.getvalue()]
+    done[name] = [code, captured.getvalue()]
     json.dump(done, open('done.json', 'w'))
 from mmcondetr import Detector
 found = Detector('yolo.py', weights='run_yolo/epoch_2.pth', device='cpu').predict(sys.argv[1], 0.0)
@@ -43,7 +43,7 @@ print('found', len(found), found.boxes.shape)
 
 @dataclass
 class Journey:
-    """What the commands said and wrote.
+    """What the commands printed and wrote.
 
     Attributes:
         folder: that they ran in.

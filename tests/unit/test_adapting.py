@@ -106,7 +106,7 @@ def test_what_ddp_and_criteria_add_is_dropped(log):
 
 
 @pytest.mark.parametrize(
-    'change, said',
+    'change, expected',
     [
         (lambda t: t.update(extra=torch.zeros(1)), ['Left over (1)', '  extra']),
         (lambda t: t.pop('transformer.decoder.norm.bias'), ['Missing (1)', '  decoder.norm.bias']),
@@ -123,7 +123,7 @@ def test_what_ddp_and_criteria_add_is_dropped(log):
         (lambda t: t.update({'class_embed.bias': torch.zeros(79)}), ['class_embed.bias: (79,) in the file']),
     ],
 )
-def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, change, said, log):
+def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, change, expected, log):
     tensors = dict(tensors_of(model_with(seed=1), 'authors'))
     change(tensors)
     path = tmp_path / 'some.pth'
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, change, sai
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(UserError) as error:
         load_checkpoint(model, str(path), map_location='cpu')
-    assert all(text in str(error.value) for text in [*said, str(path)]), error.value
+    assert all(text in str(error.value) for text in [*expected, str(path)]), error.value
     assert same(model, before)
 
 
@@ -217,7 +217,7 @@ def checkpoint_file(tmp_path, model, names=None):
 
 
 def load_for(model, path, dataset_classes=None):
-    """As Runner does with MatchClassesHook: the hook tells the data set's classes between reading and loading."""
+    """As Runner does with MatchClassesHook, which adds the data set's classes between reading and loading."""
     from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
     checkpoint = _load_checkpoint(path, map_location='cpu')

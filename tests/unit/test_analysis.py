@@ -1,4 +1,4 @@
-"""mmcondetr analyze: AP as pycocotools has it, TIDE's kinds on hand-made errors, the page and its command."""
+"""mmcondetr analyze: AP equal to pycocotools', TIDE's kinds on hand-made errors, the page and its command."""
 
 import json
 import re
@@ -128,8 +128,8 @@ def run(files, *more):
 
 def test_two_files_become_a_page(files, capsys):
     assert run(files, '--images', files / 'photos') == 0
-    said = capsys.readouterr().out
-    assert 'AP 50.0, AP50 50.0' in said and re.search(r'class +1 +', said)
+    output = capsys.readouterr().out
+    assert 'AP 50.0, AP50 50.0' in output and re.search(r'class +1 +', output)
     figures = json.loads((files / 'out' / 'analysis.json').read_text())
     assert figures['confusion']['true_by_predicted'] == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert [entry['ap50'] for entry in figures['classes']] == [pytest.approx(1), pytest.approx(0)]

@@ -1,4 +1,4 @@
-"""What is said about a COCO annotation file: types with their place, values with their likely cause."""
+"""Findings about a COCO annotation file: types with their place, values with their likely cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our ResNet against mmdet's: same names, same results and gradients, less kept; the DC5 form."""
+"""Our ResNet against mmdet's: same names, same results and gradients, fewer activations kept; the DC5 form."""
 
 import pytest
 import torch

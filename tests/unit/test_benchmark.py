@@ -1,4 +1,4 @@
-"""The benchmark's parts: what is planned, what tables say, and one run at toy size."""
+"""The benchmark's parts: plans, tables, and one run at toy size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mmcondetr check: what is wrong with data is one line each, and the exit code says so."""
+"""mmcondetr check: each problem of the data is one line, and the exit code reports errors."""
 
 import json
 import shutil
@@ -29,10 +29,10 @@ def change(path, spoil):
 
 def test_good_data(config, capsys):
     assert check(config, '--samples', 2) == 0
-    said = capsys.readouterr().out
-    assert 'no errors' in said and 'torch: ' in said
+    output = capsys.readouterr().out
+    assert 'no errors' in output and 'torch: ' in output
     boxes = len(json.loads((config.parent / 'yolo' / 'coco_train.json').read_text())['annotations'])
-    assert any(line.split()[:2] == ['boxes', str(boxes)] for line in said.splitlines())
+    assert any(line.split()[:2] == ['boxes', str(boxes)] for line in output.splitlines())
     page = (config.parent / 'out' / 'data.html').read_text()
     assert page.count('data:image/jpeg') == 6 and 'augmented (2)' in page
 
@@ -56,8 +56,8 @@ def test_what_is_wrong_is_a_line_each(config, capsys):
 def test_a_config_that_does_not_fit_its_data(config, capsys):
     config.write_text(config.read_text().replace('num_classes=6', 'num_classes=5') + "load_from = 'gone.pth'\n")
     assert check(config, '--no-images', '--samples', 0) == 1
-    said = capsys.readouterr().err
-    assert 'num_classes=5, but train has 6 classes' in said and "checkpoint 'gone.pth' does not exist" in said
+    output = capsys.readouterr().err
+    assert 'num_classes=5, but train has 6 classes' in output and "checkpoint 'gone.pth' does not exist" in output
 
 
 def test_copies_within_a_part_are_a_warning(config, capsys):

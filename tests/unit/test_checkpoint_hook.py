@@ -1,4 +1,4 @@
-"""Our hooks, on a toy model: what a checkpoint holds, what is kept, what is compared before training starts."""
+"""Our hooks, on a toy model: the content of checkpoints, which are kept, and the checks before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The switch with_cp of backbone, encoder and decoder: the same losses and gradients from fewer kept activations."""
+"""The switch with_cp of backbone, encoder and decoder: the same losses and gradients with fewer stored activations."""
 
 import pytest
 import torch

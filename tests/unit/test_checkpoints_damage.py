@@ -34,7 +34,7 @@ def valid(tmp_path_factory):
 
 @pytest.fixture
 def outcome(valid, monkeypatch):
-    """Load a file and say 'refused' or 'equal'; anything else is a failure. The file must be as it was afterwards."""
+    """Load a file and return 'refused' or 'equal'; anything else is a failure. The file must stay unchanged."""
     _, model, wanted, _ = valid
     monkeypatch.setattr(adapting, 'print_log', lambda *_: None)
 
@@ -171,7 +171,7 @@ def test_code_is_refused_by_name_and_does_not_run(valid, outcome, tmp_path, func
 
 
 @pytest.mark.parametrize(
-    'content, said',
+    'content, message',
     [
         (b'<!DOCTYPE html><html><body>404</body></html>', 'HTML'),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\n', 'Git LFS'),
@@ -187,11 +187,11 @@ def test_code_is_refused_by_name_and_does_not_run(valid, outcome, tmp_path, func
     ids=['page', 'git-lfs', 'text', 'list', 'model', 'zip', 'pickle', 'zeros', 'ones', 'json'],
 )
 @pytest.mark.parametrize('name', ['other.pth', 'other.safetensors'])
-def test_something_else_under_the_name_of_a_checkpoint(outcome, valid, tmp_path, content, said, name):
+def test_something_else_under_the_name_of_a_checkpoint(outcome, valid, tmp_path, content, message, name):
     path = _write(tmp_path / name, content)
     assert outcome(path) == 'refused'
     if name.endswith('.pth'):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             load_checkpoint(valid[1], str(path), map_location='cpu')
 
 
@@ -218,7 +218,7 @@ def test_a_tensor_whose_name_is_a_number(valid, tmp_path):
 
 
 def test_a_record_that_is_not_the_tensors(valid, outcome, tmp_path):
-    """Tensors changed after the record was written, in a file that is whole."""
+    """Tensors changed after the record was written, in an otherwise valid file."""
     convert(valid[0] / 'authors.pth', tmp_path / 'ours.pth', 'mmcondetr')
     checkpoint = torch.load(tmp_path / 'ours.pth', weights_only=True)
     checkpoint['state_dict']['decoder.norm.bias'][3] += 1e-6

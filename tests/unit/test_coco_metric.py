@@ -1,4 +1,4 @@
-"""COCO's measures over the tested images, with clear errors for a wrong annotation file."""
+"""COCO metrics over the tested images, with clear errors for a wrong annotation file."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_boxes_without_area_do_not_count_as_missed(ann_file, box):
 
 
 def test_an_annotation_with_id_0_is_found(ann_file):
-    """COCOeval takes a match with id 0 for none."""
+    """COCOeval treats a match with id 0 as none."""
     change(ann_file, lambda annotations: [entry.update(id=entry['id'] - 1) for entry in annotations])
     assert evaluate(ann_file, [0, 1, 2, 3])['coco/bbox_mAP'] == pytest.approx(1.0, abs=1e-6)
 
@@ -96,7 +96,7 @@ def test_annotation_file_not_given(ann_file):
 @pytest.mark.parametrize('field, position', [('bboxes', (0, 2)), ('scores', 0)])
 @pytest.mark.parametrize('value', ['nan', 'inf'])
 def test_predictions_that_are_not_finite_are_not_evaluated(ann_file, field, position, value):
-    """With pycocotools a box that is NaN is a match."""
+    """pycocotools treats a NaN box as a match."""
     metric = METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=ann_file, metric='bbox'))
     found = dict(bboxes=torch.tensor([[5.0, 5.0, 25.0, 25.0]]), scores=torch.ones(1), labels=torch.zeros(1).long())
     good = dict(img_id=0, img_path='data/0.png', ori_shape=(40, 40), pred_instances=dict(found))

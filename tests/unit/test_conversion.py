@@ -75,15 +75,15 @@ def test_there_and_back(tmp_path, tensors, source, target, ending):
 @pytest.mark.parametrize('target', TARGETS)
 def test_the_record(tmp_path, source, target):
     path = tmp_path / name_of(target, '.safetensors')
-    said = convert(source, path, target)
+    summary = convert(source, path, target)
     found, record = read(path)
     rows = 91 if target in NAMES_91 else 80
     assert record['format'] == target and record['source'] == source.name and record['source_family'] == 'authors'
-    assert record['tensors_sha256'] == hash_tensors(found) and record['tensors_sha256'][:12] in said
+    assert record['tensors_sha256'] == hash_tensors(found) and record['tensors_sha256'][:12] in summary
     assert datetime.datetime.fromisoformat(record['date']).tzinfo is not None
     assert len(record['classes']) == rows and record['dc5'] is False
     assert tuple(name for name in record['classes'] if name) == classes.COCO_80
-    assert f'{rows} classes' in said
+    assert f'{rows} classes' in summary
 
 
 def test_a_pth_of_ours_tells_detinferencer_its_classes(tmp_path, source):
@@ -138,7 +138,7 @@ def test_dc5_must_be_known_for_hugging_face(tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    'target, to, said',
+    'target, to, message',
     [
         ('out.bin', 'mmcondetr', 'must end in .pth or .safetensors'),
         ('out.pth', 'huggingface', 'is a folder; use a name without .pth'),
@@ -146,8 +146,8 @@ def test_dc5_must_be_known_for_hugging_face(tmp_path, source):
         ('out.pth', 'detrex', 'must be one of mmcondetr, mmdet, authors, huggingface'),
     ],
 )
-def test_wrong_targets(tmp_path, source, target, to, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_targets(tmp_path, source, target, to, message):
+    with pytest.raises(UserError, match=message):
         convert(source, tmp_path / target, to)
     assert os.listdir(tmp_path) == [source.name]
 

@@ -1,4 +1,4 @@
-"""On a GPU: the small model gives what it gives on a CPU, in value and gradient, in float16 and bfloat16, compiled."""
+"""On a GPU: the small model's values and gradients equal a CPU's, also in float16 and bfloat16, and compiled."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""AP by epoch is read from mmengine's logs as they are, resumed and cut-off ones included."""
+"""AP by epoch is read from mmengine's logs, including those of resumed and interrupted runs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What DAB-DETR adds: anchor boxes that move, size modulation, patterns, positions scaled by content."""
+"""DAB-DETR's additions: anchor boxes that move, size modulation, patterns, positions scaled by content."""
 
 import math
 

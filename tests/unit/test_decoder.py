@@ -1,4 +1,4 @@
-"""The decoder's loop: §3.3 written out, the first layer of §3.5, moving positions, and what additive layers ask."""
+"""The decoder's loop: §3.3 written out, the first layer of §3.5, moving positions, and what additive layers require."""
 
 import copy
 

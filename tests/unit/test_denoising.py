@@ -1,4 +1,4 @@
-"""DN-DETR's denoising: matching queries never know of it, empty slots are inert, and inference is asked without it."""
+"""DN-DETR's denoising: matching queries are unaffected, empty slots are inert, and inference does not use it."""
 
 from __future__ import annotations
 

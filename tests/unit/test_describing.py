@@ -1,4 +1,4 @@
-"""What an exported file will say of itself comes from the config; what cannot be exported is one line."""
+"""The metadata of an exported file comes from the config; what cannot be exported is a one-line error."""
 
 import hashlib
 import re
@@ -79,5 +79,5 @@ def test_the_command_says_in_one_line_what_is_wrong_before_it_loads_a_model(opti
     (tmp_path / 'note.jpg').write_text('hello')
     options = [option.format(empty=tmp_path / 'empty', note=tmp_path / 'note.jpg') for option in options]
     assert main(['export', 'no-config', 'no.pth', *options]) != 0
-    said = capsys.readouterr().err.strip()
-    assert re.search(message, said) and '\n' not in said
+    output = capsys.readouterr().err.strip()
+    assert re.search(message, output) and '\n' not in output

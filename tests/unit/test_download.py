@@ -20,7 +20,7 @@ def names(folder):
 
 
 class Server:
-    """What it serves, how often it breaks off and what it was asked for."""
+    """What it serves, how often it breaks off and the requests that it got."""
 
     def __init__(self):
         self.files = {f'/{NAME}': CONTENT, '/model.safetensors': CONTENT}
@@ -138,16 +138,16 @@ def test_a_part_that_is_too_long_is_dropped(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content, said',
+    'content, message',
     [
         (b'<!DOCTYPE html><html>Sign in</html>', 'HTML or XML page'),
         (b'', 'empty'),
         (CONTENT + b'!', r'SHA-256 starts with [0-9a-f]{8}, but its name has'),
     ],
 )
-def test_what_cannot_be_the_file_is_not_kept(server, tmp_path, content, said):
+def test_what_cannot_be_the_file_is_not_kept(server, tmp_path, content, message):
     server.files[f'/{NAME}'] = content
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         download(f'{server.url}/{NAME}', tmp_path)
     assert names(tmp_path) == []
 

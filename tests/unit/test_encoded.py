@@ -1,4 +1,4 @@
-"""Image files: what follows the end, what lacks it, and what says that it is huge."""
+"""Image files: with bytes after the end, without an end, and with a huge declared size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The explorer page holds what the model gave, and asks for nothing from outside."""
+"""The explorer page contains the model's results and makes no network requests."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""Files of every system detect what the model detects, in sizes not traced; what fails leaves nothing."""
+"""Files of every system detect what the model detects, also in sizes not traced; a failure leaves no file."""
 
 import copy
 import errno

@@ -1,4 +1,4 @@
-"""The pictures are written, show what they say, and go wrong with a message."""
+"""The pictures are written and show what they should; failures have a message."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Object queries of a trained model that stay as they are while everything else learns."""
+"""Object queries of a trained model that stay frozen while everything else is trained."""
 
 import pytest
 import torch

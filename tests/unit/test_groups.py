@@ -1,4 +1,4 @@
-"""Group DETR: groups that never see each other, are matched apart and leave nothing behind in inference."""
+"""Group DETR: groups that never see each other, are matched separately and leave nothing behind in inference."""
 
 from __future__ import annotations
 

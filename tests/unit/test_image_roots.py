@@ -32,8 +32,8 @@ def roots(folder, **more):
 def test_the_config_loads_each_parts_own_pictures(folder, tmp_path, capsys):
     out = tmp_path / 'my.py'
     assert main(['init', str(folder), '--out', str(out), '--start', 'small']) == 0
-    said = capsys.readouterr().out
-    assert f'images in {folder / "train"} (train)' in said and f'images in {folder / "val"} (val)' in said
+    output = capsys.readouterr().out
+    assert f'images in {folder / "train"} (train)' in output and f'images in {folder / "val"} (val)' in output
     config = Config.fromfile(str(out))
     init_default_scope('mmdet')
     for part in ('train', 'val', 'test'):

@@ -1,4 +1,4 @@
-"""Lanes: what a run's file holds, the page made from it, and pins that are the floors of setup.cfg."""
+"""Lanes: the content of a result file, the page made from it, and pins equal to the floors of setup.cfg."""
 
 import configparser
 import json

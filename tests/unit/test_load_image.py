@@ -1,4 +1,4 @@
-"""Images whose EXIF turns them: read turned, and said once where they have annotations."""
+"""Images whose EXIF turns them: read turned, and logged once where they have annotations."""
 
 import logging
 
@@ -25,38 +25,38 @@ def write(path, orientation: int | None):
 
 
 @pytest.fixture
-def said(monkeypatch):
+def logged(monkeypatch):
     lines = []
     monkeypatch.setattr('mmcondetr.datasets.load_image.print_log', lambda line, *level: lines.append((line, level)))
     return lines
 
 
-def test_a_turned_image_of_a_data_set_is_named_once(tmp_path, said):
+def test_a_turned_image_of_a_data_set_is_named_once(tmp_path, logged):
     path = write(tmp_path / 'turned.jpg', 6)
     for _ in range(2):
         loaded = LoadImage().transform(dict(img_path=path, ann_file='boxes.json', height=16, width=8))
     assert loaded['img_shape'] == (16, 8) and loaded['img'][0].mean() > 200  # OpenCV has turned it
-    ((line, (_, level)),) = said
+    ((line, (_, level)),) = logged
     assert 'turned.jpg' in line and 'boxes.json' in line and 'orientation 6' in line and level == logging.WARNING
 
 
 @pytest.mark.parametrize('orientation', [None, 1])
-def test_an_upright_image_is_not(tmp_path, said, orientation):
+def test_an_upright_image_is_not(tmp_path, logged, orientation):
     LoadImage().transform(dict(img_path=write(tmp_path / 'upright.jpg', orientation), height=8, width=16))
-    assert not said
+    assert not logged
 
 
-def test_nor_is_an_image_without_boxes_or_one_that_is_not_turned(tmp_path, said):
+def test_nor_is_an_image_without_boxes_or_one_that_is_not_turned(tmp_path, logged):
     path = write(tmp_path / 'turned.jpg', 6)
     LoadImage().transform(dict(img_path=path))
     stored = LoadImage(color_type='color_ignore_orientation').transform(dict(img_path=path, height=8, width=16))
-    assert stored['img_shape'] == (8, 16) and not said
+    assert stored['img_shape'] == (8, 16) and not logged
 
 
-def test_damaged_exif_is_no_reason_to_stop(tmp_path, said):
+def test_damaged_exif_is_no_reason_to_stop(tmp_path, logged):
     path = tmp_path / 'damaged.jpg'
     data = bytearray(open(write(path, 6), 'rb').read())
     start = data.index(b'Exif') + 6
     data[start : start + 12] = b'\xff' * 12
     path.write_bytes(data)
-    assert LoadImage().transform(dict(img_path=str(path), height=8, width=16))['img_shape'] == (8, 16) and not said
+    assert LoadImage().transform(dict(img_path=str(path), height=8, width=16))['img_shape'] == (8, 16) and not logged

@@ -1,4 +1,4 @@
-"""Tables whose cells are as they were given; sections of a page between two markers."""
+"""Tables whose cells are unchanged; sections of a page between two markers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an exported file says of itself survives the way to JSON and back; damage names its field."""
+"""The metadata of an exported file survives a round trip through JSON; an error names the damaged field."""
 
 import json
 

@@ -23,7 +23,7 @@ from mmcondetr.inference.optimize_hook import OptimizeForInferenceHook
 
 
 def trained(backbone='mmcondetr.ResNet'):
-    """A model whose BatchNorms do something and whose queries stay apart, so that equality says something."""
+    """A model whose BatchNorms do something and whose queries stay apart, so that equality is meaningful."""
     config = tiny_config()
     config['backbone']['type'] = backbone
     model = build(config)

@@ -83,17 +83,17 @@ def test_a_hash_in_the_name_is_verified(served):
 
 def test_the_download_command(served, tmp_path, capsys):
     assert main(['download', 'plain', '--out', str(tmp_path / 'out')]) == 0
-    said = capsys.readouterr().out
-    assert 'SHA-256' in said and said.splitlines()[-1] == str(tmp_path / 'out' / 'model.pth')
+    output = capsys.readouterr().out
+    assert 'SHA-256' in output and output.splitlines()[-1] == str(tmp_path / 'out' / 'model.pth')
     assert main(['download', 'plane']) == 2
     assert 'Similar: plain' in capsys.readouterr().err
 
 
 def test_configs_are_listed(capsys):
     assert main(['list']) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     stems = {path.stem for path in config_root().glob('*/*.py') if path.parent.name != '_base_'}
-    assert stems <= {line.split()[0] for line in said.splitlines()}
+    assert stems <= {line.split()[0] for line in output.splitlines()}
     assert main(['list', 'conditional-detr_r101', '--weights']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all('weights AP' in line for line in lines)

@@ -1,4 +1,4 @@
-"""Recording attention: the maps are those the model attends with, and they lie where they belong on the image."""
+"""Recording attention: the maps are those the model attends with, at the right place in the image."""
 
 import subprocess
 import sys

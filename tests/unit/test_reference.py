@@ -1,4 +1,4 @@
-"""Reference points that stay: predicted, learned, zero."""
+"""Fixed reference points: predicted, learned, zero."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Resuming from what is no training state, or a damaged one: one line, and what to do instead."""
+"""Resuming from a file that is not a training state, or a damaged one: one line, with the alternative."""
 
 from __future__ import annotations
 

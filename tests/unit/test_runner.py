@@ -1,4 +1,4 @@
-"""The runner: images in any number and size, wrong files in one line, and neither torch nor mmdet in the process."""
+"""The runner: any number of images of any size, one-line errors, and neither torch nor mmdet in the process."""
 
 import json
 import subprocess

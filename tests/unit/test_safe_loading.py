@@ -1,4 +1,4 @@
-"""Files made by hand: what NumPy and torch would take from them unseen, and what a small file may ask for."""
+"""Handmade files: what NumPy and torch would read without checks, and how much a small file can request."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='ru_maxrss in KiB')
 def test_memory_is_below_three_times_the_file(tmp_path, source_environment):
-    """A legal checkpoint, and one of its size that asks for more."""
+    """A legal checkpoint, and one of the same size that declares more."""
     legal = {f'layer.{index}.weight': torch.rand(1 << 20) for index in range(16)}  # 64 MiB
     torch.save(dict(state_dict=legal), tmp_path / 'legal.pth')
     greedy = {**legal, **{f'copy.{index}.weight': torch.zeros(1).expand(1 << 28) for index in range(4)}}

@@ -1,4 +1,4 @@
-"""The sampler that carries the epoch to the workers and can begin in the middle."""
+"""The sampler that passes the epoch to the workers and can start in the middle."""
 
 from __future__ import annotations
 

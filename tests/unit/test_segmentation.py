@@ -1,4 +1,4 @@
-"""Instance masks of COCO JSON: what cannot be rasterised is named, with its file and field."""
+"""Instance masks of COCO JSON: what cannot be rasterised is reported, with its file and field."""
 
 from __future__ import annotations
 

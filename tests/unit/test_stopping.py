@@ -1,4 +1,4 @@
-"""SIGTERM, a second training in the folder, validation that a killed run owes: on the toy, in this process."""
+"""SIGTERM, a second training in the folder, validation missed by a killed run: on the toy, in this process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sigterm_saves_and_training_goes_on_as_if_nothing_had_been(tmp_path, ite
 
 
 def test_an_epoch_that_cannot_be_gone_on_with_begins_anew_and_says_so(tmp_path):
-    """torch's own sampler cannot begin in the middle."""
+    """torch's own sampler cannot start in the middle."""
     with stopping.stoppable(), pytest.raises(Stopped):
         make_runner(tmp_path, epochs=2, hooks=[Send(1)]).train()
     model = Toy()

@@ -1,4 +1,4 @@
-"""The harness of ``make torture``: outcomes are named as they are, and every part can be rehearsed."""
+"""The harness of ``make torture``: outcomes are named correctly, and every part can be rehearsed."""
 
 from __future__ import annotations
 
