@@ -1,4 +1,4 @@
-"""Images whose EXIF turns them: read turned, and logged once where they have annotations."""
+"""Images with an EXIF rotation: read rotated, with one warning if they have annotations."""
 
 import logging
 
