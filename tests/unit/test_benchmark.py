@@ -364,5 +364,5 @@ def test_cells_of_another_machine_are_not_kept(tmp_path):
     file.write_text(json.dumps(results()))
     here = results()['environment']
     assert command.cells_of_the_same_machine(file, here) == (json.loads(file.read_text())['cells'], 100.0)
-    with pytest.raises(ValueError, match=r"cpu.json': environment.threads is 2, and here it is 4"):
+    with pytest.raises(ValueError, match=r"cpu.json': environment.threads is 2, but here it is 4"):
         command.cells_of_the_same_machine(file, dict(here, threads=4))

@@ -134,7 +134,7 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
         convergence.run_once('detr', other, 4, 0, tmp_path, no_training)
     moved = Config.fromfile(find_config(convergence.BASE))  # of the same name, and of other data
     moved.train_dataloader.dataset.data_root = 'elsewhere/'
-    with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, and .*_shapes [0-9a-f]{8} is asked"):
+    with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, but .*_shapes [0-9a-f]{8} is req"):
         convergence.run_once('detr', moved, 4, 0, tmp_path, no_training)
     (tmp_path / 'detr_seed0.json').write_text('{"system"')
     with pytest.raises(UserError, match='detr_seed0.json. is damaged'):
@@ -170,7 +170,7 @@ def test_a_system_that_is_no_longer_known_is_reported_last(tmp_path):
 
 def test_a_base_of_another_detector_is_refused():
     base = Config.fromfile(find_config('detr_r18_small_1xb16-24e_shapes'))
-    with pytest.raises(UserError, match='--base: config .*detr_r18.*is not one of a Conditional DETR'):
+    with pytest.raises(UserError, match='--base: config .*detr_r18.*is not a Conditional DETR'):
         convergence.system_config('csq-p', base, 4, 0)
 
 

@@ -67,10 +67,10 @@ def test_another_packages_detector_is_refused_first():
 @pytest.mark.parametrize(
     'options, message',
     [
-        (['--out', 'a.xml', '--int8', '{empty}'], "Folder '.*empty' holds no image"),
+        (['--out', 'a.xml', '--int8', '{empty}'], "Folder '.*empty' contains no image"),
         (['--out', 'a.xml', '--int8', '{empty}/gone'], 'neither an image nor a folder'),
         (['--out', 'a.onnx', '--int8', '{empty}'], '--int8 works with --format openvino'),
-        (['--out', 'a.onnx', '--verify', '{empty}'], "Folder '.*empty' holds no image"),
+        (['--out', 'a.onnx', '--verify', '{empty}'], "Folder '.*empty' contains no image"),
         (['--out', 'a.onnx', '--verify', '{note}'], "note.jpg' is not an image"),
     ],
 )

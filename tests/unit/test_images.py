@@ -89,7 +89,7 @@ def test_what_is_no_image_is_one_line(photo, tmp_path):
 
 def test_a_folder_lists_its_images_and_an_empty_one_is_refused(photo, tmp_path):
     assert list_images(photo) == list_images(photo.parent) == [photo]
-    with pytest.raises(UserError, match='holds no image'):
+    with pytest.raises(UserError, match='contains no image'):
         list_images(tmp_path)
     with pytest.raises(UserError, match='neither an image nor a folder'):
         list_images(tmp_path / 'gone')
