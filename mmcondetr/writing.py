@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ def file_sha256(path: str | os.PathLike) -> str:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; on success, the file written there replaces ``path``."""
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    # In a folder that others can write to, nobody can put a link there beforehand: the name cannot be guessed.
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp')
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors makes files readable by their owner only

@@ -88,7 +88,8 @@ def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
     A name with a hash identifies the file; any other (``model.safetensors``) gets a folder per URL.
     """
     folder = Path(folder or os.path.join(torch.hub.get_dir(), 'checkpoints'))
-    name = os.path.basename(unquote(urlsplit(url).path)) or 'checkpoint'
+    name = re.sub(r'[\0-\x1f/\\]', '_', unquote(urlsplit(url).path).rpartition('/')[2])
+    name = 'checkpoint' if name in ('', '.', '..') else name
     return folder / name if hash_prefix(name) else folder / hashlib.sha256(url.encode()).hexdigest()[:12] / name
 
 

@@ -6,6 +6,7 @@ DetInferencer all read local files through :func:`load_file`.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -32,6 +33,7 @@ _UNREADABLE = (
     struct.error,
     zipfile.BadZipFile,
 )
+_LARGEST_HEADER = 100_000_000  # bytes, that of the library
 _SHOWN = 12  # keys named in a message
 
 
@@ -53,10 +55,34 @@ def _describe_start(path: str) -> str:
     return f'it is truncated or was not written by torch.save ({size} bytes, begins with {start[:8]!r})'
 
 
+def _check_header(path: str) -> None:
+    """A name that is there twice stands for other tensors in other programs.
+
+    Raises:
+        UserError: the header of a safetensors file has one.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise UserError(f"Checkpoint '{path}' is refused: a name is in its header twice.")
+        return found
+
+    with open(path, 'rb') as file:
+        length = int.from_bytes(file.read(8), 'little')
+        if length > min(os.path.getsize(path), _LARGEST_HEADER):
+            return  # the reader says what is wrong with it
+        try:
+            json.loads(file.read(length), object_pairs_hook=once)
+        except (ValueError, RecursionError):
+            return
+
+
 def _load_safetensors(path: str, map_location: Any) -> dict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file as load_tensors
 
+    _check_header(path)
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         return dict(state_dict=load_tensors(path, device=str(device)))

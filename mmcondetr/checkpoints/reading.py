@@ -51,13 +51,15 @@ def check_archive(path: str) -> None:
     """Verify the checksums of a .pth that is a ZIP archive, which PyTorch does not.
 
     Raises:
-        UserError: the content is damaged.
+        UserError: the content is damaged, or is so much more than the file that reading it could take for ever.
     """
     with open(path, 'rb') as file:
         if file.read(4) != b'PK\x03\x04':
             return  # the old format, safetensors, or unreadable
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(record.file_size for record in archive.infolist()) > os.path.getsize(path):
+                return  # the reader refuses it, and says why
             wrong = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         wrong = str(error) or type(error).__name__

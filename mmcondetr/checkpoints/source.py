@@ -23,6 +23,7 @@ RECORD = 'mmcondetr'
 """Key of our metadata in ``meta`` of a .pth, in the header of a safetensors file, and in ``_metadata``."""
 
 _MODEL_TYPES = ('conditional_detr', 'detr')  # of Hugging Face's config.json
+_LARGEST_CONFIG = 1 << 24  # bytes of config.json; published ones have 10,000
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict')
 
 
@@ -160,7 +161,7 @@ def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:
             text = (file.metadata() or {}).get(RECORD)
         try:
             record = json.loads(text) if text else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"Checkpoint '{path}': its metadata field '{RECORD}' is not JSON ({error}).") from error
     else:
         record = meta.get(RECORD, {})
@@ -175,8 +176,10 @@ def _neighbour_config(path: str) -> dict[str, Any]:
     """
     file = Path(path).parent / 'config.json'
     try:
+        if not file.is_file() or file.stat().st_size > _LARGEST_CONFIG:  # a link may lead to a device
+            return {}
         config = json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(config, dict) or config.get('model_type') not in _MODEL_TYPES:
         return {}
@@ -202,16 +205,26 @@ def _names(
         ),
         0,
     )
-    dataset = {str(key).lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
-    named = record.get('classes') or dataset.get('classes') or meta.get('CLASSES')
+    dataset = meta.get('dataset_meta') if isinstance(meta.get('dataset_meta'), Mapping) else {}
+    dataset = {str(key).lower(): value for key, value in dataset.items()}
+    named = next(filter(_are_names, (record.get('classes'), dataset.get('classes'), meta.get('CLASSES'))), None)
     if not named and family is not None and family.name.startswith('huggingface'):
         named = _huggingface_names(config)
         if named and len(named) == rows - 1:  # DETR's softmax; its config does not name the background
             named = (*named, classes.BACKGROUND)
-    if not named or isinstance(named, str) or len(named) != rows:
+    if not named or len(named) != rows:
         # Files of our own training name their classes; others are assumed to be COCO's if the number of rows fits.
         return classes.default_names(rows)
     return tuple(named)
+
+
+def _are_names(names: Any) -> bool:
+    """Whether a value of the file names classes, None for a row without one."""
+    return (
+        isinstance(names, (list, tuple))
+        and bool(names)
+        and all(name is None or isinstance(name, str) for name in names)
+    )
 
 
 def _huggingface_names(config: Mapping[str, Any]) -> classes.Names | None:

@@ -17,13 +17,19 @@ def checkpoints_in(folder: str | os.PathLike) -> list[str]:
     return sorted(names, key=lambda name: int(_STEP.fullmatch(name)[1]))
 
 
-def last_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The path of the last one: the one that ``last_checkpoint`` names, if it exists, else the highest number."""
+def noted_checkpoint(folder: str | os.PathLike) -> str:
+    """The path that the file ``last_checkpoint`` names, which may no longer exist; '' if there is no such file."""
     note = Path(folder) / 'last_checkpoint'
     try:
-        name = os.path.basename(note.read_text(encoding='utf-8').strip())  # the folder may have been moved since
+        small = note.is_file() and note.stat().st_size < 1 << 16  # and no link to a device
+        return note.read_text(encoding='utf-8').strip() if small else ''
     except (OSError, ValueError):
-        name = ''
+        return ''
+
+
+def last_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The path of the last one: the one that ``last_checkpoint`` names, if it exists, else the highest number."""
+    name = os.path.basename(noted_checkpoint(folder))  # the folder may have been moved since
     names = checkpoints_in(folder)
     if name and (Path(folder) / name).is_file():
         return os.path.join(folder, name)

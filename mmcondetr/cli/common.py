@@ -153,7 +153,9 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """Print a message; names in files of strangers must not steer the terminal."""
+    shown = ''.join(char if char.isprintable() or char in '\n\t' else f'\\x{ord(char):02x}' for char in line)
+    print(shown, file=sys.stderr, flush=True)
 
 
 def _process() -> str:

@@ -26,8 +26,89 @@ class AsksForCode(Refused):
     """The file references a global that is not in :data:`SAFE_GLOBALS`."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f'{name} is not allowed in a checkpoint')
-        self.name = name
+        super().__init__(f'{name[:100]} is not allowed in a checkpoint')
+        self.name = name[:100]
+
+
+def kind_of(value: Any) -> str:
+    """What a message calls a value of the file; its text could be endless (lists that hold one list many times)."""
+    return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else type(value).__name__
+
+
+# Structure ------------------------------------------------------------------------------------------------------------
+
+_PLAIN = (str, int, float, bool, bytes, type(None))
+_DEEPEST = 100
+_MOST_EXPANDED = 2_000_000
+
+
+def check_key(key: Any) -> None:
+    """Keys of dicts and members of sets are plain values; hashing a tuple of tuples can take for ever.
+
+    Raises:
+        Refused: it is something else.
+    """
+    if type(key) not in _PLAIN and not (type(key) is tuple and all(type(part) in _PLAIN for part in key)):
+        raise Refused(f'a key of type {type(key).__name__[:40]}')
+
+
+def _check_items(kind: type, items: Any) -> None:
+    """What a dict or set is made from; the keys of a dict were checked when it was filled."""
+    if type(items) in (dict, OrderedDict, Counter, set):
+        return
+    if type(items) not in (list, tuple):
+        raise Refused(f'a {kind.__name__} of {kind_of(items)}')
+    for item in items:
+        if kind is OrderedDict and (type(item) not in (list, tuple) or len(item) != 2):
+            raise Refused('an OrderedDict that is not made of pairs')
+        check_key(item[0] if kind is OrderedDict else item)
+
+
+def _made_of_keys(kind: type) -> Any:
+    """Replaces a class that hashes what it is given; an instance of ``kind`` itself is made."""
+
+    def make(*items: Any) -> Any:
+        for given in items:
+            _check_items(kind, given)
+        return kind(*items)
+
+    return make
+
+
+def _contained(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.values(), *vars(value).values()] if hasattr(value, '__dict__') else list(value.values())
+    if isinstance(value, argparse.Namespace):
+        return list(vars(value).values())
+    return list(value) if type(value) in (list, tuple, set) else []
+
+
+def check_structure(whole: Any) -> None:
+    """Whatever walks through a checkpoint (copies, moves, prints it) must come to an end.
+
+    Raises:
+        Refused: values are nested too deeply, contain themselves, or are shared so often that they are many more than
+            the file has.
+    """
+    sizes: dict[int, int] = {}  # of containers: with all that they contain, as often as it is there
+    stack, inside = [(whole, iter(_contained(whole)))], {id(whole)}
+    while stack:
+        value, rest = stack[-1]
+        for child in rest:
+            if id(child) in inside and _contained(child):
+                raise Refused('a value that contains itself')
+            if id(child) not in sizes and _contained(child):
+                stack.append((child, iter(_contained(child))))
+                inside.add(id(child))
+                break
+        else:
+            stack.pop()
+            inside.discard(id(value))
+            sizes[id(value)] = 1 + sum(sizes.get(id(child), 1) for child in _contained(value))
+            if sizes[id(value)] > _MOST_EXPANDED:
+                raise Refused(f'values that are shared so often that they are more than {_MOST_EXPANDED}')
+        if len(stack) > _DEEPEST:
+            raise Refused(f'values nested more than {_DEEPEST} deep')
 
 
 # NumPy ----------------------------------------------------------------------------------------------------------------
@@ -39,8 +120,10 @@ class _Dtype:
     """Replaces ``numpy.dtype`` by one of a fixed list of numeric types; NumPy's would take its flags from the file."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        if not isinstance(code, str) or code not in _NUMBERS:
-            raise Refused(f'a NumPy array of type {str(code)[:20]!r}, and not of one of {", ".join(_NUMBERS)}')
+        if not isinstance(code, str):
+            raise Refused(f'a NumPy array of type {kind_of(code)}')
+        if code not in _NUMBERS:
+            raise Refused(f'a NumPy array of type {code[:20]!r}, and not of one of {", ".join(_NUMBERS)}')
         self.numpy = _NUMBERS[code]
 
     def __setstate__(self, state: tuple) -> None:
@@ -99,13 +182,15 @@ class _History(HistoryBuffer):
 def _history_statistic(owner: type, name: str) -> None:
     """Replaces ``getattr``, with which checkpoints reference HistoryBuffer's statistics; it has these itself."""
     if owner is not _History or name not in ('min', 'max', 'current', 'mean'):
-        raise Refused(f"a checkpoint may not ask for the attribute '{str(name)[:40]}' of {str(owner)[:60]}")
+        name = name[:40] if isinstance(name, str) else kind_of(name)
+        raise Refused(f"a checkpoint may not ask for the attribute '{name}' of {kind_of(owner)}")
 
 
 def _codecs_encode(text: str, encoding: str) -> bytes:
     """How pickle protocol 2 writes bytes, which needs no codec but latin1."""
     if encoding != 'latin1':
-        raise Refused(f"a checkpoint may not ask for the codec '{str(encoding)[:40]}'")
+        encoding = encoding[:40] if isinstance(encoding, str) else kind_of(encoding)
+        raise Refused(f"a checkpoint may not ask for the codec '{encoding}'")
     return text.encode('latin1')
 
 
@@ -135,8 +220,14 @@ SAFE_GLOBALS: dict[str, Any] = _safe_globals()
 # Tensors --------------------------------------------------------------------------------------------------------------
 
 
+_MOST_DIMENSIONS = 64
+
+
 def as_sizes(numbers: Any) -> list[int]:
-    if not isinstance(numbers, (tuple, list)) or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
+    """A shape or strides, checked: that many dimensions multiply to a number that does not take for ever."""
+    if not isinstance(numbers, (tuple, list)) or len(numbers) > _MOST_DIMENSIONS:
+        raise Refused('a shape that is none')
+    if not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
         raise Refused('a shape that is none')
     return list(numbers)
 
@@ -179,9 +270,9 @@ def _parameter(data: Any, requires_grad: bool, hooks: Any = None) -> torch.nn.Pa
 
 
 _TORCH_GLOBALS = {
-    'collections.OrderedDict': OrderedDict,
-    'collections.Counter': Counter,
-    'builtins.set': set,
+    'collections.OrderedDict': _made_of_keys(OrderedDict),
+    'collections.Counter': _made_of_keys(Counter),
+    'builtins.set': _made_of_keys(set),
     'builtins.bytes': _no_bytes,
     '_codecs.encode': _codecs_encode,
     'torch.Size': torch.Size,

@@ -32,6 +32,7 @@ def patch_runner(runner: type) -> None:
         try:
             original(self, filename, *args, **kwargs)
             _check_resumed(self, fresh)
+            _check_end(self, filename)
         except _FAILURES as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
@@ -88,6 +89,22 @@ def _check_resumed(runner: Any, fresh: list[dict]) -> None:
         for name in ('last_step', '_global_step', 'begin', 'end'):
             if not isinstance(getattr(scheduler, name, 0), Number):
                 raise ValueError(f'param_schedulers has {name}={getattr(scheduler, name)!r:.40}')
+
+
+def _check_end(runner: Any, filename: str) -> None:
+    """Beyond its end mmengine trains nothing and says nothing, or loads as many batches as the file says.
+
+    Raises:
+        UserError: the checkpoint is beyond the end of this config's training.
+    """
+    loop = runner.train_loop
+    by_epoch = type(loop).__name__ != 'IterBasedTrainLoop'
+    unit, now, end = ('epoch', loop.epoch, loop.max_epochs) if by_epoch else ('iter', loop.iter, loop.max_iters)
+    if now > end:
+        raise UserError(
+            f"--resume: '{filename}' is at {unit} {now}, and training ends at train_cfg.max_{unit}s={end}: raise that, "
+            'or give the file as load_from, without --resume.'
+        )
 
 
 def _alike(value: Any, before: Any) -> bool:

@@ -30,13 +30,17 @@ from mmcondetr.compat.plain_values import (
     AsksForCode,
     Refused,
     as_sizes,
+    check_key,
+    check_structure,
+    kind_of,
 )
 
 _MOST_OPCODES = 1_000_000  # a checkpoint with 1,000 tensors and their optimizer state has 60,000
 _SHARED = 3, 16 << 20  # tensors may share storages, up to this multiple of the file size plus bytes
-_UNUSED = (
-    'PERSID INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER'  # do not occur in checkpoints
-).split()
+_UNUSED = (  # do not occur in checkpoints
+    *('PERSID', 'INST', 'OBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4', 'FROZENSET'),
+    *('BYTEARRAY8', 'NEXT_BUFFER', 'READONLY_BUFFER'),
+)
 
 
 class _Counted(dict):
@@ -71,6 +75,11 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
             del methods[getattr(pickle, name)[0]]
         return methods
 
+    def load(self) -> Any:
+        loaded = super().load()
+        check_structure(loaded)
+        return loaded
+
     def find_class(self, module: str, name: str) -> Any:
         path = f'builtins.{name}' if module == '__builtin__' else f'{module}.{name}'  # its name in pickle protocol 2
         if path not in GLOBALS:
@@ -81,7 +90,7 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
         args = self.stack.pop()
         function = self.stack[-1]
         if id(function) not in CALLED or type(args) is not tuple:
-            raise Refused(f'a call of {str(function)[:60]}')
+            raise Refused(f'a call of {kind_of(function)}')
         made = self.stack[-1] = function(*args)
         if isinstance(made, Tensor):
             self._tensor_bytes += made.numel() * made.element_size()
@@ -91,7 +100,7 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
     def load_newobj(self) -> None:
         args, kind = self.stack.pop(), self.stack.pop()
         if not any(kind is allowed for allowed in MADE_EMPTY) or args != ():
-            raise Refused(f'an object of {str(kind)[:60]}')
+            raise Refused(f'an object of {kind_of(kind)}')
         self.append(kind.__new__(kind))
 
     def load_build(self) -> None:
@@ -103,7 +112,7 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
         elif type(target) is OrderedDict and type(state) is dict and set(state) <= {'_metadata'}:  # of a state dict
             vars(target).update(state)
         else:
-            raise Refused(f'a state of {str(type(target))[:60]}')
+            raise Refused(f'a state of {kind_of(target)}')
 
     def load_binpersid(self) -> None:
         storage = self.stack.pop()
@@ -113,6 +122,9 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
         dtype = torch.uint8 if kind is torch.storage.UntypedStorage else getattr(kind, 'dtype', None)
         if not isinstance(dtype, torch.dtype) or type(key) is not str or type(where) is not str:
             raise Refused('a storage of no type')
+        view = storage[5] if len(storage) == 6 else None
+        if view is not None and (type(view) is not tuple or list(map(type, view)) != [str, int, int]):
+            raise Refused('a part of a storage that is none')
         declared = as_sizes([count])[0] * torch.empty(0, dtype=dtype).element_size()
         if declared > self.storage_size(key, declared):
             raise Refused(f'a storage of {declared} bytes, more than the file has for it')
@@ -120,7 +132,7 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
 
     def _target(self, *kinds: type) -> Any:
         if type(self.stack[-1]) not in kinds:
-            raise Refused(f'items of {str(type(self.stack[-1]))[:60]}')
+            raise Refused(f'items of {kind_of(self.stack[-1])}')
         return self.stack[-1]
 
     def load_append(self) -> None:
@@ -133,14 +145,27 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
 
     def load_additems(self) -> None:
         values = self.pop_mark()
+        for value in values:
+            check_key(value)
         self._target(set).update(values)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._fill(items)
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._target(dict, OrderedDict, Counter)[key] = value
+        self._fill([key, value])
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
+        self._fill(items)
+
+    def _fill(self, items: list) -> None:
+        """Put keys and values, in turn, into the dict on top of the stack."""
+        for key in items[::2]:
+            check_key(key)
         self._target(dict, OrderedDict, Counter).update(zip(items[::2], items[1::2]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,19 @@ def _class_names(folder: Path, settings: dict[str, Any], used: set[int], notes: 
         names = {number: f'class{number}' for number in range(max(used, default=-1) + 1)}
     if isinstance(names, list):
         names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(_is_class(*entry) for entry in names.items()):
+        raise UserError(f"YOLO folder '{folder}': names must be a list of words, or words by class number.")
     unknown = sorted(used - {int(number) for number in names})
     if unknown:
         raise UserError(
             f"YOLO folder '{folder}': labels have the classes {unknown}, which have no name ({len(names)})."
         )
     return {int(number): str(name) for number, name in names.items()}
+
+
+def _is_class(number: Any, name: Any) -> bool:
+    """Whether an entry of data.yaml's names is one; an alias in YAML can make anything of it, of any size."""
+    return re.fullmatch(r'\d{1,9}', str(number)[:20]) is not None and isinstance(name, (str, int, float))
 
 
 def _label_path(image: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcondetr.checkpoints.work_dirs import checkpoints_in, last_checkpoint
+from mmcondetr.checkpoints.work_dirs import checkpoints_in, last_checkpoint, noted_checkpoint
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config_options import apply_options
 from mmcondetr.errors import UserError
@@ -79,9 +79,11 @@ def apply_training_options(config: Config, args: Namespace) -> None:
             )
         config.auto_scale_lr.enable = True
     if args.resume == 'auto':
-        config.resume = os.path.isfile(os.path.join(config.work_dir, 'last_checkpoint'))
+        noted, found = noted_checkpoint(config.work_dir), last_checkpoint(config.work_dir)
+        config.resume = bool(noted or found)
         if config.resume:
-            config.load_from = None
+            # The note may name a file of another folder (CheckpointHook's out_dir), or of where this one was before.
+            config.load_from = noted if noted and os.path.isfile(noted) else found or noted
         else:
             start = config.get('load_from') or 'the initial weights'
             print(f'--resume: nothing to resume in {config.work_dir} yet; starting from {start}')

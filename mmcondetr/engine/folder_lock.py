@@ -17,9 +17,11 @@ def lock_folder(folder: str | os.PathLike) -> None:
     """Lock a folder until :func:`unlock_folder` or the end of the process, however it ends.
 
     Raises:
-        UserError: another process has locked it.
+        UserError: another process has locked it, or the lock file is a link to another file.
     """
     path = str(Path(folder).resolve() / NAME)
+    if os.path.islink(path):  # locking would empty the file that it leads to
+        raise UserError(f"work_dir '{folder}': {NAME} in it is a symbolic link, and not a file of ours: remove it.")
     lock = _held.setdefault(path, FileLock(path))
     try:
         if not lock.is_locked:

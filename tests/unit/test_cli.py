@@ -114,9 +114,11 @@ def test_resume_without_a_value_looks_for_the_last_checkpoint(tmp_path, capsys):
     assert (config.resume, config.load_from) == (False, str(start))
     assert f'nothing to resume in {tmp_path / "run"} yet; starting from {start}' in capsys.readouterr().out
     (tmp_path / 'run').mkdir()
-    (tmp_path / 'run' / 'last_checkpoint').touch()
+    last = tmp_path / 'run' / 'epoch_3.pth'
+    last.touch()
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(last))
     apply_training_options(config, arguments(resume='auto'))
-    assert (config.resume, config.load_from) == (True, None)
+    assert (config.resume, config.load_from) == (True, str(last))
 
 
 def test_a_start_that_is_not_there_is_found_before_anything_is_built(tmp_path):

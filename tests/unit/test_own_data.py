@@ -104,6 +104,10 @@ def test_a_turned_photo_has_the_size_that_is_shown(tmp_path):
     assert read_size(tmp_path / 'a.jpg') == (20, 40) == cv2.imread(str(tmp_path / 'a.jpg')).shape[1::-1]
 
 
+LAUGHS = '- &a0 [ha]\n' + ''.join(f'- &a{n} [*a{n - 1}, *a{n - 1}]\n' for n in range(1, 26))
+"""Lists that hold the former twice: a line of text of half a gigabyte."""
+
+
 @pytest.mark.parametrize(
     'spoil, message',
     [
@@ -113,6 +117,8 @@ def test_a_turned_photo_has_the_size_that_is_shown(tmp_path):
         (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('77 .1 .1 .1 .1\n'), r'classes \[77\]'),
         (lambda yolo: (yolo / 'data.yaml').write_text('a: [\n'), 'data.yaml.* cannot be read as YAML'),
         (lambda yolo: next((yolo / 'images/train').glob('*.png')).write_text('no'), 'png.* cannot be read'),
+        (lambda yolo: (yolo / 'data.yaml').write_text('train: train\nnames: {a: b}\n'), 'names must be a list of'),
+        (lambda yolo: (yolo / 'data.yaml').write_text(f'train: train\nnames:\n{LAUGHS}'), 'names must be a list of'),
     ],
 )
 def test_a_broken_yolo_folder_names_the_place(shapes, tmp_path, spoil, message):

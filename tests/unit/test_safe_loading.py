@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 import numpy as np
 import pytest
 import torch
+from archive_files import rewritten
 from mmengine.logging import HistoryBuffer
 
 from mmcondetr.checkpoints.files import load_file
@@ -112,6 +113,9 @@ BOMBS = dict(
     bytearray=Call(bytearray, 1 << 40),
     tensor=Call(torch.Tensor, 1 << 40),
     shape=Call(torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 0, (1 << 20,), (1,), False, OrderedDict()),
+    dimensions=Call(
+        torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 0, (1 << 61,) * 50_000, (1,) * 50_000, False, {}
+    ),
     offset=Call(torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 1 << 40, (1,), (1,), False, OrderedDict()),
 )
 
@@ -133,15 +137,6 @@ def test_many_tensors_over_one_storage(tmp_path):
     torch.save({f'head.{index}': whole[:] for index in range(99)}, tmp_path / 'many.pth')
     with pytest.raises(UserError, match='tensors of .* bytes in a file of'):
         load_file(tmp_path / 'many.pth')
-
-
-def rewritten(path, change, **options):
-    """The archive with its pickle changed, or written otherwise."""
-    with zipfile.ZipFile(path) as archive:
-        records = {item.filename: archive.read(item) for item in archive.infolist()}
-    with zipfile.ZipFile(path, 'w', **options) as archive:
-        for name, content in records.items():
-            archive.writestr(name, change(content) if name.endswith('data.pkl') else content)
 
 
 def test_a_storage_that_reaches_beyond_its_record(tmp_path):

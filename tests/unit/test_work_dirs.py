@@ -1,5 +1,6 @@
 """A run's folder stands for its best checkpoint, or its last; a new run in it says what it would overwrite."""
 
+import os
 from argparse import Namespace
 
 import pytest
@@ -63,3 +64,27 @@ def test_resuming_a_folder_goes_on_from_its_last(run, capsys):
     apply_training_options(config, options(resume=str(run)))
     assert (config.resume, config.load_from) == (True, str(run / 'epoch_10.pth'))
     assert 'overwrite' not in capsys.readouterr().out
+
+
+def test_resuming_a_folder_whose_note_is_of_another_place_or_gone(run, tmp_path):
+    """It began anew, over what was there, or looked where the folder had been before."""
+
+    def resumed() -> tuple:
+        config = Config(dict(work_dir=str(run)))
+        apply_training_options(config, options(resume='auto'))
+        return config.resume, config.load_from
+
+    assert resumed() == (True, str(run / 'epoch_10.pth'))
+    (run / 'last_checkpoint').write_text('/where/it/was/trained/epoch_2.pth')
+    assert resumed() == (True, str(run / 'epoch_2.pth'))
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    (elsewhere / 'epoch_12.pth').touch()  # CheckpointHook's out_dir
+    (run / 'last_checkpoint').write_text(str(elsewhere / 'epoch_12.pth'))
+    assert resumed() == (True, str(elsewhere / 'epoch_12.pth'))
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about links to devices')
+def test_a_note_that_is_a_link_to_a_device_is_none(run):
+    (run / 'last_checkpoint').symlink_to('/dev/zero')
+    assert find_file(run) == last_checkpoint(run) == str(run / 'epoch_10.pth')

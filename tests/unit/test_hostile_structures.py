@@ -1,0 +1,189 @@
+"""Small files that would keep a reader busy for ever, lead it elsewhere by a link, or write to the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+
+import pytest
+import torch
+from archive_files import rewritten
+from tiny_model import build, tiny_config
+
+from mmcondetr.checkpoints.download import final_path
+from mmcondetr.checkpoints.files import load_file
+from mmcondetr.checkpoints.reading import load_from_file
+from mmcondetr.checkpoints.renaming import from_ours
+from mmcondetr.checkpoints.rules import FAMILIES
+from mmcondetr.cli.common import run_guarded
+from mmcondetr.engine.folder_lock import NAME, lock_folder
+from mmcondetr.errors import UserError
+from mmcondetr.writing import replacing
+
+LEVELS = 27  # of tuples that hold the former twice: hashing or printing such a one takes a minute, with 60 for ever
+KEY = b'K\x01\x85' + b'2\x86' * LEVELS
+STREAMS = {
+    'key of a dict': b'}' + KEY + b'K\x01s',
+    'keys of a dict': b'}(' + KEY + b'K\x01u',
+    'key of a dict, protocol 0': b'(' + KEY + b'K\x01d',
+    'member of a set': b'\x8f(' + KEY + b'\x90',
+    'member of a frozenset': b'(' + KEY + b'\x91',
+    'made into a set': b'cbuiltins\nset\n(' + KEY + b'l\x85R',
+    'counted': b'ccollections\nCounter\n(' + KEY + b'l\x85R',
+    'key of an OrderedDict': b'ccollections\nOrderedDict\n((' + KEY + b'K\x01tl\x85R',
+    'called': KEY + b')R',
+    'codec': b'c_codecs\nencode\nX\x01\x00\x00\x00x' + KEY + b'\x86R',
+    'attribute': b'cbuiltins\ngetattr\n' + KEY + b'X\x03\x00\x00\x00min\x86R',
+    'dtype': b'cnumpy\ndtype\n' + KEY + b'\x85R',
+}
+
+
+@pytest.mark.parametrize('name', STREAMS)
+def test_what_would_be_hashed_or_printed_for_ever(tmp_path, name):
+    torch.save({}, tmp_path / 'a.pth')
+    rewritten(tmp_path / 'a.pth', lambda _: b'\x80\x02' + STREAMS[name] + b'.')
+    started = time.process_time()
+    with pytest.raises(UserError, match=r"a\.pth'"):
+        load_file(tmp_path / 'a.pth')
+    assert time.process_time() - started < 2
+
+
+def doubled() -> list:
+    value: list = [1]
+    for _ in range(LEVELS):
+        value = [value, value]
+    return value
+
+
+def nested() -> list:
+    value: list = []
+    for _ in range(150):
+        value = [value]
+    return value
+
+
+def endless() -> dict:
+    value: dict = {}
+    value['self'] = [value]
+    return value
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
+@pytest.mark.parametrize(
+    ('value', 'said'),
+    [(doubled, 'shared so often that'), (nested, 'nested more than 100 deep'), (endless, 'contains itself')],
+)
+def test_what_cannot_be_copied_to_an_end(tmp_path, value, said, zipped):
+    torch.save(dict(meta=dict(epoch=value())), tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=said):
+        load_file(tmp_path / 'a.pth')
+
+
+def test_an_archive_of_two_gigabytes_in_two_megabytes(tmp_path):
+    torch.save(dict(weight=torch.zeros(4)), tmp_path / 'a.pth')
+    with zipfile.ZipFile(tmp_path / 'a.pth') as archive:
+        records = {item.filename: archive.read(item) for item in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+        archive.writestr('a/data/bomb', bytes(1 << 27))
+    content = bytearray((tmp_path / 'a.pth').read_bytes())
+    directory = content.rfind(b'PK\x01\x02')
+    content[directory + 24 : directory + 28] = (1 << 31).to_bytes(4, 'little')  # says that it is more
+    (tmp_path / 'a.pth').write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(UserError, match='compressed records'):
+        load_from_file(str(tmp_path / 'a.pth'))
+    assert time.process_time() - started < 1, 'nothing was unpacked'
+
+
+@pytest.fixture(scope='module')
+def tensors():
+    config = tiny_config()
+    return build(config).state_dict()
+
+
+@pytest.mark.parametrize(
+    'meta',
+    [
+        dict(dataset_meta=[1]),
+        dict(dataset_meta=5),
+        dict(dataset_meta=dict(classes=5)),
+        dict(dataset_meta=dict(classes=[1, [2], {}])),
+        dict(CLASSES=7),
+        dict(mmcondetr=dict(classes=3, dc5='x')),
+        dict(mmcondetr=[1]),
+    ],
+    ids=str,
+)
+def test_class_names_that_are_none(tmp_path, tensors, meta):
+    torch.save(dict(state_dict=tensors, meta=meta), tmp_path / 'a.pth')
+    assert len(load_from_file(str(tmp_path / 'a.pth'))['state_dict']) == len(tensors)
+
+
+@pytest.fixture
+def folder(tmp_path, tensors):
+    """As Hugging Face's."""
+    torch.save(from_ours(tensors, FAMILIES['huggingface'], 'test'), tmp_path / 'pytorch_model.bin')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        b'[' * 100_000,
+        b'[1]',
+        b'{"model_type": "conditional_detr", "id2label": {"x": "a"}, "dilation": "yes"}',
+        b'{"model_type": ["conditional_detr"]}',
+        b'\xff\xfe',
+    ],
+    ids=['deep', 'a list', 'other numbers', 'no type', 'no text'],
+)
+def test_a_hugging_face_config_that_is_none(folder, config):
+    (folder / 'config.json').write_bytes(config)
+    assert load_from_file(str(folder))['state_dict']
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about links to devices')
+def test_a_hugging_face_config_that_is_a_link_to_a_device(folder):
+    (folder / 'config.json').symlink_to('/dev/zero')
+    assert load_from_file(str(folder))['state_dict']
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about symbolic links')
+def test_a_lock_that_is_a_link_empties_no_file(tmp_path):
+    precious = tmp_path / 'precious'
+    precious.write_text('precious')
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / NAME).symlink_to(precious)
+    with pytest.raises(UserError, match='is a symbolic link'):
+        lock_folder(work)
+    assert precious.read_text() == 'precious'
+
+
+def test_the_name_of_a_temporary_file_cannot_be_guessed(tmp_path):
+    seen = set()
+    for _ in range(3):
+        with replacing(tmp_path / 'a.json') as temporary:
+            temporary.write_text(json.dumps(1))
+            seen.add(temporary.name)
+    assert len(seen) == 3 and all(name.endswith(f'.{os.getpid()}.tmp') for name in seen)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+
+
+@pytest.mark.parametrize('name', ['..', '.', '', '%2e%2e', 'a%2F..%2F..%2Fb.pth', 'a%00b.pth', '..%5C..%5Cb.pth'])
+def test_the_name_of_a_download_stays_in_its_folder(tmp_path, name):
+    path = final_path(f'https://host/files/{name}', tmp_path)
+    assert path.parent.parent == tmp_path and path.name not in ('', '.', '..') and '\0' not in path.name
+    assert path.resolve() == path and '\\' not in path.name
+
+
+def test_a_message_does_not_steer_the_terminal(tmp_path, capsys):
+    torch.save({}, tmp_path / 'a.pth')
+    rewritten(tmp_path / 'a.pth', lambda _: b'\x80\x02c\x1b]0;owned\x07\nname\n.')
+    assert run_guarded(lambda: load_file(tmp_path / 'a.pth')) == 2
+    said = capsys.readouterr().err
+    assert "asks for '\\x1b]0;owned\\x07.name'" in said and '\x1b' not in said
