@@ -85,13 +85,14 @@ def together(
     second: tuple[str, ...] = (),
     program: tuple[str, ...] = ('-m', 'mmcondetr'),
 ) -> list[subprocess.Popen]:
-    """Two ranks, of which the second has options of its own, and ``program``."""
+    """Two ranks, of which the second has options of its own, and runs ``program``."""
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         place = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=server.getsockname()[1], WORLD_SIZE=2)
     options = ('--launcher', 'pytorch', '--cfg-options', f'env_cfg.dist_cfg.timeout={seconds}')
     return [
-        train(config, work, *options, *(second if rank else ()), **place, RANK=rank, LOCAL_RANK=rank) for rank in (0, 1)
+        train(config, work, *options, **place, RANK=0, LOCAL_RANK=0),
+        train(config, work, *options, *second, program=program, **place, RANK=1, LOCAL_RANK=1),
     ]
 
 
@@ -109,3 +110,34 @@ def test_the_last_line_of_every_process_is_the_first_cause(config, tmp_path, sec
     for text in texts:
         assert said in text.splitlines()[-1] and 'Traceback' not in text, text[-3000:]
     assert 'at most 120 s (env_cfg.dist_cfg.timeout)' in texts[0]
+
+
+STOPPED = """
+import os, signal, sys
+import mmcondetr
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmcondetr.cli import main
+
+@HOOKS.register_module()
+class StopHere(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 1:
+            print('stops', flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.exit(main([*sys.argv[1:], 'custom_hooks.0.type=StopHere']))
+"""
+
+
+def test_a_process_that_is_stopped_is_waited_for_as_long_as_is_set(config, tmp_path):
+    """As one that hangs in a driver, or whose machine is gone without a word: its sockets stay open."""
+    first, second = together(config, tmp_path, 15, program=('-c', STOPPED))
+    try:
+        text = first.communicate(timeout=200)[0]
+    finally:
+        second.kill()
+    assert 'stops' in second.communicate(timeout=60)[0], text[-3000:]
+    assert first.returncode == 2 and 'Traceback' not in text, text[-3000:]
+    cause = 'error: another process gave no answer in time (env_cfg.dist_cfg.timeout); it hangs, or was stopped'
+    assert text.splitlines()[-1] == cause
