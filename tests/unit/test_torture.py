@@ -16,7 +16,7 @@ from mmcondetr.errors import UserError
 from tools.torture import attempts as attempts_module
 from tools.torture import command, page
 from tools.torture.attacks_data import mutate, places
-from tools.torture.attempts import OUTCOMES, Attempt, DataLost, Result, Silent, carry_out
+from tools.torture.attempts import OUTCOMES, Attempt, DataLost, Hung, Result, Silent, carry_out, start, wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='forks, and reads /proc')
 
@@ -42,6 +42,7 @@ def touch(path: Path):
         (lambda: 1, {}, 'traceback'),  # it failed without a word
         (fail(Silent('wrong')), {}, 'silent'),
         (fail(DataLost('gone')), {}, 'data lost'),
+        (fail(Hung('it waits')), {}, 'hang'),
         (lambda: os.kill(os.getpid(), signal.SIGSEGV), {}, 'crash'),
         (lambda: bytearray(2 << 30) and None, dict(megabytes=200), 'traceback'),
         (lambda: time.sleep(60), dict(seconds=0.3), 'hang'),
@@ -73,6 +74,20 @@ def test_who_works_is_no_hang_and_a_loop_without_end_is_one(monkeypatch):
     assert carry_out(Attempt('it', work(60), seconds=0.3)).outcome == 'hang'
 
 
+def test_nobody_waits_for_a_process_that_was_stopped():
+    kinds = {
+        'ends': lambda: None,
+        'sleeps': lambda: time.sleep(60),
+        'stops': lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    }
+    output = os.open(os.devnull, os.O_WRONLY)
+    ends, sleeps, stops = (start(Attempt(name, run), output) for name, run in kinds.items())
+    started = time.monotonic()
+    assert set(wait_for([ends, stops], 30, stopped=stops)) == {ends} and time.monotonic() - started < 20
+    assert not wait_for([sleeps], 0.3), 'neither busy nor at its end'
+    os.close(output)
+
+
 def test_no_process_is_left(tmp_path):
     def run() -> None:
         if os.fork() == 0:
@@ -102,7 +117,15 @@ def test_mutations_are_seeded_and_change_something():
 
 def results(**counts: int) -> dict:
     about = dict(
-        seed=0, minutes=1, load=7.0, commit='0' * 40, date='2026-01-01', machine='Linux', python='3.11', versions={}
+        seed=0,
+        minutes=1,
+        jobs=2,
+        load=7.0,
+        commit='0' * 40,
+        date='2026-01-01',
+        machine='Linux',
+        python='3.11',
+        versions={},
     )
     whole = dict(tried=100, seconds=1, counts=dict.fromkeys(OUTCOMES, 0), wrong=[], not_tried=0, environment=about)
     parts = {name: json.loads(json.dumps(whole)) for name in command.SHARES}
@@ -146,11 +169,24 @@ def test_the_published_page_is_that_of_its_results():
 
 def test_a_shortened_run_says_so():
     text = ' '.join(page.page(results()).split())
-    assert '**A shortened run**: 1 of 38 minutes, 1200 attempts, beside other work (load up to 7)' in text
+    assert (
+        '**A shortened run**: 1300 attempts in 1 of 38 minutes, 2 at a time; load average of the machine up to 7.'
+        in text
+    )
     whole = results()
     for part in whole['parts'].values():
         part['environment']['minutes'] = page.WHOLE_RUN
-    assert 'shortened' not in page.page(whole)
+    text = page.page(whole)
+    assert 'shortened' not in text and 'A whole run: 1300 attempts in 38 of 38 minutes, 2 at a time' in text
+
+
+def test_two_jobs_share_the_parts():
+    one, two = command.divide(list(command.SHARES), 2)
+    assert sorted(one + two) == sorted(command.SHARES)
+    first, second = (sum(command.SHARES[part] for part in job) for job in (one, two))
+    assert abs(first - second) <= 4
+    assert command.divide(['kills'], 2) == [['kills']]
+    assert command.divide(list(command.SHARES), 1) == [list(command.SHARES)]
 
 
 def test_equal_kinds_are_counted_together():

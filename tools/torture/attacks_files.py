@@ -10,6 +10,7 @@ import pickletools
 import random
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,8 @@ def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
 
         return pickle.dumps(dict(state_dict={}, message_hub=dict(runtime_info=dict(a=Array()))), 2)
 
+    dimensions = (2**61,) * 200_000, (1,) * 200_000, False, OrderedDict()
+
     def stride(path: Path) -> None:
         huge = torch.zeros(1).expand(3_000_000_000)
         torch.save({**good, 'state_dict': {**good['state_dict'], 'extra': huge}}, path)
@@ -233,7 +236,39 @@ def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
                 for _ in range(4000):
                     file.write(bytes(1 << 20))
 
+    def shared() -> list:
+        value: list = [1]
+        for _ in range(60):
+            value = [value, value]
+        return value
+
+    def nested(depth: int) -> list:
+        value: list = []
+        for _ in range(depth):
+            value = [value]
+        return value
+
+    cycle: dict = {}
+    cycle['self'] = [cycle]
+    key = b'K\x01\x85' + b'2\x86' * 60  # a tuple that holds a tuple twice that holds ...
     return {
+        'lists that hold one list twice, 60 deep, in meta': lambda path: torch.save(
+            {**good, 'meta': {**good['meta'], 'epoch': shared()}}, path
+        ),
+        'lists that hold one list twice, 60 deep, in message_hub': lambda path: torch.save(
+            {**good, 'message_hub': {**good['message_hub'], 'runtime_info': dict(a=shared())}}, path
+        ),
+        'lists 250 deep': lambda path: torch.save({**good, 'optimizer': nested(250)}, path),
+        'a dict that contains itself': lambda path: torch.save({**good, 'meta': cycle}, path),
+        'a key that is hashed for ever': lambda path: _with_pickle(
+            path, b'\x80\x02}' + key + b'K\x01s.', ground.checkpoint
+        ),
+        'a call of what is printed for ever': lambda path: _with_pickle(
+            path, b'\x80\x02' + key + b')R.', ground.checkpoint
+        ),
+        'a shape of 200,000 dimensions': lambda path: torch.save(
+            {**good, 'x': _Call(torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 0, *dimensions)}, path
+        ),
         'a float64 dtype that counts references': lambda path: path.write_bytes(
             numpy_array((3, '<', None, None, None, -1, -1, 63))
         ),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.torture.attempts import Attempt, DataLost, Silent, start, wait
+from tools.torture.attempts import Attempt, DataLost, Hung, Silent, start, wait, wait_for
 from tools.torture.ground import Ground, command, read_checkpoint
 
 
@@ -64,7 +64,7 @@ def kills(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
                 pass
             status = wait(process, 60)
             if status is None:
-                raise Silent(f'{kind.name} did not end it within a minute')
+                raise Hung(f'{kind.name} did not end it within a minute')
             text = (work / 'killed.txt').read_text(errors='replace')
             if kind != signal.SIGKILL and 'Traceback (most recent call last)' in text:
                 print(text[-1500:])
@@ -75,7 +75,7 @@ def kills(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
             return code
 
         yield Attempt(
-            f'{kind.name} after {moment:.2f} s of {length:.2f}', run, seconds=180, check=lambda w=work: _checked(w)
+            f'{kind.name} after {moment:.2f} s of {length:.2f}', run, seconds=600, check=lambda w=work: _checked(w)
         )
 
 
@@ -198,12 +198,12 @@ def processes(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     """Two and four processes: well, with one that fails before it joins, that is killed, stopped, or has no data."""
     cases = [(2, 'well'), (2, 'fails first'), (2, 'killed'), (4, 'well'), (2, 'other options'), (4, 'killed')]
     cases += [(2, 'stopped'), (2, 'two trainings in one folder')]
-    for world, kind in cases:
+    for world, kind in itertools.chain(cases, iter(lambda: choice.choice(cases), None)):
         work = ground.new('processes')
         yield Attempt(
             f'{world} processes: {kind}',
-            lambda world=world, kind=kind, work=work: _together(ground, work, world, kind, choice.uniform(0.5, 4)),
-            seconds=150,
+            lambda world=world, kind=kind, work=work: _together(ground, work, world, kind, choice.uniform(0.5, 8)),
+            seconds=1000,  # each of its processes has 120, or more where it works
         )
 
 
@@ -231,26 +231,14 @@ def _together(ground: Ground, work: Path, world: int, kind: str, moment: float) 
     if kind in ('killed', 'stopped'):
         time.sleep(moment)
         os.kill(ranks[-1], signal.SIGKILL if kind == 'killed' else signal.SIGSTOP)
-    end = time.monotonic() + 120
-    statuses = {}
-    while len(statuses) < world - (kind == 'stopped') and time.monotonic() < end:
-        for process in ranks:
-            if process not in statuses:
-                done, status = os.waitpid(process, os.WNOHANG)
-                if done:
-                    statuses[process] = status
-        time.sleep(0.05)
-    waiting = [number for number, process in enumerate(ranks) if process not in statuses]
-    for process in ranks:
-        try:
-            os.killpg(process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+    stopped = ranks[-1] if kind == 'stopped' else None
+    statuses = wait_for(ranks, 120, stopped)
+    waiting = [number for number, process in enumerate(ranks) if process not in statuses and process != stopped]
     texts = [(work.parent / f'rank{number}.txt').read_text(errors='replace') for number in range(world)]
     for number, text in enumerate(texts):
         print(f'--- rank {number}\n{text[-1500:]}')
-    if [number for number in waiting if not (kind == 'stopped' and number == world - 1)]:
-        time.sleep(600)  # counts as what it is: the others wait for ever
+    if waiting:
+        raise Hung(f'process {waiting[0]} of {world} does not end')
     codes = [os.waitstatus_to_exitcode(statuses.get(process, 0)) for process in ranks]
     if kind == 'killed':
         codes = codes[:-1]
@@ -277,7 +265,7 @@ def _grown(step, steps: int) -> tuple[float, int, int]:
     return _resident() / before - 1, files, len(os.listdir('/proc/self/fd'))
 
 
-def _judge(kind: str, steps: int, grown: tuple[float, int, int], left: set[str]) -> None:
+def _judge(kind: str, steps: int, grown: tuple[float, int, int], left: list[str]) -> None:
     growth, before, after = grown
     print(f'{steps} {kind}: memory {growth:+.2%}, open files {before} and {after}, files left {len(left)}')
     if growth > 0.01 and steps >= 1000:  # a short run says nothing: the allocator still fills its pools
@@ -285,7 +273,7 @@ def _judge(kind: str, steps: int, grown: tuple[float, int, int], left: set[str])
     if after > before:
         raise Silent(f'{after - before} more files are open after {steps} {kind}')
     if left:
-        raise Silent(f'{sorted(left)[0]} was left in the folder of temporary files')
+        raise Silent(f'{left[0]} was left in the folder of temporary files')
 
 
 def soak_attempts(ground: Ground, steps: int) -> Iterator[Attempt]:
@@ -306,9 +294,9 @@ def soak_attempts(ground: Ground, steps: int) -> Iterator[Attempt]:
         loader = runner.build_dataloader(config.train_dataloader)
         model, batches = runner.model, itertools.chain.from_iterable(itertools.repeat(loader))
         wrapper = runner.build_optim_wrapper(config.optim_wrapper)
-        before = _temporary_files()
+        temporary = _own_temporary_folder(ground)
         grown = _grown(lambda: model.train_step(next(batches), wrapper), steps)
-        _judge('training steps', steps, grown, _temporary_files() - before)
+        _judge('training steps', steps, grown, os.listdir(temporary))
 
     def predict() -> None:
         import numpy as np
@@ -322,15 +310,18 @@ def soak_attempts(ground: Ground, steps: int) -> Iterator[Attempt]:
         generator = np.random.default_rng(0)
         sizes = [(int(height), int(width)) for height, width in generator.integers(40, 90, (16, 2))]
         pictures = [generator.integers(0, 255, (*size, 3), dtype=np.uint8) for size in sizes]
-        before, order = _temporary_files(), iter(range(10**9))
+        temporary, order = _own_temporary_folder(ground), iter(range(10**9))
         grown = _grown(lambda: inference_detector(detector, pictures[next(order) % 16]), steps)
-        _judge('predictions', steps, grown, _temporary_files() - before)
+        _judge('predictions', steps, grown, os.listdir(temporary))
 
     yield Attempt(f'{steps} training steps', train, seconds=1800)
     yield Attempt(f'{steps} predictions', predict, seconds=1800)
 
 
-def _temporary_files() -> set[str]:
+def _own_temporary_folder(ground: Ground) -> Path:
+    """Where this process and what it starts puts temporary files from now on: what is left there, it has left."""
     import tempfile
 
-    return {name for name in os.listdir(tempfile.gettempdir()) if 'mmcondetr' in name or name.endswith('.part')}
+    folder = ground.new('soak-temporary')
+    os.environ['TMPDIR'] = tempfile.tempdir = str(folder)
+    return folder

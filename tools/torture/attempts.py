@@ -21,7 +21,7 @@ another way. silent: it went on with what is wrong. crash: killed by a signal, m
 not end in time. code run: what a file brought along was executed. data lost: something good was there before and is
 not now."""
 
-SILENT, LOST = 77, 78  # exit codes that no command has
+SILENT, LOST, HUNG = 77, 78, 79  # exit codes that no command has
 _WORDS_OF_ERROR = ('error', 'refused', 'cannot', 'interrupted', 'usage:')
 
 
@@ -31,6 +31,10 @@ class Silent(Exception):
 
 class DataLost(Exception):
     """Raised by an attempt: something that was good is gone or damaged."""
+
+
+class Hung(Exception):
+    """Raised by an attempt: a process that it has started does not end."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ def _child(attempt: Attempt, output: int) -> None:
     except DataLost as error:
         print(f'lost: {error}', file=sys.stderr)
         code = LOST
+    except Hung as error:
+        print(f'hangs: {error}', file=sys.stderr)
+        code = HUNG
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -111,50 +118,59 @@ PATIENCE = 6
 """How many times its seconds an attempt may take that works, or waits for a processor, instead of waiting for ever."""
 
 
-def _busy(group: int) -> bool:
-    """Whether a process of this group runs, waits for a processor, or for a disk."""
+def _busy(groups: set[int]) -> bool:
+    """Whether a process of these groups runs, waits for a processor, or for a disk."""
     for status in Path('/proc').glob('[0-9]*/stat'):
         try:
             fields = status.read_text().rpartition(')')[2].split()  # state, parent, group, ...
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] in 'RD':
+        if int(fields[2]) in groups and fields[0] in 'RD':
             return True
     return False
 
 
 def wait(process: int, seconds: float) -> int | None:
-    """The status that ``os.waitpid`` gives, or None after so many seconds; then the whole group is killed.
+    """The status that ``os.waitpid`` gives, or None after so many seconds; then the whole group is killed."""
+    return wait_for([process], seconds).get(process)
+
+
+def wait_for(processes: list[int], seconds: float, stopped: int | None = None) -> dict[int, int]:
+    """The status of each process that ends within so many seconds; all groups are killed then.
 
     Who was busy in the last tenth of the time gets it once more, up to :data:`PATIENCE` times: on a loaded machine
-    slow is no hang, and a loop without end is one in any case.
+    slow is no hang, and a loop without end is one in any case. Nobody waits for a process that was ``stopped``.
     """
-    status, times = None, 0
-    while status is None and times < PATIENCE:
-        times += 1
-        status, busy = _wait_once(process, seconds)
-        if not busy:
+    statuses: dict[int, int] = {}
+    for _ in range(PATIENCE):
+        if not _wait_once([process for process in processes if process != stopped], statuses, seconds):
             break
-    try:
-        os.killpg(process, signal.SIGKILL)  # what it left running, too
-    except ProcessLookupError:
-        pass
-    if status is None:
-        os.waitpid(process, 0)
-    return status
+    for process in processes:
+        try:
+            os.killpg(process, signal.SIGKILL)  # what it left running, too
+        except ProcessLookupError:
+            pass
+    for process in processes:
+        if process not in statuses:
+            os.waitpid(process, 0)
+    return statuses
 
 
-def _wait_once(process: int, seconds: float) -> tuple[int | None, bool]:
-    """Its status, if it ends; and whether it was seen busy in the last tenth of the time."""
+def _wait_once(processes: list[int], statuses: dict[int, int], seconds: float) -> bool:
+    """Fill ``statuses``; returns whether some have not ended and are seen busy in the last tenth of the time."""
     busy, end, pause = False, time.monotonic() + seconds, 0.005
     while time.monotonic() < end:
-        done, found = os.waitpid(process, os.WNOHANG)
-        if done:
-            return found, False
+        left = {process for process in processes if process not in statuses}
+        for process in left:
+            done, found = os.waitpid(process, os.WNOHANG)
+            if done:
+                statuses[process] = found
+        if left <= set(statuses):
+            return False
         if not busy and time.monotonic() > end - seconds / 10:
-            busy, pause = _busy(process), 0.1
+            busy, pause = _busy(left), 0.1
         time.sleep(pause)
-    return None, busy
+    return busy
 
 
 def classify(status: int | None, text: str, must_fail: bool, canary: Path | None) -> str:
@@ -166,8 +182,8 @@ def classify(status: int | None, text: str, must_fail: bool, canary: Path | None
     if os.WIFSIGNALED(status):
         return 'crash'
     code = os.WEXITSTATUS(status)
-    if code in (SILENT, LOST):
-        return {SILENT: 'silent', LOST: 'data lost'}[code]
+    if code in (SILENT, LOST, HUNG):
+        return {SILENT: 'silent', LOST: 'data lost', HUNG: 'hang'}[code]
     if code == 0:
         return 'silent' if must_fail else 'survived'
     said = any(word in text.lower() for word in _WORDS_OF_ERROR)

@@ -20,29 +20,44 @@ import random
 import subprocess
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.torture.attempts import OUTCOMES, Attempt, Result, carry_out
 from tools.torture.page import WHOLE_RUN, goals, page
 
+if TYPE_CHECKING:
+    from tools.torture.ground import Ground
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARES = dict(
-    **dict(annotations=1, images=2, corruptions=2, payloads=5, resuming=5, settings=6, downloads=4, nonfinite=3),
-    **dict(kills=5, disk=2, processes=3, soak=4),
+    **dict(soak=10, downloads=6, processes=8, payloads=12, annotations=3, images=3, corruptions=5, folders=4),
+    **dict(resuming=9, settings=10, nonfinite=4, kills=14, disk=4),
 )
-"""Parts, in order, and what share of the time each may take."""
+"""Parts, in order, and their shares of the time. First those that come to an end: what they leave goes to the rest."""
+
+JOBS = 2
 
 SOAK_STEPS = 5000
 
 
 def find_attacks(name: str) -> Callable[..., Iterator[Attempt]]:
     """The function that yields a part's attempts."""
-    from tools.torture import attacks_data, attacks_downloads, attacks_files, attacks_processes, attacks_settings
+    from tools.torture import (
+        attacks_data,
+        attacks_downloads,
+        attacks_files,
+        attacks_folders,
+        attacks_processes,
+        attacks_settings,
+    )
 
-    for module in (attacks_data, attacks_files, attacks_settings, attacks_downloads, attacks_processes):
+    modules = (attacks_data, attacks_files, attacks_folders, attacks_settings, attacks_downloads, attacks_processes)
+    for module in modules:
         if hasattr(module, name):
             return getattr(module, name)
     raise KeyError(name)
@@ -77,7 +92,7 @@ def summarise(results: list[Result], seconds: float) -> dict:
     return dict(tried=len(results), seconds=round(seconds), counts=counts, wrong=found[:40], not_tried=len(notes))
 
 
-def environment(seed: int, minutes: float) -> dict:
+def environment(seed: int, minutes: float, jobs: int) -> dict:
     """What the numbers are of."""
     commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     names = ('torch', 'mmdet', 'mmengine', 'mmcv-lite', 'numpy')
@@ -85,6 +100,7 @@ def environment(seed: int, minutes: float) -> dict:
     return dict(
         seed=seed,
         minutes=minutes,
+        jobs=jobs,
         commit=commit or None,
         date=f'{datetime.now(timezone.utc):%Y-%m-%d}',
         machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores',
@@ -100,6 +116,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--minutes', type=float, default=WHOLE_RUN, help=f'for all parts together (default: {WHOLE_RUN})'
     )
+    parser.add_argument('--jobs', type=int, default=JOBS, help=f'parts at a time (default: {JOBS})')
     parser.add_argument('--most', type=int, help='attempts of each part at most')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--soak-steps', type=int, default=SOAK_STEPS, help=f'default: {SOAK_STEPS}')
@@ -110,31 +127,74 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def divide(parts: list[str], jobs: int) -> list[list[str]]:
+    """The parts that each job does, in order, so that each has about as much to do."""
+    found: list[list[str]] = [[] for _ in range(min(jobs, len(parts)))]
+    for name in sorted(parts, key=lambda part: -SHARES[part]):
+        min(found, key=lambda job: sum(SHARES[part] for part in job)).append(name)
+    return [[name for name in SHARES if name in job] for job in found]
+
+
 def attack(args: argparse.Namespace, folder: Path) -> dict:
-    """Run the chosen parts under ``folder``; the result file is rewritten after each."""
-    from tools.torture.attacks_processes import soak_attempts
-    from tools.torture.ground import prepare, prepare_imports
+    """Run the chosen parts under ``folder``, some at a time; the result file is rewritten after each."""
+    from tools.torture.ground import prepare_imports
 
     results = json.loads(args.out.read_text()) if args.keep and args.out.exists() else dict(parts={})
     prepare_imports()
-    ground = prepare(folder)
-    whole = sum(SHARES[name] for name in args.parts)
-    for name in args.parts:
-        seconds, started = 60 * args.minutes * SHARES[name] / whole, time.monotonic()
-        choice = random.Random(f'{args.seed} {name}')
-        attempts = soak_attempts(ground, args.soak_steps) if name == 'soak' else find_attacks(name)(ground, choice)
-        most = None if name == 'soak' else args.most
-        found = run_part(attempts, inf if name == 'soak' else seconds, most, ground.canary, args.attempt)
-        part = summarise(found, time.monotonic() - started)
-        if name == 'soak':
-            part['figures'] = [result.detail for result in found]
-        results['parts'][name] = dict(part, environment=environment(args.seed, args.minutes))
+    jobs = {}
+    for number, parts in enumerate(divide(args.parts, args.jobs)):
+        found = folder / f'{number}.json'
+        process = os.fork()
+        if process == 0:
+            os._exit(_job(args, parts, folder / str(number), found))
+        jobs[process] = found
+    while jobs:
+        process, status = os.wait()
+        found = jobs.pop(process)
+        if status or not found.exists():
+            raise SystemExit(f'a job failed: {found}')
+        results['parts'].update(json.loads(found.read_text()))
+        results['parts'] = {name: results['parts'][name] for name in SHARES if name in results['parts']}
         args.out.write_text(json.dumps(results, indent=1) + '\n')
-        counts = ', '.join(f'{count} {outcome}' for outcome, count in part['counts'].items() if count)
-        print(f'{name}: {part["tried"]} tried in {part["seconds"]} s: {counts}', flush=True)
-        for kind in part['wrong']:
-            print(f'    {kind["outcome"]} x{kind["times"]}: {kind["example"]}: {kind["detail"][:160]}', flush=True)
     return results
+
+
+def _job(args: argparse.Namespace, parts: list[str], folder: Path, out: Path) -> int:
+    """Do some parts, one after the other; returns the exit code of this process."""
+    from tools.torture.ground import prepare
+
+    try:
+        started, done = time.monotonic(), {}
+        ground = prepare(folder)
+        for index, name in enumerate(parts):
+            left = 60 * args.minutes - (time.monotonic() - started)
+            done[name] = _part(args, name, ground, left * SHARES[name] / sum(SHARES[part] for part in parts[index:]))
+            out.write_text(json.dumps(done))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _part(args: argparse.Namespace, name: str, ground: Ground, seconds: float) -> dict:
+    """Do one part; returns what the result file holds of it."""
+    from tools.torture.attacks_processes import soak_attempts
+
+    started, before = time.monotonic(), os.getloadavg()[0]
+    choice = random.Random(f'{args.seed} {name}')
+    attempts = soak_attempts(ground, args.soak_steps) if name == 'soak' else find_attacks(name)(ground, choice)
+    most = None if name == 'soak' else args.most
+    found = run_part(attempts, inf if name == 'soak' else seconds, most, ground.canary, args.attempt)
+    part = summarise(found, time.monotonic() - started)
+    if name == 'soak':
+        part['figures'] = [result.detail for result in found]
+    text = [f'{name}: {part["tried"]} tried in {part["seconds"]} s: ']
+    text[0] += ', '.join(f'{count} {outcome}' for outcome, count in part['counts'].items() if count)
+    for kind in part['wrong']:
+        text.append(f'    {kind["outcome"]} x{kind["times"]}: {kind["example"]}: {kind["detail"][:160]}')
+    print('\n'.join(text), flush=True)
+    about = environment(args.seed, args.minutes, args.jobs)
+    return dict(part, environment=about | dict(load=max(about['load'], round(before, 1))))
 
 
 def main() -> int:

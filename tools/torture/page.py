@@ -11,6 +11,7 @@ WHAT = dict(
     images='damaged, odd, huge and foreign image files through the steps of training',
     corruptions='checkpoints that have checksums: bits flipped, cut, zeroed, or with other content',
     payloads='code, configs, forged NumPy types and bombs in checkpoints, by six roads',
+    folders='folders of strangers: config.json, safetensors headers, paths in archives, links in work directories',
     resuming='states of training that are damaged, foreign, or point to files elsewhere',
     settings='settings of other types, sizes and signs, each trained for an epoch',
     downloads='a server that sends pages, lies about lengths, stops, never ends, and several processes at once',
@@ -20,10 +21,10 @@ WHAT = dict(
     processes='two and four processes of which one fails, is killed or stopped; two trainings in one folder',
     soak='training steps and predictions: memory within 1 %, no open files, no files left',
 )
-NO_TRACEBACKS = ('annotations', 'corruptions', 'payloads', 'resuming', 'downloads')
+NO_TRACEBACKS = ('annotations', 'corruptions', 'payloads', 'folders', 'resuming', 'downloads')
 MOST_IN_SETTINGS = 0.05
 WHOLE_RUN = 38
-"""Minutes for all parts together, beside those for preparing them."""
+"""Minutes for all parts together, which are done two at a time."""
 
 INTRODUCTION = """# Reliability
 
@@ -73,29 +74,33 @@ def goals(results: dict) -> list[tuple[str, str, bool]]:
     return found
 
 
-def _shortened(results: dict) -> list[str]:
-    """What the reader must know of a run that was not the whole one."""
+def _extent(results: dict) -> list[str]:
+    """How much was tried, beside what; and what the reader must know of a run that was not the whole one."""
     parts = results['parts'].values()
-    minutes, load = (max(part['environment'].get(name, 0) for part in parts) for name in ('minutes', 'load'))
-    if minutes >= WHOLE_RUN:
-        return []
+    minutes, load, jobs = (
+        max(part['environment'].get(name, 0) for part in parts) for name in ('minutes', 'load', 'jobs')
+    )
     tried = sum(part['tried'] for part in parts)
     text = (
-        f'**A shortened run**: {minutes:g} of {WHOLE_RUN} minutes, {tried} attempts, beside other work (load up '
-        f'to {load:g}); some parts were run again after what they had found was fixed. A goal that is met here was '
-        'met by these attempts, and is not proven by so few; a soak of less than 1000 steps says nothing of memory.'
+        f'{"A whole run" if minutes >= WHOLE_RUN else "**A shortened run**"}: {tried} attempts in {minutes:g} of '
+        f'{WHOLE_RUN} minutes, {jobs or 1} at a time; load average of the machine up to {load:g}.'
     )
+    if minutes < WHOLE_RUN:
+        text += (
+            ' Some parts were run again after what they had found was fixed. A goal that is met here was met by these '
+            'attempts, and is not proven by so few; a soak of less than 1000 steps says nothing of memory.'
+        )
     return [fill(text, 120), '']
 
 
 def page(results: dict) -> str:
     """The whole page."""
-    lines = [INTRODUCTION, *_shortened(results), '## Goals', '', '| goal | found | met |', '| --- | --- | --- |']
+    lines = [INTRODUCTION, *_extent(results), '## Goals', '', '| goal | found | met |', '| --- | --- | --- |']
     lines += [f'| {goal} | {found} | {"yes" if met else "**no**"} |' for goal, found, met in goals(results)]
-    lines += ['', '## What was tried', '', f'| part | tried | {" | ".join(OUTCOMES)} |', '|' + ' --- |' * 10]
+    lines += ['', '## What was tried', '', f'| part | seconds | tried | {" | ".join(OUTCOMES)} |', '|' + ' --- |' * 11]
     for name, part in results['parts'].items():
         counts = ' | '.join(str(part['counts'][outcome]) for outcome in OUTCOMES)
-        lines.append(f'| {name}: {WHAT[name]} | {part["tried"]} | {counts} |')
+        lines.append(f'| {name}: {WHAT[name]} | {part["seconds"]} | {part["tried"]} | {counts} |')
     lines += ['', '## On what', '']
     for text, names in _environments(results).items():
         lines.append(fill(f'- {", ".join(names)}: {text}', 120, subsequent_indent='  '))
