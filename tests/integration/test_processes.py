@@ -139,5 +139,5 @@ def test_a_process_that_is_stopped_is_waited_for_as_long_as_is_set(config, tmp_p
         second.kill()
     assert 'stops' in second.communicate(timeout=60)[0], text[-3000:]
     assert first.returncode == 2 and 'Traceback' not in text, text[-3000:]
-    cause = 'error: another process gave no answer in time (env_cfg.dist_cfg.timeout); it hangs, or was stopped'
+    cause = 'error: another process did not respond in time (env_cfg.dist_cfg.timeout); it hangs, or was stopped'
     assert text.splitlines()[-1] == cause
