@@ -94,6 +94,17 @@ def test_what_does_not_fit_is_named_before_training(root, change, message):
         DATASETS.build(panoptic_dataset(root))
 
 
+def test_ids_of_later_images_are_compared_when_they_are_loaded(root, monkeypatch):
+    monkeypatch.setattr('mmcondetr.datasets.coco_panoptic._DECODED', 1)
+    edit_json(
+        root / 'annotations/panoptic_val.json', lambda data: data['annotations'][2]['segments_info'][0].update(id=77)
+    )
+    dataset = DATASETS.build(panoptic_dataset(root))
+    assert len(dataset[1]['gt_masks'].masks) > 0
+    with pytest.raises(UserError, match=r"000002.png' .*disagree. Ids in the PNG only: 123457. In the JSON only: 77"):
+        dataset[2]
+
+
 def test_a_png_that_is_none(root):
     (root / 'panoptic_val/000001.png').write_bytes(b'nothing')
     with pytest.raises(UserError, match=r"000001.png' \(.*data_prefix\['seg'\]\) must be a PNG with three channels"):

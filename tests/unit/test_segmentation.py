@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from mmdet.datasets.transforms import PackDetInputs
 from mmengine.registry import init_default_scope
 from pycocotools import mask as rle
 
@@ -70,6 +71,7 @@ def build(ann_file, with_mask=True):
 WRONG = {
     'is missing': None,
     'is empty: a list without polygons': [],
+    'holds a polygon of 0 numbers': [[]],
     'holds a polygon of 4 numbers': [[1, 1, 5, 5]],
     'holds a polygon of 7 numbers': [[1, 1, 5, 5, 9, 9, 3]],
     'is not a list of finite numbers': [[1, 1, float('nan'), 5, 9, 9]],
@@ -106,6 +108,8 @@ def test_right_masks_load(tmp_path, segmentation, iscrowd):
     item = dataset.pipeline(dict(dataset.get_data_info(0), ori_shape=(30, 40)))
     assert item['gt_masks'].masks.shape == (1, 30, 40) and item['gt_masks'].masks.sum() > 40
     assert item['gt_ignore_flags'].tolist() == [bool(iscrowd)]
+    packed = PackDetInputs(meta_keys=())(dict(item, img=np.zeros((30, 40, 3), np.uint8)))['data_samples']
+    assert len(packed.gt_instances.masks) == len(packed.gt_instances) == 1 - iscrowd, 'a crowd is no target'
 
 
 def test_shapes_have_masks_that_fit_their_boxes(tmp_path):
