@@ -160,8 +160,8 @@ def test_a_full_disk_leaves_no_half_written_file(model, traced, tmp_path, monkey
 @pytest.mark.parametrize(
     'out, options, message',
     [
-        ('model.xml', {}, r'a file of format onnx ends in \.onnx'),
-        ('model.onnx', dict(format='openvino'), r'ends in \.xml'),
+        ('model.xml', {}, r'a file of format onnx must end in \.onnx'),
+        ('model.onnx', dict(format='openvino'), r'must end in \.xml'),
         ('model.onnx', dict(format='tflite'), 'must be one of onnx, openvino'),
         ('gone/model.onnx', {}, "there is no folder '.*gone'"),
         ('model.onnx', dict(batch=0), "must be 'dynamic' or 1 or more, got 0"),
