@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -43,8 +44,28 @@ def load_command(name: str) -> ModuleType:
     return importlib.import_module(f'mmcondetr.cli.{name.replace("-", "_")}')
 
 
+#: The exit code where nobody reads what is printed any more, as a shell reports it: 128 and the signal's number.
+NOT_READ = 128 + 13
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command; returns the exit code.
+
+    Where nobody reads its output to the end (``mmcondetr list | head``) it ends without a word, as Unix tools do.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it can be answered: as Python ends, it would be told as an error
+    except BrokenPipeError:
+        if not _nobody_reads():  # another pipe, such as a worker's
+            raise
+        return NOT_READ
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     with _interrupted_at_once():
         args = _parse([*(sys.argv[1:] if arguments is None else arguments)])  # list() is the command of that name here
         from mmcondetr.cli.common import run_guarded
@@ -73,6 +94,21 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         module.add_arguments(command)
         command.set_defaults(module=module)
     return parser.parse_args(arguments)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout or stderr is a pipe whose reader has gone; what waits to be printed is dropped, then."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        try:
+            poll.register(stream.fileno(), 0)  # asks for errors only, which are told in any case
+        except (AttributeError, OSError, ValueError):  # closed, or no file, as in a notebook
+            continue
+        if poll.poll(0):
+            gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return gone
 
 
 @contextmanager

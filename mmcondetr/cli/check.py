@@ -19,13 +19,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.progress import track
 
 from mmcondetr.analysis.augmentation import draw_samples
 from mmcondetr.analysis.data_check import Part, find_copies, image_entries, look_at_annotations, look_at_images
 from mmcondetr.analysis.environment_check import look_at_environment
 from mmcondetr.analysis.html_page import listing, pictures, table, write_page
+from mmcondetr.cli.common import OptionsAction
+from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.config import load_config
 from mmcondetr.errors import UserError
 
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', default='data_check', help='the folder to write data.html to (default: data_check)')
     parser.add_argument('--samples', type=int, default=6, help='training images to show (default: 6, 0 for none)')
     parser.add_argument('--no-images', action='store_true', help='check annotations only, not the image files')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as of mmcondetr train')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='as of mmcondetr train')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,12 +48,17 @@ def run(args: argparse.Namespace) -> None:
         print(f'{name}: {version}')
     args.launcher, args.work_dir = 'none', None
     config = load_config(args)
+    try:
+        check_config(config)
+    except UserError as error:
+        errors.append(str(error))
     errors += _look_at_model(config)
     datasets = _build_lazily(config, errors)
     parts = [_look_at(name, dataset, args.no_images) for name, dataset in datasets.items()]
     for part in parts:
         errors += part.errors
         warned += part.warnings
+    warned += _look_at_queries(config, parts)
     copies, maybe = find_copies(parts)
     errors, warned = errors + copies, warned + maybe
     head, lines = _statistics_table(parts)
@@ -142,6 +149,22 @@ def _look_at(name: str, dataset: Any, no_images: bool) -> Part:
     for _ in track(look_at_images(part, entries), f'{name}: images', total=len(entries), transient=True):
         pass
     return part
+
+
+def _look_at_queries(config: Config, parts: Sequence[Part]) -> list[str]:
+    """A model finds no more objects than it has queries, and keeps max_per_img of them."""
+    model = config.get('model') or {}
+    limits = {
+        'num_queries': model.get('num_queries'),
+        'test_cfg.max_per_img': (model.get('test_cfg') or {}).get('max_per_img'),
+    }
+    warned = []
+    for part in parts:
+        most = part.statistics['boxes_per_image']['max'] if part.statistics else 0
+        low = [f'model.{name}={limit}' for name, limit in limits.items() if isinstance(limit, int) and limit < most]
+        if low:
+            warned.append(f'{part.name}: an image has {most} objects, more than can be found with {" and ".join(low)}')
+    return warned
 
 
 def _statistics_table(parts: Sequence[Part]) -> tuple[list[str], list[list[Any]]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
+from mmcondetr.cli.common import OptionsAction
 from mmcondetr.engine.config import load_config
 from mmcondetr.errors import UserError
 
@@ -18,7 +19,7 @@ from mmcondetr.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='path of a config, or the name of one in the package')
     parser.add_argument('--key', help='print only this part, such as train_dataloader.dataset')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as of mmcondetr train')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='as of mmcondetr train')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,8 +7,9 @@ mmcondetr export CONFIG CHECKPOINT --out model.xml --format openvino --int8 CALI
 import argparse
 import os
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
+from mmcondetr.cli.common import OptionsAction
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
 from mmcondetr.export import FORMATS, export_detector
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='compare with PyTorch on these images (a file or folder); a file that fails is not kept',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='change settings of the config, as key=value'
+        '--cfg-options', nargs='+', action=OptionsAction, help='change settings of the config, as key=value'
     )
 
 
@@ -60,3 +61,5 @@ def run(args: argparse.Namespace) -> None:
     metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], args.checkpoint)
     export_detector(detector, metadata, args.out, format, args.batch, verify, calibration)
     print(f'written: {args.out}')
+    if metadata.masks and detector.mask_head.panoptic is not None:
+        print('the file gives the masks of detections; merging them into a panoptic map is not in it')

@@ -3,8 +3,8 @@
     mmcondetr test my_config.py work_dirs/my_config                    # a run's folder: its best checkpoint
     mmcondetr test conditional-detr_r50_8xb2-50e_coco ConditionalDETR_r50_epoch50.pth --show-dir drawn
 
-In a batch, images of different shapes are padded, which changes scores a little; test_dataloader.batch_size=1 avoids
-this.
+In a batch, images of different shapes are padded, which changes scores a little. With --batch-size N a batch holds
+images of one shape only, and scores are those of batches of one.
 """
 
 import argparse
@@ -19,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'checkpoint',
         help="the checkpoint to evaluate, or a run's folder (its best one); with --runtime, the exported file",
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        metavar='N',
+        help='at most N images at once, only those of one shape; a score does not depend on the others (default: the '
+        "config's batches, padded)",
     )
     parser.add_argument('--out', help='write the predictions to this pickle file (.pkl)')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')

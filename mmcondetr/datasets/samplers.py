@@ -1,15 +1,18 @@
-"""A sampler whose indices carry the epoch, so that a data set can make augmentation depend on (seed, epoch, index).
+"""Samplers: one whose indices carry the epoch, for training; and batches of images of one shape, for evaluation.
 
-Otherwise a worker's generators depend on the number of workers and on what they did before, which no checkpoint can
-record. The sampler can also start in the middle, so that resuming does not reload what was trained on already.
+With the epoch, a data set can make augmentation depend on (seed, epoch, index). Otherwise a worker's generators depend on
+the number of workers and on what they did before, which no checkpoint can record. The sampler can also start in the
+middle, so that resuming does not reload what was trained on already.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 
-from mmengine.dataset import DefaultSampler
+from mmcv.image import rescale_size
+from mmcv.transforms import Resize
+from mmengine.dataset import BaseDataset, DefaultSampler
 
 from mmcondetr.registry import DATA_SAMPLERS
 
@@ -54,3 +57,44 @@ class EpochSampler(DefaultSampler):
         skip, self.skip = self.skip, 0
         for index in itertools.islice(super().__iter__(), skip, None):
             yield EpochIndex(index, self.seed, self.epoch, index)
+
+
+@DATA_SAMPLERS.register_module()
+class SameShapeBatchSampler:
+    """Batches of images that the pipeline resizes to one shape, so that none is padded to the size of another.
+
+    For evaluation: the images come in another order than in the data set, grouped by shape. What the pipeline makes of
+    an image's width and height, as annotated, is computed and not read from files.
+
+    Args:
+        sampler: of indices into ``sampler.dataset``.
+        batch_size: images of a batch at most.
+    """
+
+    def __init__(self, sampler: Iterable[int], batch_size: int) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        dataset: BaseDataset = sampler.dataset
+        pipeline = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+        resizing = [step for step in pipeline if isinstance(step, Resize) and step.scale is not None]
+        groups: dict[tuple[int, int], list[int]] = {}
+        shape = (0, 0)
+        for index in sampler:
+            info = dataset.get_data_info(index)
+            shape = info['width'], info['height']
+            for step in resizing:
+                shape = rescale_size(shape, tuple(step.scale)) if step.keep_ratio else tuple(step.scale)
+            groups.setdefault(shape, []).append(index)
+        if groups:
+            # Of several processes, mmengine drops what the last image of some of them gave, for it was added to make
+            # their numbers equal: it has to stay the last.
+            groups[shape] = groups.pop(shape)
+        self._batches = [
+            group[first : first + batch_size] for group in groups.values() for first in range(0, len(group), batch_size)
+        ]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)

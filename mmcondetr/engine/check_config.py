@@ -20,7 +20,16 @@ from mmcondetr.errors import UserError
 
 #: Keys that mmengine's Runner takes from a loader's dict besides torch's own arguments.
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'worker_init_fn', 'collate_fn', 'num_batch_per_epoch')
-_COUNTS = ('batch_size', 'num_queries', 'num_classes', 'num_heads', 'embed_dims', 'num_feats', 'feedforward_channels')
+_COUNTS = (
+    'batch_size',
+    'num_queries',
+    'num_classes',
+    'num_heads',
+    'embed_dims',
+    'num_feats',
+    'feedforward_channels',
+    'max_per_img',
+)
 _SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop')
 #: In our models these must be equal, the width of tokens and queries; the last is half of it.
 _WIDTHS = (

@@ -34,6 +34,10 @@ class ConsoleRunner(Runner):
                 handler.addFilter(lambda record: not any(words in record.getMessage() for words in _NOISE))
         return logger
 
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        with without_chatter():
+            return super().load_checkpoint(*args, **kwargs)
+
 
 class ConsoleHook(Hook):
     """Prints a run's progress in few lines: its start, at intervals a line with a bar and the time left, metrics."""
@@ -123,7 +127,7 @@ class ConsoleHook(Hook):
         if batch > 1:
             self._say(
                 f'batches   of {batch}: an image that is padded to the size of others scores a little differently; '
-                'test_dataloader.batch_size=1 avoids it'
+                f'--batch-size {batch} puts only images of one shape together'
             )
         self._started = self._said = time.monotonic()
 
@@ -163,7 +167,7 @@ class ConsoleHook(Hook):
 
 @contextlib.contextmanager
 def without_chatter():
-    """Suppress pycocotools' progress messages ('creating index...')."""
+    """Suppress what libraries print of their progress (pycocotools: 'creating index...'); what they log stays."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 

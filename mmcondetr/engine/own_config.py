@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmcondetr.errors import UserError
 FLIPS = ('auto', 'horizontal', 'both', 'none')
 SIDED = re.compile(r'\b(left|right|digit|letter|arrow|turn)\b|^[a-zA-Z0-9]$', re.IGNORECASE)
 LEAST_SIDE = 16.0  # pixels of the median object's shorter side in the resized image: one token of the small model
+LEAST_IMAGE = 64  # pixels of an image's longer side: four tokens of the small model
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Start:
         what: a one-line description.
         batch_size: images per step on one device.
         iterations: default length of training.
-        longest: longer side of the resized images in pixels: (smallest, largest).
+        longest: longer side of the resized images in pixels: (where it begins if the images are as large, largest).
+        detections: the most per image.
     """
 
     base: str
@@ -37,11 +40,14 @@ class Start:
     batch_size: int
     iterations: int
     longest: tuple[int, int]
+    detections: int
 
 
 STARTS = {
-    'small': Start('own_small.py', 'a small model for a CPU, from weights that know shapes only', 8, 3000, (320, 640)),
-    'r50': Start('own_r50.py', "the paper's R50, from its authors' COCO weights", 4, 5000, (1333, 1333)),
+    'small': Start(
+        'own_small.py', 'a small model for a CPU, from weights that know shapes only', 8, 3000, (320, 640), 30
+    ),
+    'r50': Start('own_r50.py', "the paper's R50, from its authors' COCO weights", 4, 5000, (1333, 1333), 100),
 }
 
 
@@ -82,7 +88,14 @@ def choose(
     batch_size = min(batch_size, len(content['images']))
     steps = max(1, -(-len(content['images']) // batch_size))
     epochs = max(1, round(iterations / steps))
-    reasons += [why, f'{epochs} epochs of {steps} iterations with {batch_size} images: {epochs * steps} iterations']
+    length = f'{epochs} epoch{"s" * (epochs > 1)} of {steps} iterations'
+    reasons += [why, f'{length} with {batch_size} images: {epochs * steps} iterations']
+    most = max(Counter(entry['image_id'] for entry in content['annotations']).values())
+    if most > start.detections:
+        reasons.append(
+            f'careful: an image has {most} objects, and this model finds {start.detections} at most '
+            "(docs/questions.md, 'Another number of queries')"
+        )
     sided = [name for name in classes if SIDED.search(name)]
     if flips == 'auto':
         flips = 'none' if sided else 'horizontal'
@@ -109,8 +122,10 @@ def _choose_scale(content: dict[str, Any], root: Path, start: Start) -> tuple[tu
         if entry['image_id'] in sizes
     ]
     share = float(np.median([share for share in shares if share > 0] or [1.0]))
+    # More pixels than the images have cost time and show nothing: only objects that are too small are a reason.
+    first = min(first, max(LEAST_IMAGE, int(median[0])))
     longer = int(min(max(first, 32 * np.ceil(LEAST_SIDE / share / 32)), most))
-    shorter = int(max(32, round(longer * median[1] / median[0] / 16) * 16))
+    shorter = int(max(32, np.ceil(longer * median[1] / median[0] / 16) * 16))
     what = f'images resized into {longer} x {shorter} pixels (they have {median[0]:.0f} x {median[1]:.0f}); '
     return (longer, shorter), what + f"the median object's shorter side is then {share * longer:.0f} pixels"
 

@@ -20,16 +20,22 @@ TTA_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'fli
 def apply_testing_options(config: Config, args: Namespace) -> None:
     """Apply the checkpoint, ``--show``, ``--show-dir`` and ``--tta`` as mmdet's tools/test.py does, and our options.
 
-    These are ``--optimize``, ``--compile``, ``--runtime`` and ``--runtime-precision``.
+    These are ``--batch-size``, ``--optimize``, ``--compile``, ``--runtime`` and ``--runtime-precision``.
 
     Raises:
-        UserError: ``--out`` is not a pickle file, the config has no visualization hook, --compile is given without
-            --optimize, or --runtime together with options that change the model.
+        UserError: ``--batch-size`` is below 1, ``--out`` is not a pickle file, the config has no visualization hook,
+            --compile is given without --optimize, or --runtime together with options that change the model or with an
+            evaluation that needs more than an exported file gives.
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{args.out}': must be a file that ends in .pkl or .pickle.")
     is_file = args.runtime or '://' in args.checkpoint
     config.load_from = args.checkpoint if is_file else find_file(args.checkpoint)
+    if args.batch_size is not None:
+        if args.batch_size < 1:
+            raise UserError(f'--batch-size must be at least 1, got {args.batch_size}.')
+        batches = dict(type='mmcondetr.SameShapeBatchSampler')
+        config.test_dataloader.update(batch_size=args.batch_size, batch_sampler=batches)
     if args.show or args.show_dir:
         if 'visualization' not in config.get('default_hooks', {}):
             raise UserError(f"--show and --show-dir: config '{config.filename}' has no default_hooks.visualization.")
@@ -54,9 +60,20 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
 
 
 def _test_exported(config: Config, args: Namespace) -> None:
-    """Replace the model by the exported file."""
+    """Replace the model by the exported file.
+
+    Raises:
+        UserError: the evaluation needs what no exported file gives.
+    """
     from mmdet.registry import DATASETS
 
+    evaluators = config.get('test_evaluator') or ()
+    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        if str(evaluator.get('type')).endswith('PanopticMetric'):
+            raise UserError(
+                f'--runtime: test_evaluator is {evaluator["type"]}, and an exported file gives masks but no panoptic '
+                'map. Evaluate the checkpoint.'
+            )
     settings = config.test_dataloader.dataset
     with DefaultScope.overwrite_default_scope('mmdet'):
         meta = DATASETS.get(settings.type).METAINFO

@@ -13,7 +13,10 @@ from torch import nn
 
 from mmcondetr.checkpoints.files import check_fits
 from mmcondetr.checkpoints.reading import find_file
+from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.config import find_config
+from mmcondetr.engine.config_options import apply_options
+from mmcondetr.engine.console import without_chatter
 from mmcondetr.errors import UserError
 
 
@@ -27,7 +30,8 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
         cfg_options: settings to change in the config.
 
     Raises:
-        UserError: a file is missing or cannot be read, or the checkpoint does not fit; the message names keys.
+        UserError: a file is missing or cannot be read, a setting is none of the config's or cannot have its value, or
+            the checkpoint does not fit; the message names keys.
     """
     path = find_config(config)
     if '://' not in checkpoint:
@@ -36,11 +40,13 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
             raise UserError(f"Checkpoint '{checkpoint}' does not exist.")
     settings = Config.fromfile(path)
     if cfg_options:
-        settings.merge_from_dict(cfg_options)
+        apply_options(settings, cfg_options)
+        check_config(settings)
     if 'init_cfg' in settings.model.get('backbone', {}):
         settings.model.backbone.init_cfg = None  # the checkpoint contains these weights
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    with warnings.catch_warnings(record=True):  # about missing class names, which are handled below
+    # Warnings are about missing class names, which are handled below; printed is from which file is read.
+    with warnings.catch_warnings(record=True), without_chatter():
         if not str(settings.model.type).startswith('mmcondetr.'):  # ours check it themselves, in any format
             check_fits(init_detector(deepcopy(settings), None, device='cpu'), loaded.get('state_dict', loaded))
         model = init_detector(settings, checkpoint, device=device)

@@ -94,9 +94,16 @@ def test_a_test_says_what_was_tested_and_draws_it(said, config, folder, capsys):
     assert main(['test', config, str(folder / 'run'), *options]) == 0
     out = capsys.readouterr().out
     assert re.search(rf'model .* from \S*{best.name}', out) and re.search('tested in .* coco/bbox_mAP: ', out)
-    assert 'batches   of 8: an image that is padded' in out
+    assert 'batches   of 8: an image that is padded' in out and '--batch-size 8 puts only' in out
     pictures = list((folder / 'tested').glob('*/drawn/*.png'))
     assert {Image.open(path).size for path in pictures} == {(128, 64)}  # truth beside prediction
+
+
+def test_a_test_in_batches_of_one_shape(said, config, folder, capsys):
+    options = ['--work-dir', str(folder / 'batches'), '--batch-size', '2']
+    assert main(['test', config, str(folder / 'run'), *options]) == 0
+    out = capsys.readouterr().out
+    assert 'tested in ' in out and 'padded' not in out
 
 
 def test_the_whole_log_can_be_asked_for(said, config, folder, capsys):

@@ -65,3 +65,16 @@ def test_copies_within_a_part_are_a_warning(config, capsys):
     shutil.copy(images[0], images[1])
     assert check(config, '--samples', 0) == 0
     assert 'warning: train: 1 image is a copy of another' in capsys.readouterr().out
+
+
+def test_more_objects_than_queries_are_a_warning(config, capsys):
+    assert check(config, '--no-images', '--samples', 0, '--cfg-options', 'model.num_queries=2') == 0
+    said = capsys.readouterr().out
+    assert 'warning: train: an image has ' in said and 'more than can be found with model.num_queries=2' in said
+    assert 'max_per_img' not in said
+
+
+def test_a_setting_that_training_refuses_is_an_error_here(config, capsys):
+    options = ['--cfg-options', 'model.test_cfg.max_per_img=0.5']
+    assert check(config, '--no-images', '--samples', 0, *options) == 1
+    assert 'error: model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5' in capsys.readouterr().err

@@ -30,7 +30,7 @@ def arguments(**changes) -> Namespace:
 
 
 def testing_arguments(**changes) -> Namespace:
-    given = dict(checkpoint='a.pth', out=None, show=False, show_dir=None, wait_time=2, tta=False)
+    given = dict(checkpoint='a.pth', batch_size=None, out=None, show=False, show_dir=None, wait_time=2, tta=False)
     return Namespace(
         **{**given, **dict(optimize=None, compile=False, runtime=None, runtime_precision='fp32'), **changes}
     )
@@ -143,6 +143,21 @@ def test_flags_of_the_test_tool_reach_the_config():
     assert config.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
 
 
+def test_batches_of_one_shape_are_a_flag_away():
+    config = load_config(arguments())
+    testing.apply_testing_options(config, testing_arguments(batch_size=4))
+    loader = config.test_dataloader
+    assert (loader.batch_size, loader.batch_sampler.type) == (4, 'mmcondetr.SameShapeBatchSampler')
+    with pytest.raises(UserError, match='--batch-size must be at least 1, got 0'):
+        testing.apply_testing_options(config, testing_arguments(batch_size=0))
+
+
+def test_an_exported_file_is_not_asked_for_a_panoptic_map():
+    config = load_config(arguments(config='conditional-detr_r18_small-panoptic_1xb16-24e_shapes'))
+    with pytest.raises(UserError, match=r'--runtime: test_evaluator is mmcondetr.CocoPanopticMetric'):
+        testing.apply_testing_options(config, testing_arguments(checkpoint='a.onnx', runtime='onnx'))
+
+
 def test_predictions_go_into_a_pickle_file_only():
     with pytest.raises(UserError, match=r"--out 'a\.json'"):
         testing.apply_testing_options(Config(dict()), testing_arguments(out='a.json'))
@@ -238,6 +253,37 @@ cli.main(['train'])
 """
     ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGINT and ended.stderr == ''
+
+
+@pytest.fixture
+def not_read():
+    """The writing end of a pipe whose reader has seen enough, as ``head`` has."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+def test_it_ends_without_a_word_where_nobody_reads_its_output(not_read, source_environment):
+    command = [sys.executable, '-W', 'ignore', '-m', 'mmcondetr', '--help']
+    environment = dict(source_environment, PYTHONUNBUFFERED='')
+    ended = subprocess.run(command, stdout=not_read, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (ended.returncode, ended.stderr) == (cli_package.NOT_READ, '')
+
+
+@pytest.mark.parametrize('buffered', [True, False])
+def test_a_command_ends_where_nobody_reads_its_output(buffered, not_read, monkeypatch):
+    with open(os.dup(not_read), 'w') as output:
+        output.reconfigure(write_through=not buffered)
+        monkeypatch.setattr(sys, 'stdout', output)
+        assert cli_package.main(['list']) == cli_package.NOT_READ
+        print('more')  # goes nowhere
+
+
+def test_another_pipe_that_breaks_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli_package, '_run', lambda arguments: failing(BrokenPipeError(errno.EPIPE, 'broken'))())
+    with pytest.raises(BrokenPipeError):
+        cli_package.main(['list'])
 
 
 def test_a_bug_keeps_its_traceback():

@@ -116,6 +116,7 @@ def test_our_configs_pass(path):
     [
         ('model.num_queries', 0, 'model.num_queries: must be a whole number, 1 or more, not 0'),
         ('model.num_queries', 'many', 'model.num_queries: must be'),
+        ('model.test_cfg.max_per_img', 0.5, 'model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5'),
         ('model.bbox_head.num_classes', -1, 'model.bbox_head.num_classes: must be'),
         ('model.decoder.layer.num_heads', 7, 'model.decoder.layer: embed_dims=128 cannot be divided among num_heads=7'),
         ('model.decoder.layer.dropout', 1.5, 'model.decoder.layer.dropout: must be a number from 0 to 1'),

@@ -153,7 +153,7 @@ def test_the_processs_allocator_is_left_alone_unless_asked(monkeypatch, options,
 def test_the_testing_tool_keeps_memory():
     config = Config(dict(custom_hooks=[]))
     given = dict(out=None, checkpoint='a.pth', show=False, show_dir=None, tta=False, optimize='fp32', compile=False)
-    given['runtime'] = None
+    given.update(runtime=None, batch_size=None)
     apply_testing_options(config, Namespace(**given))
     assert config.custom_hooks[-1] == dict(
         type='mmcondetr.OptimizeForInferenceHook', precision='fp32', compile=False, keep_memory=True

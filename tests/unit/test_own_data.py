@@ -12,7 +12,7 @@ from PIL import Image
 from mmcondetr.cli import main
 from mmcondetr.datasets.image_files import read_size
 from mmcondetr.datasets.own_data import find_own_data
-from mmcondetr.engine.own_config import STARTS, choose
+from mmcondetr.engine.own_config import STARTS, _choose_scale, choose
 from mmcondetr.errors import UserError
 
 
@@ -172,6 +172,28 @@ def test_the_other_start_is_the_papers_model(shapes, tmp_path):
     assert len(config.train_dataloader.dataset.pipeline[3].direction) == 3
 
 
+@pytest.mark.parametrize(
+    'size, side, scale',
+    [
+        ((640, 480), 100, (320, 240)),  # photos are made smaller
+        ((128, 128), 40, (128, 128)),  # small images stay as they are
+        ((128, 100), 8, (256, 208)),  # but for objects of less than a token
+        ((3000, 2000), 20, (640, 432)),
+        ((40, 20), 10, (64, 32)),
+    ],
+)
+def test_images_are_enlarged_for_small_objects_only(shapes, size, side, scale):
+    found = find_own_data(shapes)
+    content = json.loads(found.files['train'].read_text())
+    for image in content['images']:
+        image.update(width=size[0], height=size[1])
+    for entry in content['annotations']:
+        entry['bbox'] = [0, 0, side, side + 5]
+    chosen, why = _choose_scale(content, found.image_roots['train'], STARTS['small'])
+    assert chosen == scale and f'resized into {scale[0]} x {scale[1]} pixels' in why
+    assert _choose_scale(content, found.image_roots['train'], STARTS['r50'])[0] == (1333, 800)
+
+
 def test_sizes_classes_and_flips_follow_the_data(shapes, tmp_path):
     found = find_own_data(write_yolo(shapes, tmp_path / 'yolo'))
     content = json.loads(found.files['train'].read_text())
@@ -186,6 +208,11 @@ def test_sizes_classes_and_flips_follow_the_data(shapes, tmp_path):
     assert choices.scale == (512, 384) and choices.flips == 'none' and 'nothing' not in choices.classes
     assert choices.steps == 3 and choices.epochs == 1000
     assert any('left out' in reason and 'nothing' in reason for reason in choices.reasons)
+    assert not any('careful' in reason for reason in choices.reasons)
+    content['annotations'] *= 31
+    found.files['train'].write_text(json.dumps(content))
+    (warned,) = [reason for reason in choose(found, STARTS['small']).reasons if 'careful' in reason]
+    assert 'objects, and this model finds 30 at most' in warned
     content['annotations'] = []
     found.files['train'].write_text(json.dumps(content))
     with pytest.raises(UserError, match='holds no box'):

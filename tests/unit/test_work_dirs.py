@@ -41,6 +41,7 @@ def test_testing_a_folder_tests_its_best(run):
     (run / 'best_coco_bbox_mAP_epoch_2.pth').touch()
     given = dict(out=None, show=False, show_dir=None, tta=False, optimize=None, compile=False, runtime=None)
     config = Config(dict())
+    given['batch_size'] = None
     apply_testing_options(config, Namespace(checkpoint=str(run), **given))
     assert config.load_from == str(run / 'best_coco_bbox_mAP_epoch_2.pth')
 
