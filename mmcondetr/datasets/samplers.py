@@ -1,7 +1,7 @@
 """Samplers: one whose indices carry the epoch, for training; and batches of images of one shape, for evaluation.
 
-With the epoch, a data set can make augmentation depend on (seed, epoch, index). Otherwise a worker's generators depend on
-the number of workers and on what they did before, which no checkpoint can record. The sampler can also start in the
+With the epoch, a data set can make augmentation depend on (seed, epoch, index). Otherwise a worker's generators depend
+on the number of workers and on what they did before, which no checkpoint can record. The sampler can also start in the
 middle, so that resuming does not reload what was trained on already.
 """
 
