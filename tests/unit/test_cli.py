@@ -153,7 +153,8 @@ def test_batches_of_one_shape_are_a_flag_away():
 
 
 def test_an_exported_file_is_not_asked_for_a_panoptic_map():
-    config = load_config(arguments(config='conditional-detr_r18_small-panoptic_1xb16-24e_shapes'))
+    config = load_config(arguments())
+    config.test_evaluator = [config.test_evaluator, dict(type='mmcondetr.CocoPanopticMetric')]
     with pytest.raises(UserError, match=r'--runtime: test_evaluator is mmcondetr.CocoPanopticMetric'):
         testing.apply_testing_options(config, testing_arguments(checkpoint='a.onnx', runtime='onnx'))
 
