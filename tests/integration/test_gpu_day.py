@@ -1,9 +1,12 @@
 """The GPU day: its limits fit its time, a part that fails or hangs leaves the others, and a rehearsal goes through."""
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from argparse import Namespace
 
 import pytest
@@ -31,10 +34,93 @@ def test_a_part_that_hangs_is_stopped_with_its_children(tmp_path):
     assert found['outcome'] == 'out of time' and found['seconds'] < 30
 
 
+ASSUMED = ('torch', 'scipy', 'opencv-python', 'opencv-python-headless', 'matplotlib', 'pytest')
+"""What the machine has, with all that these need; see carried.txt."""
+
+
+def plain(name: str) -> str:
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def carried(root) -> dict[str, str]:
+    lines = (root / 'tools/gpu_day/carried.txt').read_text().splitlines()
+    return {plain(name): version for name, version in (line.split('==') for line in lines if line[:1] not in '#')}
+
+
+def with_requirements(*names: str) -> set[str]:
+    """The distributions of these names and all that they require here."""
+    found, left = set(), [plain(name) for name in names]
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            wanted = importlib.metadata.requires(name) or ()
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        left += [plain(re.match(r'[\w.-]+', line)[0]) for line in wanted if 'extra ==' not in line]
+    return found
+
+
+def hide_the_rest(root, folder) -> None:
+    """Write a sitecustomize.py in which every package of this environment is absent that would be absent there."""
+    there = with_requirements(*ASSUMED) | set(carried(root)) | {'mmcondetr', 'pip', 'setuptools'}
+    hidden = {
+        module
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        if not there & {plain(name) for name in distributions}
+    }
+    assert {'transformers', 'onnx', 'pandas', 'ruff'} <= hidden and not {'torch', 'mmdet', 'cv2', 'numpy'} & hidden
+    folder.mkdir()
+    (folder / 'sitecustomize.py').write_text(
+        f'import sys\nHIDDEN = {sorted(hidden)!r}\n'
+        'class Hide:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        '        if name.partition(".")[0] in HIDDEN:\n'
+        '            raise ModuleNotFoundError(f"{name} would not be there: carried.txt lacks it", name=name)\n'
+        'sys.meta_path.insert(0, Hide())\n'
+    )
+
+
+def test_what_is_carried_is_what_was_tested(root):
+    pins = (root / 'requirements.txt').read_text()
+    assert len(carried(root)) > 15
+    for line in (root / 'tools/gpu_day/carried.txt').read_text().splitlines():
+        assert line.startswith('#') or re.search(f'^{re.escape(line)}$', pins, re.MULTILINE), line
+
+
+@pytest.mark.slow
+def test_carried_wheels_are_installed_for_the_run_only(root, source_environment, tmp_path):
+    wheel = tmp_path / 'carried_thing-1.0-py3-none-any.whl'
+    with zipfile.ZipFile(wheel, 'w') as archive:
+        archive.writestr('carried_thing.py', 'WORD = "it is here"')
+        archive.writestr(
+            'carried_thing-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\nName: carried-thing\nVersion: 1.0\n'
+        )
+        archive.writestr(
+            'carried_thing-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n'
+        )
+        archive.writestr('carried_thing-1.0.dist-info/RECORD', '')
+    python = tmp_path / 'python'
+    says = 'import carried_thing; print(carried_thing.WORD, carried_thing.__file__)'
+    python.write_text(
+        f'#!/bin/sh\ncase "$2" in pip) exec {sys.executable} "$@";; *) exec {sys.executable} -c "{says}";; esac\n'
+    )
+    python.chmod(0o755)
+    call = ['bash', str(root / 'tools/gpu_day.sh'), str(tmp_path / 'out')]
+    environment = {**source_environment, 'PYTHON': str(python), 'WHEELS': str(tmp_path)}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith('it is here '), done.stderr
+    assert not os.path.exists(done.stdout.split()[-1]), 'and gone afterwards'
+
+
 @pytest.mark.slow
 def test_the_rehearsal_goes_through(root, source_environment, tmp_path):
     out = tmp_path / 'out'
-    environment = {**source_environment, 'PYTHON': sys.executable, 'WHEELS': os.fspath(tmp_path)}
+    hide_the_rest(root, tmp_path / 'hides')
+    search = os.pathsep.join([str(tmp_path / 'hides'), source_environment.get('PYTHONPATH', '')])
+    environment = {**source_environment, 'PYTHONPATH': search, 'PYTHON': sys.executable, 'WHEELS': str(tmp_path)}
     done = subprocess.run(
         ['bash', str(root / 'tools/gpu_day.sh'), str(out), '--rehearse'],
         env=environment,

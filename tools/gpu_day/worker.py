@@ -94,20 +94,31 @@ def parity(args: argparse.Namespace, figures: Figures) -> None:
         figures.check(f'{dtype}: all finite', all(bool(part.isfinite().all()) for part in reduced))
 
 
-def _train(folder: Path, name: str, *flags: str, config: Path | None = None, kill_at: str | None = None) -> str:
-    """Train in a separate process, the tiny config by default; returns its output.
+FEW_IMAGES = """
+data = dict(generate=dict(num_train=16, num_val=2, image_size=64))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+"""
+
+
+def _config(args: argparse.Namespace) -> Path:
+    """The tiny config, for a rehearsal with few images."""
+    from tiny import write_config
+
+    return write_config(Path(args.out), *((FEW_IMAGES,) if args.tiny else ()))
+
+
+def _train(config: Path, folder: Path, name: str, *flags: str, kill_at: str | None = None) -> str:
+    """Train in a process of its own; returns its output.
 
     ``kill_at``: a file in the work directory; the process gets SIGKILL as soon as it exists.
     """
-    from tiny import write_config
-
-    config = config or write_config(folder)
     work = folder / name
     command = [sys.executable, 'tools/train.py', str(config), '--verbose', '--work-dir', str(work), *flags]
     with open(folder / f'{name}.log', 'a') as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         while kill_at and process.poll() is None and not (work / kill_at).exists():
-            time.sleep(0.02)
+            time.sleep(0.005)
         if kill_at and process.poll() is None:
             process.send_signal(signal.SIGKILL)
         code = process.wait()
@@ -125,7 +136,7 @@ def amp(args: argparse.Namespace, figures: Figures) -> None:
         kinds |= {'fp32': (), 'fp16': ('--amp', '--amp-dtype', 'fp16')}
     for name, flags in kinds.items():
         started = time.monotonic()
-        text = _train(Path(args.out), name, *flags, *epochs)
+        text = _train(_config(args), Path(args.out), name, *flags, *epochs)
         losses = [float(value) for value in re.findall(r'Epoch\(train\).* loss: ([\d.]+|nan|inf)', text)]
         figures.check(f'{name}: {len(losses)} losses, all finite', bool(losses) and max(losses) < float('inf'))
         figures.add(f'{name}: last loss', losses[-1] if losses else None)
@@ -138,9 +149,10 @@ def resume(args: argparse.Namespace, figures: Figures) -> None:
 
     folder, epochs = Path(args.out), 2 if args.tiny else 4
     flags = ('--cfg-options', f'train_cfg.max_epochs={epochs}', 'randomness.deterministic=True')
-    _train(folder, 'unbroken', *flags)
-    _train(folder, 'broken', *flags, kill_at='epoch_1.pth')
-    _train(folder, 'broken', '--resume', *flags)
+    config = _config(args)
+    _train(config, folder, 'unbroken', *flags)
+    _train(config, folder, 'broken', *flags, kill_at='epoch_1.pth')
+    _train(config, folder, 'broken', '--resume', *flags)
     first, second = (load_file(folder / name / f'epoch_{epochs}.pth')['state_dict'] for name in ('unbroken', 'broken'))
     figures.check('the same tensors', list(first) == list(second))
     figures.add('largest difference of a weight', max(_apart(first[key], second[key]) for key in first), RESUME_BOUND)
@@ -230,7 +242,7 @@ def overfit(args: argparse.Namespace, figures: Figures) -> None:
         'default_hooks = dict(checkpoint=dict(interval=1000), logger=dict(interval=1))\n'
         'model = dict(encoder=dict(layer=dict(dropout=0.0)), decoder=dict(layer=dict(dropout=0.0)))\n'
     )
-    text = _train(folder, 'run', config=config)
+    text = _train(config, folder, 'run')
     losses = [float(value) for value in re.findall(r'Epoch\(train\).* loss: ([\d.]+|nan|inf)', text)]
     figures.add('steps', len(losses))
     figures.add('first loss', losses[0])

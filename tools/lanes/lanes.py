@@ -87,6 +87,7 @@ LANES = {
                 ('--no-build-isolation', 'mmcv==2.1.0'),
                 ('--no-build-isolation', '--editable', '.[full]', *TEST_TOOLS),
             ),
+            tests=(*QUICK, 'tests/parity/test_mmcv_ops.py'),
             environment={'MMCV_WITH_OPS': '1', 'MAX_JOBS': '2'},
         ),
         Lane(
