@@ -45,14 +45,13 @@ def parts(args: Namespace) -> list[Part]:
         convergence += ('--systems', 'conditional-detr', '--seeds', '0', '--epochs', '1', '--base', '{out}/base.py')
     else:
         convergence += ('--systems', *SYSTEMS, *args.more_systems, '--seeds', '0', '1', '--epochs', '12')
-    where = ('tests/unit/test_cuda.py', 'tests/unit/test_compat.py') if tiny else ('tests/unit',)
     tests = ('--override-ini', 'addopts=--import-mode=importlib', '-p', 'no:cacheprovider', '-q')
     return [
         Part(
             'cuda-tests',
             'the tests that need CUDA',
             180,
-            (python, '-m', 'pytest', *tests, '-m', 'cuda', *where, '--junitxml', '{out}/junit.xml'),
+            (python, '-m', 'pytest', *tests, '-m', 'cuda', 'tests/unit', '--junitxml', '{out}/junit.xml'),
         ),
         Part('parity', 'CUDA against the CPU, and against mmdet', 240, (*worker, 'parity', '{out}', *sizes)),
         Part('amp', 'training in float16 and bfloat16', 180, (*worker, 'amp', '{out}', *sizes)),
