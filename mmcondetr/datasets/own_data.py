@@ -145,7 +145,7 @@ def _looks_like_coco(path: Path) -> bool:
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     if not isinstance(content, dict) or content.get('written_by') == WRITER:  # what an earlier call wrote
         return False

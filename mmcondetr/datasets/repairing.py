@@ -53,6 +53,11 @@ def convert_annotations(
         done.append(f'{_write_integers(data)} ids converted to integers')
     if add_to_category_ids:
         for entry in data['annotations']:
+            if not isinstance(entry['category_id'], int):
+                raise UserError(
+                    f"--add-to-category-ids: '{source}' has the category_id {entry['category_id']!r}, which is not an "
+                    'integer: pass --integer-ids, too.'
+                )
             entry['category_id'] += add_to_category_ids
         done.append(f'{add_to_category_ids} added to the category_id of {len(data["annotations"])} annotations')
     if boxes is not None:

@@ -28,8 +28,11 @@ def check_segmentations(file: AnnotationFile, name: str) -> None:
     sizes = {image.id: (int(image.height), int(image.width)) for image in file.images}
     for index, annotation in enumerate(file.annotations):
         text = bytes(annotation.segmentation)
-        segmentation = json.loads(text) if text else None  # msgspec does not read NaN
-        problem = _find_problem(segmentation, *sizes[annotation.image_id])
+        try:
+            segmentation = json.loads(text) if text else None  # msgspec does not read NaN
+            problem = _find_problem(segmentation, *sizes[annotation.image_id])
+        except RecursionError:
+            problem = 'is nested too deeply'
         if problem:
             raise UserError(
                 f'{name}: $.annotations[{index}].segmentation (id {annotation.id}, image {annotation.image_id}) '

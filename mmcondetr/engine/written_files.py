@@ -34,7 +34,8 @@ class WrittenFiles:
         known = self._read()
         if run is not None and known.get('run') == run:
             self.run = run
-            self._names.update(str(name) for name in known.get('names', ()))
+            names = known.get('names')
+            self._names.update(map(str, names if isinstance(names, list) else ()))
             validated = known.get('validated')
             self.validated = validated if type(validated) is int else None
         else:
@@ -44,7 +45,7 @@ class WrittenFiles:
     def _read(self) -> dict:
         try:
             known = json.loads(self._file.read_text()) if self._file else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             known = {}
         return known if isinstance(known, dict) else {}
 

@@ -81,7 +81,7 @@ def parse(text: str, file: str) -> Metadata:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"'{file}': its metadata '{KEY}' is not JSON: {error}.") from error
     if not isinstance(values, dict):
         raise UserError(f"'{file}': its metadata '{KEY}' is a {type(values).__name__}, not an object.")

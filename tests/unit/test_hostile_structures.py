@@ -19,6 +19,7 @@ from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.cli.common import run_guarded
 from mmcondetr.engine.folder_lock import NAME, lock_folder
+from mmcondetr.engine.written_files import WrittenFiles
 from mmcondetr.errors import UserError
 from mmcondetr.writing import replacing
 
@@ -187,3 +188,12 @@ def test_a_message_does_not_steer_the_terminal(tmp_path, capsys):
     assert run_guarded(lambda: load_file(tmp_path / 'a.pth')) == 2
     said = capsys.readouterr().err
     assert "asks for '\\x1b]0;owned\\x07.name'" in said and '\x1b' not in said
+
+
+@pytest.mark.parametrize('known', ['[' * 100_000, 'null', '{"run": "r", "names": 5}', '{"run": "r", "names": [[1]]}'])
+def test_a_list_of_written_files_that_is_none(tmp_path, known):
+    (tmp_path / '.checkpoints.json').write_text(known)
+    written = WrittenFiles(tmp_path, 'r')
+    assert 'epoch_1.pth' not in written
+    written.add('epoch_1.pth')
+    assert 'epoch_1.pth' in WrittenFiles(tmp_path, written.run)

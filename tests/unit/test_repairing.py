@@ -85,3 +85,13 @@ def test_a_box_of_no_image_cannot_be_scaled(spoiled, tmp_path, capsys):
     assert main(['convert-annotations', spoiled(data), str(tmp_path / 'out.json'), '--boxes', 'xywh01']) == 1
     assert '$.annotations[7].image_id 999 is in none of the images' in capsys.readouterr().err
     assert not (tmp_path / 'out.json').exists()
+
+
+def test_what_is_added_to_ids_that_are_strings(spoiled, tmp_path, capsys):
+    data = make()
+    for entry in data['annotations']:
+        entry['category_id'] = str(entry['category_id'])
+    call = ['convert-annotations', spoiled(data), str(tmp_path / 'out.json'), '--add-to-category-ids', '1']
+    assert main(call) == 1
+    assert "has the category_id '1', which is not an integer: pass --integer-ids" in capsys.readouterr().err
+    assert not (tmp_path / 'out.json').exists()

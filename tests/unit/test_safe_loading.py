@@ -232,12 +232,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='ru_maxrss in KiB')
 def test_memory_is_below_three_times_the_file(tmp_path, source_environment):
-    """A legal checkpoint, and one of the same size that declares more."""
+    """A legal checkpoint, one of the same size that declares more, and one that unpacks to more."""
     legal = {f'layer.{index}.weight': torch.rand(1 << 20) for index in range(16)}  # 64 MiB
     torch.save(dict(state_dict=legal), tmp_path / 'legal.pth')
     greedy = {**legal, **{f'copy.{index}.weight': torch.zeros(1).expand(1 << 28) for index in range(4)}}
     torch.save(dict(state_dict=greedy), tmp_path / 'greedy.pth')
-    for name in ('legal', 'greedy'):
+    torch.save(dict(state_dict={}), tmp_path / 'bomb.pth')
+    rewritten(tmp_path / 'bomb.pth', bytes, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    with zipfile.ZipFile(tmp_path / 'bomb.pth', 'a', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr('bomb/data/0', bytes(1 << 28))  # 256 MiB in one
+    for name in ('legal', 'greedy', 'bomb'):
         done = subprocess.run(
             [sys.executable, '-c', PEAK, str(tmp_path / f'{name}.pth')],
             env=source_environment,
@@ -246,4 +250,4 @@ def test_memory_is_below_three_times_the_file(tmp_path, source_environment):
             check=True,
         )
         assert int(done.stdout.split()[-1]) < 3 * 64 * 1024, (name, done.stdout)
-        assert ('UserError' in done.stdout) == (name == 'greedy')
+        assert ('UserError' in done.stdout) == (name != 'legal')
