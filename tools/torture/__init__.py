@@ -1,7 +1,7 @@
-"""Torture: seeded attacks from outside, each in a process of its own, and what came of them: docs/reliability.md.
+"""Torture: seeded attacks from outside, each in a separate process, with the results in docs/reliability.md.
 
-attempts.py   one attempt: a forked process with limits, and the name of its outcome
-ground.py     what is attacked: a tiny detector, its data, a checkpoint and the folder that must not be touched
+attempts.py   one attempt: a forked process with limits, and its outcome
+ground.py     the target: a tiny detector, its data, a checkpoint and a folder that must not be touched
 attacks_*.py  the parts, each a function that yields attempts
 command.py    ``python tools/torture.py``: parts, budget, seed, JSON
 page.py       docs/reliability.md from the JSON

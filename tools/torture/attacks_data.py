@@ -1,4 +1,4 @@
-"""Annotations and images."""
+"""Attacks with annotations and images."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tools.torture.attempts import Attempt, Silent
 from tools.torture.ground import Ground
 
 WRONG = (None, True, -1, 0, 0.5, 10**30, float('nan'), float('inf'), '', '1', 'x', [], [1], [[1, 2]], {}, {'id': 1})
-"""Values that are put where others belong."""
+"""Values that replace valid ones."""
 
 
 def places(data: Any, at: tuple = ()) -> list[tuple]:
-    """Every place in nested lists and dicts, as keys from the top."""
+    """The path of every value in nested lists and dicts."""
     children = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     return [at] * bool(at) + [place for key, value in children for place in places(value, (*at, key))]
 
 
 def mutate(data: Any, choice: random.Random) -> tuple[Any, str]:
-    """A copy with one thing wrong, and what that is."""
+    """A copy with one error, and its description."""
     data = copy.deepcopy(data)
     place = choice.choice(places(data))
     parent = data
@@ -45,7 +45,7 @@ def mutate(data: Any, choice: random.Random) -> tuple[Any, str]:
 
 
 def _semantic(data: dict) -> Iterator[tuple[str, dict]]:
-    """Files that are valid JSON with the right types, and wrong."""
+    """Files of valid JSON with the right types but wrong content."""
     for name in ('image_id', 'category_id'):
         changed = copy.deepcopy(data)
         for annotation in changed['annotations']:
@@ -72,11 +72,11 @@ def _semantic(data: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _load(path: Path, training: bool) -> None:
-    """Read a file as training does; raises :class:`Silent` where annotations are lost and nothing says so."""
+    """Read a file as training does; raises :class:`Silent` if annotations are lost without a warning."""
     from mmcondetr.datasets.coco import CocoDataset
     from mmcondetr.datasets.shapes import SHAPES_CLASSES
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter('always')
         dataset = CocoDataset(
             ann_file=str(path),
@@ -87,10 +87,10 @@ def _load(path: Path, training: bool) -> None:
         )
     found = sum(len(dataset.get_data_info(index)['instances']) for index in range(len(dataset)))
     listed = json.loads(path.read_text(encoding='utf-8-sig'))['annotations']
-    wanted = len([entry for entry in listed if not entry.get('ignore')])
-    if found < wanted and not said:
-        raise Silent(f'{wanted - found} of {wanted} annotations are not used, and nothing says so')
-    print(f'{found} of {len(listed)} used; {len(said)} warnings')
+    expected = len([entry for entry in listed if not entry.get('ignore')])
+    if found < expected and not warned:
+        raise Silent(f'{expected - found} of {expected} annotations are unused, without a warning')
+    print(f'{found} of {len(listed)} used; {len(warned)} warnings')
 
 
 def annotations(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
@@ -163,7 +163,7 @@ def _encoded(kind: str, array: np.ndarray, **options: Any) -> bytes:
 
 
 def _image_files(choice: random.Random) -> Iterator[tuple[str, bytes, bool | bytes]]:
-    """Name, content, and whether it must be refused; or the undamaged file, whose pixels are to come out if any."""
+    """Name, content, and whether it must be refused; or the undamaged file, whose pixels any result must have."""
     picture = np.random.default_rng(choice.randrange(2**32)).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     jpeg, png = _encoded('JPEG', picture), _encoded('PNG', picture)
     for mode in ('L', 'P', 'RGBA', '1', 'I;16', 'LA'):
@@ -194,7 +194,7 @@ def _image_files(choice: random.Random) -> Iterator[tuple[str, bytes, bool | byt
             position, bit = choice.randrange(len(content)), 1 << choice.randrange(8)
             changed = bytearray(content)
             changed[position] ^= bit
-            # A JPEG has no checksums: what its decoder makes of a flipped bit, nobody can tell from the picture.
+            # A JPEG has no checksums: the effect of a flipped bit cannot be told from the picture.
             yield f'{kind}, byte {position} ^ {bit}', bytes(changed), content if kind == 'PNG' else False
 
 
@@ -202,7 +202,7 @@ def images(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     """Image files of all kinds through the steps of training: pixels and boxes of the declared size, or an error."""
     folder = ground.new('images')
 
-    def attempt(name: str, content: bytes, wanted: bool | bytes) -> Attempt:
+    def attempt(name: str, content: bytes, expected: bool | bytes) -> Attempt:
         path = folder / 'image.bin'
 
         def run() -> None:
@@ -215,15 +215,15 @@ def images(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
             steps = [TRANSFORMS.build(dict(type='mmcondetr.LoadImage'))]
             steps.append(TRANSFORMS.build(dict(type='mmdet.Resize', scale=(64, 64), keep_ratio=True)))
             image = Compose(steps)(dict(img_path=str(path), img_id=1))['img']
-            if isinstance(wanted, bytes):
-                path.write_bytes(wanted)
+            if isinstance(expected, bytes):
+                path.write_bytes(expected)
                 if not np.array_equal(image, Compose(steps)(dict(img_path=str(path), img_id=1))['img']):
                     raise Silent('other pixels than those of the undamaged file')
             if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1 or image.dtype != np.uint8:
                 raise Silent(f'an image of shape {image.shape} and type {image.dtype}')
             print(image.shape)
 
-        return Attempt(name, run, wanted is True, seconds=30, megabytes=3000)
+        return Attempt(name, run, expected is True, seconds=30, megabytes=3000)
 
-    for name, content, wanted in _image_files(choice):
-        yield attempt(name, content, wanted)
+    for name, content, expected in _image_files(choice):
+        yield attempt(name, content, expected)

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that does not behave."""
+"""Downloads from a misbehaving server on this machine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tools.torture.attempts import Attempt, DataLost, Silent, start
 from tools.torture.ground import Ground, read_checkpoint
 
 ENDLESS = 256 << 20
-"""Bytes after which even this server stops, so that the disk of whoever runs this is safe."""
+"""Bytes after which even this server stops, to protect the disk."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers ``/<behaviour>/<name>`` by the behaviour."""
+    """Answers ``/<behaviour>/<name>`` with that behaviour."""
 
     protocol_version = 'HTTP/1.0'  # without Content-Length the end of the connection is the end of the body
 
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
             pass
 
     def answer(self, content: bytes, length: int | None = None, status: int = 200, **headers: str) -> None:
-        """Send headers and what of the body is there."""
+        """Send headers and the available part of the body."""
         self.send_response(status)
         if length is not None:
             self.send_header('Content-Length', str(length))
@@ -107,13 +107,15 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
 
 
 GOOD = {'good', 'in-pieces', 'too-long'}
-"""Behaviours from which the right file may come; everything else must be an error."""
+"""Behaviours that may yield the right file; all others must be an error."""
 
 
 def _check_cache(cache: Path) -> None:
-    """Raises :class:`Silent` where a file under a final name is no checkpoint."""
+    """Raises :class:`Silent` if a file under a final name is not a checkpoint."""
     for path in cache.rglob('*'):
-        if path.is_file() and path.suffix == '.pth' and not path.name.startswith('part-'):  # the next try goes on there
+        if (
+            path.is_file() and path.suffix == '.pth' and not path.name.startswith('part-')
+        ):  # the next attempt resumes it
             try:
                 read_checkpoint(path)['state_dict']
             except Exception as error:
@@ -121,10 +123,10 @@ def _check_cache(cache: Path) -> None:
 
 
 def downloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Each behaviour once alone and once with three processes at a time; what is kept can be opened."""
+    """Each behaviour once alone and once with three processes at a time; files that are kept must be readable."""
     content = ground.checkpoint.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:8]
-    wanted = read_checkpoint(ground.checkpoint)['state_dict']
+    expected = read_checkpoint(ground.checkpoint)['state_dict']
     server = ThreadingHTTPServer(('127.0.0.1', 0), _Handler)
     server.behaviours = _behaviours(content, choice)
     names = list(server.behaviours)
@@ -137,7 +139,7 @@ def downloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
 
         found = load_from_url(url, 'cpu', str(cache))
         found = found.get('state_dict', found)
-        if any(str(found[name]) != str(value) for name, value in wanted.items()):
+        if any(str(found[name]) != str(value) for name, value in expected.items()):
             raise Silent('what was loaded is not what was asked for')
 
     def attempt(name: str, number: int, hashed: bool) -> Attempt:

@@ -1,4 +1,4 @@
-"""Checkpoints: corrupted, hostile, with numbers that are none, and resumed from in any state."""
+"""Checkpoints: corrupted, hostile, with non-finite numbers, and resumed from in any state."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def _build(ground: Ground) -> torch.nn.Module:
         return MODELS.build(Config.fromfile(ground.config).model)
 
 
-def _load_equal(ground: Ground, path: Path, wanted: dict) -> None:
-    """Load a file into the model; raises :class:`Silent` where a weight is not what was saved."""
+def _load_equal(ground: Ground, path: Path, expected: dict) -> None:
+    """Load a file into the model; raises :class:`Silent` if a weight differs from the saved one."""
     from mmengine.runner import load_checkpoint
 
     model = _build(ground)
     load_checkpoint(model, str(path), map_location='cpu')
     state = model.state_dict()
     wrong = [
-        name for name, value in wanted.items() if 'num_batches' not in name and not torch.equal(state[name], value)
+        name for name, value in expected.items() if 'num_batches' not in name and not torch.equal(state[name], value)
     ]
     if wrong:
         raise Silent(f'{len(wrong)} tensors are not what was saved ({wrong[0]})')
@@ -62,14 +62,14 @@ def _changed(content: bytes, choice: random.Random) -> tuple[bytes, str]:
 def corruptions(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     """Files with flipped bits, cut and zeroed: refused, or loaded with equal weights.
 
-    PyTorch's ZIP archives have checksums, and the files of convert-checkpoint a hash. PyTorch's format before 1.6, and
-    safetensors of others, have neither: of them a flipped bit of a weight goes unnoticed by anybody, and is not tried.
+    PyTorch's ZIP archives have checksums, and the files of convert-checkpoint a hash. PyTorch's format before 1.6 and
+    safetensors files from other programs have neither, so a flipped bit of a weight cannot be noticed and is not tried.
     """
     from mmcondetr.checkpoints.conversion import convert
 
     folder = ground.new('corruptions')
-    wanted = read_checkpoint(ground.checkpoint)['state_dict']
-    torch.save(dict(state_dict=wanted), folder / 'small.pth')
+    expected = read_checkpoint(ground.checkpoint)['state_dict']
+    torch.save(dict(state_dict=expected), folder / 'small.pth')
     convert(folder / 'small.pth', folder / 'converted.pth', 'mmcondetr')
     convert(folder / 'small.pth', folder / 'ours.safetensors', 'mmcondetr')
     sources = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -79,26 +79,26 @@ def corruptions(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     def attempt(name: str, file: str, content: bytes, must_fail: bool = False) -> Attempt:
         def run() -> None:
             (tried / file).write_bytes(content)
-            _load_equal(ground, tried / file, wanted)
+            _load_equal(ground, tried / file, expected)
 
         return Attempt(name, run, must_fail, seconds=60, megabytes=2000)
 
     for file, content in sources.items():
         yield attempt(f'{file}: good', file, content)
-    other = {f'x.{name}': value for name, value in wanted.items()}
+    other = {f'x.{name}': value for name, value in expected.items()}
     for name, value in {
         'empty state dict': dict(state_dict={}),
         'other names': dict(state_dict=other),
         'a list': [1, 2],
         'no dict inside': dict(state_dict=[1]),
-        'texts as weights': dict(state_dict=dict.fromkeys(wanted, 'x')),
+        'texts as weights': dict(state_dict=dict.fromkeys(expected, 'x')),
         'a number as a name': dict(state_dict={1: torch.zeros(1)}),
         'integers as weights': dict(
-            state_dict={key: torch.zeros(tensor.shape, dtype=torch.int32) for key, tensor in wanted.items()}
+            state_dict={key: torch.zeros(tensor.shape, dtype=torch.int32) for key, tensor in expected.items()}
         ),
-        'half of the names': dict(state_dict=dict(list(wanted.items())[::2])),
-        'sparse': dict(state_dict={**wanted, 'query_embedding.weight': torch.eye(8).to_sparse()}),
-        'complex': dict(state_dict={key: tensor.to(torch.complex64) for key, tensor in wanted.items()}),
+        'half of the names': dict(state_dict=dict(list(expected.items())[::2])),
+        'sparse': dict(state_dict={**expected, 'query_embedding.weight': torch.eye(8).to_sparse()}),
+        'complex': dict(state_dict={key: tensor.to(torch.complex64) for key, tensor in expected.items()}),
     }.items():
         buffer = io.BytesIO()
         torch.save(value, buffer)
@@ -110,7 +110,7 @@ def corruptions(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
 
 
 class _Call:
-    """Pickles as a call of ``function(*arguments)``."""
+    """Pickled as a call of ``function(*arguments)``."""
 
     def __init__(self, function: Callable, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -134,7 +134,7 @@ def _opcodes(module: str, name: str, argument: str) -> bytes:
 
 
 def _payloads(ground: Ground) -> dict[str, Callable[[Path], None]]:
-    """Name -> what writes a hostile file to a path. All try to make the canary."""
+    """Name -> a function that writes a hostile file to a path. All try to create the canary."""
     touch = f'touch {ground.canary}'
     code = f"open({str(ground.canary)!r}, 'w').close()"
     good = read_checkpoint(ground.checkpoint)
@@ -197,7 +197,7 @@ def _with_cfg(good: dict, text: str) -> dict:
 
 
 def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
-    """Files that ask for memory that is not theirs, or for much more than they hold."""
+    """Files that try to read foreign memory, or to allocate much more than they contain."""
     import numpy as np
 
     good = read_checkpoint(ground.checkpoint)
@@ -287,7 +287,7 @@ ROADS = ('load_from', '--resume', 'test', 'convert-checkpoint', 'weights alone',
 
 
 def _go(ground: Ground, road: str, path: Path, work: Path) -> int | None:
-    """Give a file to the package by one of its roads."""
+    """Load a file in one of the ways that the package offers."""
     if road == 'load_from':
         return command('train', ground.config, '--work-dir', work, '--cfg-options', f'load_from={path}')
     if road == '--resume':
@@ -308,7 +308,7 @@ def _go(ground: Ground, road: str, path: Path, work: Path) -> int | None:
 
 
 def payloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Code and forged memory in checkpoints, by every road; nothing may run, and memory stays bounded."""
+    """Code and forged memory in checkpoints, loaded in every way; nothing may run, and memory stays bounded."""
     folder = ground.new('payloads')
     writers = {**_payloads(ground), **_forged(ground)}
     forged = set(_forged(ground))
@@ -336,10 +336,10 @@ def _resume(ground: Ground, path: Path, work: Path) -> int:
 
 
 def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Damaged, foreign and hostile states of training: resumed to the same end, or refused; nothing outside removed."""
+    """Damaged, foreign and hostile training states: resumed to the same end, or refused; nothing outside is removed."""
     good = read_checkpoint(ground.checkpoint)
     folder = ground.new('resuming')
-    wanted = read_checkpoint(ground.folder / 'good' / 'epoch_2.pth')['state_dict']
+    expected = read_checkpoint(ground.folder / 'good' / 'epoch_2.pth')['state_dict']
     state = {key: good[key] for key in good if key not in ('state_dict',)}
 
     def attempt(name: str, checkpoint: Any, exact: bool = False, must_fail: bool = False) -> Attempt:
@@ -351,7 +351,7 @@ def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
             code = _resume(ground, path, work)
             if code == 0 and exact:
                 found = read_checkpoint(work / 'epoch_2.pth')['state_dict']
-                if any(not torch.equal(found[name], value) for name, value in wanted.items()):
+                if any(not torch.equal(found[name], value) for name, value in expected.items()):
                     raise Silent('the weights at the end are not those of an unbroken run')
             return code
 

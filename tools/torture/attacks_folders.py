@@ -1,4 +1,4 @@
-"""What a stranger's folder holds: Hugging Face's files, archives with paths in them, work directories full of links."""
+"""Folders from strangers: Hugging Face's files, archives that contain paths, work directories full of links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tools.torture.ground import Ground, command, read_checkpoint
 
 
 def _huggingface(ground: Ground, folder: Path) -> dict:
-    """Write the detector as Hugging Face's folder; returns its ``config.json``."""
+    """Write the detector as a Hugging Face folder; returns its ``config.json``."""
     from mmcondetr.checkpoints.renaming import from_ours
     from mmcondetr.checkpoints.rules import FAMILIES
 
@@ -31,7 +31,7 @@ def _huggingface(ground: Ground, folder: Path) -> dict:
 
 
 def _safetensors() -> dict[str, bytes]:
-    """Headers that say what is not so."""
+    """Headers with false information."""
 
     def file(header: Any, content: bytes = bytes(16)) -> bytes:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -89,7 +89,7 @@ def _archives(ground: Ground) -> dict[str, Callable[[Path], None]]:
 
 
 def _links(ground: Ground, work: Path) -> dict[str, Callable[[], None]]:
-    """Work directories in which names are links, or files name what lies outside."""
+    """Work directories in which names are links, or files name paths outside."""
     precious = ground.victim / 'precious.txt'
 
     def linked(name: str, target: str | os.PathLike) -> Callable[[], None]:
@@ -116,7 +116,7 @@ def _links(ground: Ground, work: Path) -> dict[str, Callable[[], None]]:
 
 
 def folders(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Folders of strangers: read, or refused in words; what a link or a path leads to stays as it is."""
+    """Folders from strangers: read, or refused with a message; targets of links and paths stay unchanged."""
     folder = ground.new('folders')
     config = _huggingface(ground, folder)
     from mmcondetr.checkpoints.reading import load_from_file

@@ -19,7 +19,7 @@ from tools.torture.ground import Ground, command, read_checkpoint
 
 
 def _check_checkpoints(work: Path) -> list[Path]:
-    """All checkpoints of a folder; raises :class:`DataLost` where one cannot be read or the last is missing."""
+    """All checkpoints of a folder; raises :class:`DataLost` if one cannot be read or the last is missing."""
     found = sorted(work.glob('*.pth'))
     for path in found:
         try:
@@ -35,15 +35,15 @@ def _check_checkpoints(work: Path) -> list[Path]:
 def _train_to_end(ground: Ground, work: Path) -> int:
     code = command('train', ground.config, '--work-dir', work, '--resume')
     if code == 0:
-        wanted = read_checkpoint(ground.folder / 'good' / 'epoch_2.pth')['state_dict']
+        expected = read_checkpoint(ground.folder / 'good' / 'epoch_2.pth')['state_dict']
         found = read_checkpoint(work / 'epoch_2.pth')['state_dict']
-        if any(str(found[name]) != str(value) for name, value in wanted.items()):
+        if any(str(found[name]) != str(value) for name, value in expected.items()):
             raise Silent('the weights at the end are not those of an unbroken run')
     return code
 
 
 def kills(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """SIGKILL, SIGTERM and SIGINT at random moments of a training, which then goes on to its end, bit for bit."""
+    """SIGKILL, SIGTERM and SIGINT at random moments of a training, which is then resumed to its end, bit for bit."""
     length = _time_of_training(ground)
     number = 0
     while True:
@@ -93,13 +93,13 @@ def _time_of_training(ground: Ground) -> float:
 
 
 def _mounted(folder: Path, *options: str) -> bool:
-    """Mount a small file system in memory; false where that is not allowed."""
+    """Mount a small file system in memory; returns False if that is not allowed."""
     call = ['mount', '-t', 'tmpfs', '-o', ','.join(options), 'tmpfs', str(folder)]
     return subprocess.run(call, capture_output=True).returncode == 0
 
 
 def disk(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Files may not grow beyond a limit, a disk that is full, one that is read-only: what is there stays good."""
+    """Limited file sizes, a full disk, a read-only one: existing files must stay valid."""
     size = ground.checkpoint.stat().st_size
     number = 0
     for kind in ('read-only', 'a file in its place', 'no such device', 'full at once'):
@@ -127,7 +127,7 @@ def disk(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
 
 
 def _start_well(ground: Ground, work: Path) -> None:
-    """A work directory as it is after the first epoch."""
+    """A work directory in its state after the first epoch."""
     work.mkdir(parents=True, exist_ok=True)
     content = ground.checkpoint.read_bytes()
     (work / 'epoch_1.pth').write_bytes(content)
@@ -185,7 +185,7 @@ def _broken_disk(ground: Ground, kind: str) -> Attempt:
 
 
 PATIENT = 40
-"""Seconds that a process waits for the others, as the setting says that is tried here; 120 s count as hanging."""
+"""The setting tried here: seconds that a process waits for the others; 120 s count as hanging."""
 
 
 def _free_port() -> int:
@@ -195,7 +195,7 @@ def _free_port() -> int:
 
 
 def processes(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Two and four processes: well, with one that fails before it joins, that is killed, stopped, or has no data."""
+    """Two and four processes: all well, or one that fails before joining, is killed or stopped, or has no data."""
     cases = [(2, 'well'), (2, 'fails first'), (2, 'killed'), (4, 'well'), (2, 'other options'), (4, 'killed')]
     cases += [(2, 'stopped'), (2, 'two trainings in one folder')]
     for world, kind in itertools.chain(cases, iter(lambda: choice.choice(cases), None)):
@@ -208,7 +208,7 @@ def processes(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
 
 
 def _together(ground: Ground, work: Path, world: int, kind: str, moment: float) -> int:
-    """Start the ranks; returns the exit code of the first that fails, with what all said printed."""
+    """Start the ranks and print their output; returns the exit code of the first that fails."""
     port = _free_port()
     alone = kind == 'two trainings in one folder'
 
@@ -252,7 +252,7 @@ def _resident() -> int:
 
 
 def _grown(step, steps: int) -> tuple[float, int, int]:
-    """Run ``step`` so often; growth of memory after the first fifth, relative, and open files then and at the end."""
+    """Run ``step`` repeatedly; relative growth of memory after the first fifth, and open files then and at the end."""
     import gc
 
     for _ in range(max(2, steps // 5)):
@@ -268,7 +268,7 @@ def _grown(step, steps: int) -> tuple[float, int, int]:
 def _judge(kind: str, steps: int, grown: tuple[float, int, int], left: list[str]) -> None:
     growth, before, after = grown
     print(f'{steps} {kind}: memory {growth:+.2%}, open files {before} and {after}, files left {len(left)}')
-    if growth > 0.01 and steps >= 1000:  # a short run says nothing: the allocator still fills its pools
+    if growth > 0.01 and steps >= 1000:  # a short run proves nothing: the allocator is still filling its pools
         raise Silent(f'memory grew by {growth:.2%} over {steps} {kind}')
     if after > before:
         raise Silent(f'{after - before} more files are open after {steps} {kind}')
@@ -277,7 +277,7 @@ def _judge(kind: str, steps: int, grown: tuple[float, int, int], left: list[str]
 
 
 def soak_attempts(ground: Ground, steps: int) -> Iterator[Attempt]:
-    """So many training steps, and so many predictions: memory within 1 %, no more files, open or left."""
+    """Many training steps and predictions: memory within 1 %, no additional files open or left."""
 
     def train() -> None:
         from mmengine.config import Config
@@ -319,7 +319,7 @@ def soak_attempts(ground: Ground, steps: int) -> Iterator[Attempt]:
 
 
 def _own_temporary_folder(ground: Ground) -> Path:
-    """Where this process and what it starts puts temporary files from now on: what is left there, it has left."""
+    """The folder for temporary files of this process and its children from now on, to find what they leave behind."""
     import tempfile
 
     folder = ground.new('soak-temporary')

@@ -1,4 +1,4 @@
-"""Settings: one number of the config at a time is something else."""
+"""Settings: one number of the config at a time is replaced."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _train(ground: Ground, work: Path, *options: str) -> int:
 
 
 def settings(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
-    """Settings given on the command line; what is accepted must train."""
+    """Settings on the command line; accepted ones must train."""
 
     def attempt(*options: str, must_fail: bool = False) -> Attempt:
         work = ground.new('settings')

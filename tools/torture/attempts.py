@@ -1,4 +1,4 @@
-"""One attempt: a function in a forked process under limits, and what its end is called."""
+"""One attempt: a function in a forked process with limits, and its outcome."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from pathlib import Path
 from mmcondetr.errors import UserError
 
 OUTCOMES = ('survived', 'clear error', 'traceback', 'silent', 'crash', 'hang', 'code run', 'data lost')
-"""survived: it worked, and what came out was checked. clear error: one line that says why not. traceback: it failed in
-another way. silent: it went on with what is wrong. crash: killed by a signal, memory corruption included. hang: it did
-not end in time. code run: what a file brought along was executed. data lost: something good was there before and is
-not now."""
+"""survived: it worked, and the result was checked. clear error: one line with the reason. traceback: it failed in
+another way. silent: it continued despite an error. crash: killed by a signal, including memory corruption. hang: it did
+not end in time. code run: code from a file was executed. data lost: something valid was destroyed."""
 
 SILENT, LOST, HUNG = 77, 78, 79  # exit codes that no command has
 _WORDS_OF_ERROR = ('error', 'refused', 'cannot', 'interrupted', 'usage:')
 
 
 class Silent(Exception):
-    """Raised by an attempt: what is wrong was accepted."""
+    """Raised by an attempt: invalid input was accepted."""
 
 
 class DataLost(Exception):
-    """Raised by an attempt: something that was good is gone or damaged."""
+    """Raised by an attempt: something valid is missing or damaged."""
 
 
 class Hung(Exception):
-    """Raised by an attempt: a process that it has started does not end."""
+    """Raised by an attempt: a process that it started does not end."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class Attempt:
     """One attack.
 
     Attributes:
-        name: says what is done; with the seed it can be done again.
-        run: what the forked process calls; returns an exit code (None is 0), or raises.
-        must_fail: being accepted without an error counts as silent.
+        name: describes the attack; with the seed, it can be repeated.
+        run: called by the forked process; returns an exit code (None is 0), or raises.
+        must_fail: whether acceptance without an error counts as silent.
         seconds: after which it counts as hanging.
-        megabytes: of address space on top of what the process has; None sets no limit.
+        megabytes: of additional address space; None sets no limit.
         check: called in the parent afterwards; may raise :class:`DataLost` or :class:`Silent`.
     """
 
@@ -60,7 +59,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Result:
-    """How an attempt ended; ``detail`` is the last line that it printed, ``seconds`` what it took."""
+    """How an attempt ended; ``detail`` is the last line that it printed, ``seconds`` its duration."""
 
     name: str
     outcome: str
@@ -107,7 +106,7 @@ def _child(attempt: Attempt, output: int) -> None:
 
 
 def start(attempt: Attempt, output: int) -> int:
-    """Fork; returns the process id, which is that of a process group, too."""
+    """Fork; returns the process id, which is also that of a process group."""
     process = os.fork()
     if process == 0:
         _child(attempt, output)
@@ -115,11 +114,11 @@ def start(attempt: Attempt, output: int) -> int:
 
 
 PATIENCE = 6
-"""How many times its seconds an attempt may take that works, or waits for a processor, instead of waiting for ever."""
+"""How many times its limit an attempt may take while it is busy or waits for a processor."""
 
 
 def _busy(groups: set[int]) -> bool:
-    """Whether a process of these groups runs, waits for a processor, or for a disk."""
+    """Whether a process of these groups is running, or waits for a processor or a disk."""
     for status in Path('/proc').glob('[0-9]*/stat'):
         try:
             fields = status.read_text().rpartition(')')[2].split()  # state, parent, group, ...
@@ -131,15 +130,15 @@ def _busy(groups: set[int]) -> bool:
 
 
 def wait(process: int, seconds: float) -> int | None:
-    """The status that ``os.waitpid`` gives, or None after so many seconds; then the whole group is killed."""
+    """The status from ``os.waitpid``; None after so many seconds, when the whole group is killed."""
     return wait_for([process], seconds).get(process)
 
 
 def wait_for(processes: list[int], seconds: float, stopped: int | None = None) -> dict[int, int]:
-    """The status of each process that ends within so many seconds; all groups are killed then.
+    """The status of each process that ends within so many seconds; then all groups are killed.
 
-    Who was busy in the last tenth of the time gets it once more, up to :data:`PATIENCE` times: on a loaded machine
-    slow is no hang, and a loop without end is one in any case. Nobody waits for a process that was ``stopped``.
+    A process that was busy in the last tenth of the time gets the same time again, up to :data:`PATIENCE` times: on a
+    loaded machine slow is not hanging, while an endless loop still is. A ``stopped`` process is not waited for.
     """
     statuses: dict[int, int] = {}
     for _ in range(PATIENCE):
@@ -147,7 +146,7 @@ def wait_for(processes: list[int], seconds: float, stopped: int | None = None) -
             break
     for process in processes:
         try:
-            os.killpg(process, signal.SIGKILL)  # what it left running, too
+            os.killpg(process, signal.SIGKILL)  # including processes that it left running
         except ProcessLookupError:
             pass
     for process in processes:
@@ -157,7 +156,7 @@ def wait_for(processes: list[int], seconds: float, stopped: int | None = None) -
 
 
 def _wait_once(processes: list[int], statuses: dict[int, int], seconds: float) -> bool:
-    """Fill ``statuses``; returns whether some have not ended and are seen busy in the last tenth of the time."""
+    """Fill ``statuses``; returns whether some have not ended and were busy in the last tenth of the time."""
     busy, end, pause = False, time.monotonic() + seconds, 0.005
     while time.monotonic() < end:
         left = {process for process in processes if process not in statuses}
@@ -174,7 +173,7 @@ def _wait_once(processes: list[int], statuses: dict[int, int], seconds: float) -
 
 
 def classify(status: int | None, text: str, must_fail: bool, canary: Path | None) -> str:
-    """The outcome by the status of a process and what it printed."""
+    """The outcome, from the status of a process and its output."""
     if canary is not None and canary.exists():
         return 'code run'
     if status is None:
@@ -191,13 +190,13 @@ def classify(status: int | None, text: str, must_fail: bool, canary: Path | None
 
 
 def last_line(text: str) -> str:
-    """What an attempt said last, in one line."""
+    """The last line that an attempt printed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ''
 
 
 def carry_out(attempt: Attempt, canary: Path | None = None) -> Result:
-    """Run one attempt in a process of its own, and look at what is left of it."""
+    """Run one attempt in a separate process, and check what it leaves behind."""
     if canary is not None:
         canary.unlink(missing_ok=True)
     started = time.monotonic()

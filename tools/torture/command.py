@@ -2,11 +2,11 @@
 
     make torture                                                     # everything, 40 minutes on two cores
     python tools/torture.py --parts annotations images --minutes 2   # some of it
-    python tools/torture.py --parts resuming --attempt 'meta'        # the attempts whose name holds that, with output
+    python tools/torture.py --parts resuming --attempt 'meta'        # attempts whose name contains that, with output
     python tools/torture.py --page                                   # docs/reliability.md from the last results
 
 Linux only: each attempt is a forked process with limits. As root it also tries full and read-only file systems. Traffic
-goes to this machine alone. Writes docs/reliability.json and docs/reliability.md; exits with 1 where a goal is not met.
+goes to this machine only. Writes docs/reliability.json and docs/reliability.md; exits with 1 if a goal is not met.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHARES = dict(
     **dict(soak=10, downloads=6, processes=8, payloads=12, annotations=3, images=3, corruptions=5, folders=4),
     **dict(resuming=9, settings=10, nonfinite=4, kills=14, disk=4),
 )
-"""Parts, in order, and their shares of the time. First those that come to an end: what they leave goes to the rest."""
+"""Parts, in order, and their shares of the time. Those that end by themselves come first and leave time to the rest."""
 
 JOBS = 2
 
@@ -66,7 +66,7 @@ def find_attacks(name: str) -> Callable[..., Iterator[Attempt]]:
 def run_part(
     attempts: Iterator[Attempt], seconds: float, most: int | None, canary: Path, show: str = ''
 ) -> list[Result]:
-    """Carry out attempts, at least one, until the time or the number is used up; ``show`` chooses by name."""
+    """Run attempts, at least one, until the time or the number is used up; ``show`` selects by name."""
     results, end = [], time.monotonic() + seconds
     for attempt in attempts:
         if show in attempt.name:
@@ -79,7 +79,7 @@ def run_part(
 
 
 def summarise(results: list[Result], seconds: float) -> dict:
-    """Counts, and what went wrong, each kind once."""
+    """Counts, and one example of each kind of failure."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}
     wrong = [result for result in results if result.outcome not in ('survived', 'clear error')]
     kinds: dict[tuple, dict] = {}
@@ -93,7 +93,7 @@ def summarise(results: list[Result], seconds: float) -> dict:
 
 
 def environment(seed: int, minutes: float, jobs: int) -> dict:
-    """What the numbers are of."""
+    """The machine and versions of the run."""
     commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     names = ('torch', 'mmdet', 'mmengine', 'mmcv-lite', 'numpy')
     installed = {distribution.metadata['Name'] for distribution in importlib.metadata.distributions()}
@@ -117,10 +117,12 @@ def parse_args() -> argparse.Namespace:
         '--minutes', type=float, default=WHOLE_RUN, help=f'for all parts together (default: {WHOLE_RUN})'
     )
     parser.add_argument('--jobs', type=int, default=JOBS, help=f'parts at a time (default: {JOBS})')
-    parser.add_argument('--most', type=int, help='attempts of each part at most')
+    parser.add_argument('--most', type=int, help='maximum number of attempts per part')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--soak-steps', type=int, default=SOAK_STEPS, help=f'default: {SOAK_STEPS}')
-    parser.add_argument('--attempt', default='', metavar='TEXT', help='only attempts whose name holds this, printed')
+    parser.add_argument(
+        '--attempt', default='', metavar='TEXT', help='only attempts whose name contains this, with output'
+    )
     parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'reliability.json')
     parser.add_argument('--keep', action='store_true', help='keep the results of parts that are not run now')
     parser.add_argument('--page', action='store_true', help='run nothing; write the page from the results')
@@ -128,7 +130,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def divide(parts: list[str], jobs: int) -> list[list[str]]:
-    """The parts that each job does, in order, so that each has about as much to do."""
+    """The parts of each job, in order, divided so that all jobs take about equally long."""
     found: list[list[str]] = [[] for _ in range(min(jobs, len(parts)))]
     for name in sorted(parts, key=lambda part: -SHARES[part]):
         min(found, key=lambda job: sum(SHARES[part] for part in job)).append(name)
@@ -136,7 +138,7 @@ def divide(parts: list[str], jobs: int) -> list[list[str]]:
 
 
 def attack(args: argparse.Namespace, folder: Path) -> dict:
-    """Run the chosen parts under ``folder``, some at a time; the result file is rewritten after each."""
+    """Run the chosen parts under ``folder``, several at a time; the result file is rewritten after each."""
     from tools.torture.ground import prepare_imports
 
     results = json.loads(args.out.read_text()) if args.keep and args.out.exists() else dict(parts={})
@@ -160,7 +162,7 @@ def attack(args: argparse.Namespace, folder: Path) -> dict:
 
 
 def _job(args: argparse.Namespace, parts: list[str], folder: Path, out: Path) -> int:
-    """Do some parts, one after the other; returns the exit code of this process."""
+    """Run parts one after the other; returns the exit code of this process."""
     from tools.torture.ground import prepare
 
     try:
@@ -177,7 +179,7 @@ def _job(args: argparse.Namespace, parts: list[str], folder: Path, out: Path) ->
 
 
 def _part(args: argparse.Namespace, name: str, ground: Ground, seconds: float) -> dict:
-    """Do one part; returns what the result file holds of it."""
+    """Run one part; returns its entry in the result file."""
     from tools.torture.attacks_processes import soak_attempts
 
     started, before = time.monotonic(), os.getloadavg()[0]

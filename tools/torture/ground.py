@@ -1,4 +1,4 @@
-"""What is attacked: a tiny detector, its data and checkpoint in one folder, and a folder beside it."""
+"""The target: a tiny detector, its data and checkpoint in one folder, and a folder beside it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Ground:
     """Paths under one folder.
 
     Attributes:
-        folder: everything; each attempt makes its own folders in it.
+        folder: contains everything; each attempt creates its own folders in it.
         config: of the tiny detector, which trains two epochs of three steps.
         checkpoint: after the first of them, with the state of the training.
-        victim: a folder outside of every work directory, which nothing may touch.
-        canary: a file that hostile content makes when it is executed.
+        victim: a folder outside of all work directories, which nothing may touch.
+        canary: a file that hostile content creates when executed.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Ground:
         return path
 
     def check_victim(self) -> None:
-        """Raises :class:`DataLost` where a file beside the work directories is gone or another."""
+        """Raises :class:`DataLost` if a file beside the work directories is missing or changed."""
         if (self.victim / 'precious.txt').read_text() != 'precious':
             raise DataLost('a file outside of the work directory was changed')
 
@@ -69,7 +69,7 @@ def prepare(folder: Path) -> Ground:
     """Draw the data and train the detector for its two epochs.
 
     Raises:
-        RuntimeError: that does not work; nothing can be attacked then.
+        RuntimeError: that fails, so nothing can be attacked.
     """
     from tiny import write_config
 
@@ -89,9 +89,9 @@ def prepare(folder: Path) -> Ground:
 
 
 def prepare_imports() -> None:
-    """Import once what every attempt needs: forked processes share it."""
+    """Import once what every attempt needs, shared by the forked processes."""
     os.environ.setdefault('MPLBACKEND', 'Agg')
-    torch.set_num_threads(1)  # a fork must not wait for threads that it has not
+    torch.set_num_threads(1)  # a fork must not wait for threads that it does not have
     import mmcondetr  # noqa: F401  (before anything of mmdet)
 
     for name in ('mmdet.apis', 'mmdet.models', 'mmdet.evaluation', 'mmengine.runner', 'transformers', 'pycocotools'):
@@ -106,5 +106,5 @@ def prepare_imports() -> None:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """A checkpoint of ours, by PyTorch itself: it was written here."""
+    """Load a checkpoint written here, with PyTorch itself."""
     return torch.load(path, map_location='cpu', weights_only=False)

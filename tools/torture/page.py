@@ -9,48 +9,48 @@ from tools.torture.attempts import OUTCOMES
 WHAT = dict(
     annotations='mutated annotation files: other types, entries removed, cut, bits flipped, ids of nothing',
     images='damaged, odd, huge and foreign image files through the steps of training',
-    corruptions='checkpoints that have checksums: bits flipped, cut, zeroed, or with other content',
-    payloads='code, configs, forged NumPy types and bombs in checkpoints, by six roads',
-    folders='folders of strangers: config.json, safetensors headers, paths in archives, links in work directories',
-    resuming='states of training that are damaged, foreign, or point to files elsewhere',
-    settings='settings of other types, sizes and signs, each trained for an epoch',
-    downloads='a server that sends pages, lies about lengths, stops, never ends, and several processes at once',
+    corruptions='checkpoints with checksums: bits flipped, cut, zeroed, or with other content',
+    payloads='code, configs, forged NumPy types and bombs in checkpoints, loaded in six ways',
+    folders='folders from strangers: config.json, safetensors headers, paths in archives, links in work directories',
+    resuming='training states that are damaged, foreign, or point to files elsewhere',
+    settings='settings of wrong types, sizes and signs, each trained for an epoch',
+    downloads='a server that sends HTML pages, lies about lengths, stops or never ends; several processes at once',
     nonfinite='NaN and infinity in weights, tested, trained from, resumed from and converted',
-    kills='SIGKILL, SIGTERM and SIGINT at random moments, then resumed to the end of an unbroken run, bit for bit',
+    kills='SIGKILL, SIGTERM and SIGINT at random moments, then resumed to the end of an uninterrupted run, bit for bit',
     disk='full disks, read-only ones, and files that may not grow',
-    processes='two and four processes of which one fails, is killed or stopped; two trainings in one folder',
-    soak='training steps and predictions: memory within 1 %, no open files, no files left',
+    processes='two and four processes, one of which fails, is killed or stopped; two trainings in one folder',
+    soak='training steps and predictions: memory within 1 %, no files left open or on disk',
 )
 NO_TRACEBACKS = ('annotations', 'corruptions', 'payloads', 'folders', 'resuming', 'downloads')
 MOST_IN_SETTINGS = 0.05
 WHOLE_RUN = 38
-"""Minutes for all parts together, which are done two at a time."""
+"""Minutes for all parts together, which run two at a time."""
 
 INTRODUCTION = """# Reliability
 
-What attacks from outside did to the package: damaged and hostile files, settings that make no sense, servers that lie,
-kills, full disks, many processes and long runs. `make torture` does it again (40 minutes on two cores, seeded, Linux;
-`python tools/torture.py --help` for some of it), writes [reliability.json](reliability.json) and this page. Each
-attempt is a process of its own:
+How the package withstands attacks from outside: damaged and hostile files, nonsensical settings, servers that lie,
+kills, full disks, many processes and long runs. `make torture` repeats them (40 minutes on two cores, seeded, Linux;
+`python tools/torture.py --help` for a selection) and writes [reliability.json](reliability.json) and this page. Each
+attempt is a separate process:
 
-- *survived*: it worked, and what came out was compared with what had to come out
-- *clear error*: one line that says what is wrong
-- *traceback*: it failed, and not in words
-- *silent*: it went on with something that is wrong
+- *survived*: it worked, and the result was compared with the expected one
+- *clear error*: one line that states the problem
+- *traceback*: it failed without a clear message
+- *silent*: it continued despite an error
 - *crash*: the process was ended by a signal
-- *hang*: it had not ended when its time was over
-- *code run*: something in a file was executed
-- *data lost*: something good was there before and is not now
+- *hang*: it did not end in time
+- *code run*: code from a file was executed
+- *data lost*: something valid was destroyed
 """
 
 
 def total(results: dict, outcome: str, *parts: str) -> int:
-    """How often something happened, in these parts or in all."""
+    """How often an outcome occurred, in these parts or in all."""
     return sum(part['counts'][outcome] for name, part in results['parts'].items() if not parts or name in parts)
 
 
 def goals(results: dict) -> list[tuple[str, str, bool]]:
-    """Goal, what was found, and whether it is met. A part that was not run meets nothing."""
+    """Goal, finding, and whether it is met. A part that was not run meets no goal."""
     ran = results['parts']
     everything = set(WHAT) <= set(ran)
     found = []
@@ -75,7 +75,7 @@ def goals(results: dict) -> list[tuple[str, str, bool]]:
 
 
 def _extent(results: dict) -> list[str]:
-    """How much was tried, beside what; and what the reader must know of a run that was not the whole one."""
+    """How much was tried, under which load; and the limits of a run that was not a whole one."""
     parts = results['parts'].values()
     minutes, load, jobs = (
         max(part['environment'].get(name, 0) for part in parts) for name in ('minutes', 'load', 'jobs')
@@ -87,8 +87,8 @@ def _extent(results: dict) -> list[str]:
     )
     if minutes < WHOLE_RUN:
         text += (
-            ' Some parts were run again after what they had found was fixed. A goal that is met here was met by these '
-            'attempts, and is not proven by so few; a soak of less than 1000 steps says nothing of memory.'
+            ' Some parts were repeated after their findings were fixed. A goal that is met here was met in these '
+            'attempts, which are too few to prove it; a soak of less than 1000 steps proves nothing about memory.'
         )
     return [fill(text, 120), '']
 
