@@ -148,7 +148,8 @@ def wait_for(processes: list[int], seconds: float, stopped: int | None = None) -
         try:
             os.killpg(process, signal.SIGKILL)  # including processes that it left running
         except ProcessLookupError:
-            pass
+            if process not in statuses:  # it has not made its group yet
+                os.kill(process, signal.SIGKILL)
     for process in processes:
         if process not in statuses:
             os.waitpid(process, 0)
