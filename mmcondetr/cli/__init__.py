@@ -44,21 +44,21 @@ def load_command(name: str) -> ModuleType:
     return importlib.import_module(f'mmcondetr.cli.{name.replace("-", "_")}')
 
 
-#: The exit code where nobody reads what is printed any more, as a shell reports it: 128 and the signal's number.
+#: The exit code if nobody reads the output any more, as a shell reports it: 128 + the signal's number.
 NOT_READ = 128 + 13
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code.
 
-    Where nobody reads its output to the end (``mmcondetr list | head``) it ends without a word, as Unix tools do.
+    If nobody reads its output to the end (``mmcondetr list | head``), it ends silently, as Unix tools do.
     """
     try:
         try:
             return _run(arguments)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where it can be answered: as Python ends, it would be told as an error
+                sys.stdout.flush()  # here, where it can be handled; at exit, Python would report it as an error
     except BrokenPipeError:
         if not _nobody_reads():  # another pipe, such as a worker's
             raise
@@ -97,12 +97,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _nobody_reads() -> bool:
-    """Whether stdout or stderr is a pipe whose reader has gone; what waits to be printed is dropped, then."""
+    """Whether stdout or stderr is a pipe whose reader has gone; if so, buffered output is dropped."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
         try:
-            poll.register(stream.fileno(), 0)  # asks for errors only, which are told in any case
+            poll.register(stream.fileno(), 0)  # errors only, which are always reported
         except (AttributeError, OSError, ValueError):  # closed, or no file, as in a notebook
             continue
         if poll.poll(0):

@@ -152,7 +152,7 @@ def _look_at(name: str, dataset: Any, no_images: bool) -> Part:
 
 
 def _look_at_queries(config: Config, parts: Sequence[Part]) -> list[str]:
-    """A model finds no more objects than it has queries, and keeps max_per_img of them."""
+    """A model finds at most as many objects as it has queries, and keeps max_per_img of them."""
     model = config.get('model') or {}
     limits = {
         'num_queries': model.get('num_queries'),

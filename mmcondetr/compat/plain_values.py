@@ -31,7 +31,7 @@ class AsksForCode(Refused):
 
 
 def kind_of(value: Any) -> str:
-    """What a message calls a value of the file; its text could be endless (lists that hold one list many times)."""
+    """A value's name in messages; its own text could be endless (lists that contain one list many times)."""
     return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else type(value).__name__
 
 
@@ -43,17 +43,17 @@ _MOST_EXPANDED = 2_000_000
 
 
 def check_key(key: Any) -> None:
-    """Keys of dicts and members of sets are plain values; hashing a tuple of tuples can take for ever.
+    """Check that a dict's key or a set's member is a plain value; hashing nested tuples can take forever.
 
     Raises:
-        Refused: it is something else.
+        Refused: it is not.
     """
     if type(key) not in _PLAIN and not (type(key) is tuple and all(type(part) in _PLAIN for part in key)):
         raise Refused(f'a key of type {type(key).__name__[:40]}')
 
 
 def _check_items(kind: type, items: Any) -> None:
-    """What a dict or set is made from; the keys of a dict were checked when it was filled."""
+    """The arguments of a dict or set; the keys of a dict were checked when it was filled."""
     if type(items) in (dict, OrderedDict, Counter, set):
         return
     if type(items) not in (list, tuple):
@@ -65,7 +65,7 @@ def _check_items(kind: type, items: Any) -> None:
 
 
 def _made_of_keys(kind: type) -> Any:
-    """Replaces a class that hashes what it is given; an instance of ``kind`` itself is made."""
+    """Replaces a class that hashes its arguments; creates an instance of ``kind`` itself."""
 
     def make(*items: Any) -> Any:
         for given in items:
@@ -84,13 +84,13 @@ def _contained(value: Any) -> list[Any]:
 
 
 def check_structure(whole: Any) -> None:
-    """Whatever walks through a checkpoint (copies, moves, prints it) must come to an end.
+    """Check that walking through a checkpoint (copying, moving, printing it) comes to an end.
 
     Raises:
         Refused: values are nested too deeply, contain themselves, or are shared so often that they are many more than
             the file has.
     """
-    sizes: dict[int, int] = {}  # of containers: with all that they contain, as often as it is there
+    sizes: dict[int, int] = {}  # size of containers, counting all contents as often as they occur
     stack, inside = [(whole, iter(_contained(whole)))], {id(whole)}
     while stack:
         value, rest = stack[-1]
@@ -224,7 +224,7 @@ _MOST_DIMENSIONS = 64
 
 
 def as_sizes(numbers: Any) -> list[int]:
-    """A shape or strides, checked: that many dimensions multiply to a number that does not take for ever."""
+    """A shape or strides, checked: multiplying too many dimensions could take forever."""
     if not isinstance(numbers, (tuple, list)) or len(numbers) > _MOST_DIMENSIONS:
         raise Refused('a shape that is none')
     if not all(type(n) is int and 0 <= n < 2**62 for n in numbers):

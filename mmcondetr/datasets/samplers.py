@@ -63,12 +63,12 @@ class EpochSampler(DefaultSampler):
 class SameShapeBatchSampler:
     """Batches of images that the pipeline resizes to one shape, so that none is padded to the size of another.
 
-    For evaluation: the images come in another order than in the data set, grouped by shape. What the pipeline makes of
-    an image's width and height, as annotated, is computed and not read from files.
+    For evaluation: images are reordered, grouped by shape. The shape is computed from the annotated width and height
+    by the pipeline's steps, without reading files.
 
     Args:
         sampler: of indices into ``sampler.dataset``.
-        batch_size: images of a batch at most.
+        batch_size: maximum number of images per batch.
     """
 
     def __init__(self, sampler: Iterable[int], batch_size: int) -> None:
@@ -86,8 +86,8 @@ class SameShapeBatchSampler:
                 shape = rescale_size(shape, tuple(step.scale)) if step.keep_ratio else tuple(step.scale)
             groups.setdefault(shape, []).append(index)
         if groups:
-            # Of several processes, mmengine drops what the last image of some of them gave, for it was added to make
-            # their numbers equal: it has to stay the last.
+            # With several processes, mmengine drops the result of the last image of some of them, which was added to
+            # make their numbers equal: it must stay last.
             groups[shape] = groups.pop(shape)
         self._batches = [
             group[first : first + batch_size] for group in groups.values() for first in range(0, len(group), batch_size)

@@ -31,8 +31,8 @@ class Start:
         what: a one-line description.
         batch_size: images per step on one device.
         iterations: default length of training.
-        longest: longer side of the resized images in pixels: (where it begins if the images are as large, largest).
-        detections: the most per image.
+        longest: longer side of the resized images in pixels: (initial value if the images are that large, maximum).
+        detections: maximum number per image.
     """
 
     base: str
@@ -45,7 +45,7 @@ class Start:
 
 STARTS = {
     'small': Start(
-        'own_small.py', 'a small model for a CPU, from weights that know shapes only', 8, 3000, (320, 640), 30
+        'own_small.py', 'a small model for a CPU, from weights trained on shapes only', 8, 3000, (320, 640), 30
     ),
     'r50': Start('own_r50.py', "the paper's R50, from its authors' COCO weights", 4, 5000, (1333, 1333), 100),
 }
@@ -102,7 +102,7 @@ def choose(
         reasons.append(
             f'no flips: {", ".join(sided[:3])} would mean something else mirrored'
             if sided
-            else 'horizontal flips; --flips both where up and down mean nothing (from above, through a microscope)'
+            else 'horizontal flips; --flips both if there is no up and down (from above, through a microscope)'
         )
     return Choices(classes, scale, epochs, steps, flips, batch_size, tuple(reasons))
 
@@ -122,7 +122,7 @@ def _choose_scale(content: dict[str, Any], root: Path, start: Start) -> tuple[tu
         if entry['image_id'] in sizes
     ]
     share = float(np.median([share for share in shares if share > 0] or [1.0]))
-    # More pixels than the images have cost time and show nothing: only objects that are too small are a reason.
+    # Enlarging images costs time and adds no detail: only objects that are too small justify it.
     first = min(first, max(LEAST_IMAGE, int(median[0])))
     longer = int(min(max(first, 32 * np.ceil(LEAST_SIDE / share / 32)), most))
     shorter = int(max(32, np.ceil(longer * median[1] / median[0] / 16) * 16))

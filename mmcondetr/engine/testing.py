@@ -25,7 +25,7 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
     Raises:
         UserError: ``--batch-size`` is below 1, ``--out`` is not a pickle file, the config has no visualization hook,
             --compile is given without --optimize, or --runtime together with options that change the model or with an
-            evaluation that needs more than an exported file gives.
+            evaluation that needs more than an exported file outputs.
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{args.out}': must be a file that ends in .pkl or .pickle.")
@@ -63,7 +63,7 @@ def _test_exported(config: Config, args: Namespace) -> None:
     """Replace the model by the exported file.
 
     Raises:
-        UserError: the evaluation needs what no exported file gives.
+        UserError: the evaluation needs an output that exported files do not have.
     """
     from mmdet.registry import DATASETS
 

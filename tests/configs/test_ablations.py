@@ -1,4 +1,4 @@
-"""Ablations, DAB-DETR, groups, denoising and baselines: they build, train, and cost what the tables say."""
+"""Ablations, DAB-DETR, groups, denoising and baselines: they build, train, and have the costs in the tables."""
 
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def test_every_ablation_of_the_paper_is_held_to_its_name(entries):
 
 
 def test_dab_detr_is_its_authors(root, load_config):
-    """Dropout 0, PReLU, temperature 20 of the keys, 300 detections; patterns and fixed centres as the name says."""
+    """Dropout 0, PReLU, temperature 20 of the keys, 300 detections; patterns and fixed centres as named."""
     for path in leaves(root, 'dab_detr'):
         model = load_config(path).model
         for part in (model.encoder, model.decoder):

@@ -28,7 +28,7 @@ MODELS = [
 
 @pytest.mark.parametrize('name', MODELS)
 def test_parameters_and_gflops_are_table_1s(name, root, load_config):
-    """Within 3 %. The rest is softmax, dropout, normalisation and sums, which the paper's counter counts, too."""
+    """Within 3 %. The rest is softmax, dropout, normalisation and sums, which the paper's counter includes, too."""
     counted = complexity.measure(load_config(root / f'configs/conditional_detr/{name}.py'), SIZES)
     params, gflops = counted.parameters / 1e6, counted.multiply_adds / 1e9
     assert params == pytest.approx(PAPER[name]['params (M)'], rel=0.03)

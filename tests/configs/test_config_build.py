@@ -1,4 +1,4 @@
-"""Every config builds, and every part comes from the module it should: a bare type would build mmdet's own class."""
+"""Every config builds, with every part from the right module: a bare type would build mmdet's own class."""
 
 import pytest
 

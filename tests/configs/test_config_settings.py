@@ -1,4 +1,4 @@
-"""What the configs say: names, size of the leaves, inheritance from mmdet's DETR, the training recipe of the paper."""
+"""The configs: names, size of the leaves, inheritance from mmdet's DETR, the training recipe of the paper."""
 
 import re
 
@@ -146,7 +146,7 @@ def test_r50_from_scratch_is_the_papers_model_with_a_trainable_backbone(load_con
 
 
 def test_boxes_are_loaded_before_training_images_are_resized(any_leaf, load_config):
-    """A resize before LoadAnnotations leaves the boxes as they were: right for testing, wrong for training."""
+    """A resize before LoadAnnotations does not change the boxes: right for testing, wrong for training."""
     pipeline = load_config(any_leaf).train_dataloader.dataset.pipeline
     types = [transform.type.split('.')[-1] for transform in pipeline]
     assert types[0] in ('LoadImage', 'LoadImageFromFile') and types[1] in ('LoadAnnotations', 'LoadPanoptic'), types

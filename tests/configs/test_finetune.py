@@ -1,4 +1,4 @@
-"""Every recipe builds, takes a training step on shapes, and does what its name says."""
+"""Every recipe builds, takes a training step on shapes, and does what its name promises."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""metafile.yml and model-index.yml: one entry a config, the paper's figures, and tables in README files that agree."""
+"""metafile.yml and model-index.yml: one entry per config, the paper's figures, and matching tables in READMEs."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def entries(root):
 
 
 def own(entries):
-    """The entries of Table 1's twelve that stand for a config of their own."""
+    """The entries of Table 1's twelve that have their own config."""
     return [
         entry
         for name, entry in entries.items()

@@ -1,3 +1,3 @@
-"""Fixtures that several files of this folder share."""
+"""Fixtures shared by several files in this folder."""
 
 from installed_wheel import checkout, shapes, wheel  # noqa: F401

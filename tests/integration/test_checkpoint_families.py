@@ -1,4 +1,4 @@
-"""A run of tools/test.py and DetInferencer give the same with a checkpoint of any family, as it is."""
+"""A run of tools/test.py and DetInferencer give the same results with a checkpoint of any family, unconverted."""
 
 from __future__ import annotations
 

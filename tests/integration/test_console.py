@@ -1,4 +1,4 @@
-"""What a run says: few lines, the error last; everything else is in its log. Boxes in its pictures are clipped."""
+"""A run's console output: few lines, the error last; the log has everything. Boxes in its pictures are clipped."""
 
 import re
 
@@ -35,7 +35,7 @@ def config(folder):
 
 
 @pytest.fixture(scope='module')
-def said(config, folder):
+def output(config, folder):
     """What training for two epochs of two iterations prints."""
     import contextlib
     import io
@@ -51,8 +51,8 @@ def log_of(folder):
     return path.read_text()
 
 
-def test_few_lines_say_what_where_and_with_what(said):
-    assert len(said.splitlines()) <= 14 and max(map(len, said.splitlines())) < 300
+def test_few_lines_say_what_where_and_with_what(output):
+    assert len(output.splitlines()) <= 14 and max(map(len, output.splitlines())) < 300
     for line in (
         r'config    \S*tiny-0\.py',
         r'writes    \S*run; the whole log is \S*\.log',
@@ -66,17 +66,17 @@ def test_few_lines_say_what_where_and_with_what(said):
         r'trained in 0:00:\d\d: \S*epoch_2\.pth',
         r'next      mmcondetr analyze \S*tiny-0\.py \S*run',
     ):
-        assert re.search(f'^{line}', said, re.M), line
-    assert 'creating index' not in said and 'Hooks will be executed' not in said
+        assert re.search(f'^{line}', output, re.M), line
+    assert 'creating index' not in output and 'Hooks will be executed' not in output
 
 
-def test_the_log_has_everything(said, folder):
+def test_the_log_has_everything(output, folder):
     log = log_of(folder / 'run')
     for words in ('Hooks will be executed', 'System environment', 'num_queries', 'Epoch(train) [2][2/2]', 'bbox_mAP_s'):
         assert words in log
 
 
-def test_a_finished_run_that_is_resumed_says_so(said, config, folder, capsys):
+def test_a_finished_run_that_is_resumed_says_so(output, config, folder, capsys):
     changed = (folder / 'run' / 'epoch_2.pth').stat().st_mtime_ns
     assert main(['train', config, '--work-dir', str(folder / 'run'), '--resume']) == 0
     out = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_a_finished_run_that_is_resumed_says_so(said, config, folder, capsys):
     assert 'resumes   after epoch 2 of 3' in out and 'epoch 3/3' in out
 
 
-def test_a_test_says_what_was_tested_and_draws_it(said, config, folder, capsys):
+def test_a_test_says_what_was_tested_and_draws_it(output, config, folder, capsys):
     options = ['--work-dir', str(folder / 'tested'), '--show-dir', 'drawn']
     best = next((folder / 'run').glob('best_*.pth'))
     assert main(['test', config, str(folder / 'run'), *options]) == 0
@@ -99,14 +99,14 @@ def test_a_test_says_what_was_tested_and_draws_it(said, config, folder, capsys):
     assert {Image.open(path).size for path in pictures} == {(128, 64)}  # truth beside prediction
 
 
-def test_a_test_in_batches_of_one_shape(said, config, folder, capsys):
+def test_a_test_in_batches_of_one_shape(output, config, folder, capsys):
     options = ['--work-dir', str(folder / 'batches'), '--batch-size', '2']
     assert main(['test', config, str(folder / 'run'), *options]) == 0
     out = capsys.readouterr().out
     assert 'tested in ' in out and 'padded' not in out
 
 
-def test_the_whole_log_can_be_asked_for(said, config, folder, capsys):
+def test_the_whole_log_can_be_asked_for(output, config, folder, capsys):
     assert main(['test', config, str(folder / 'run'), '--work-dir', str(folder / 'verbose'), '--verbose']) == 0
     assert 'Hooks will be executed' in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The demo, on few images: it leaves what it promises, and a second run does not train again."""
+"""The demo, on few images: it writes what it promises, and a second run does not train again."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""tools/test.py --optimize on the trained start: the AP that it had."""
+"""tools/test.py --optimize on the pretrained checkpoint: its known AP."""
 
 import re
 
@@ -18,7 +18,7 @@ def average_precision(completed) -> float:
 @pytest.mark.slow
 def test_bf16_keeps_the_ap_within_two_tenths_of_a_point(run_tool, root, tmp_path):
     if not (root / START).is_file():
-        pytest.skip('the trained start is not in this checkout')
+        pytest.skip('the pretrained checkpoint is not in this checkout')
     data = tmp_path / 'shapes'
     assert run_tool('generate_shapes', data, '--num-train', 2, cwd=tmp_path).returncode == 0
     common = [

@@ -1,4 +1,4 @@
-"""``mmcondetr train`` as processes: a signal, several ranks of which one fails or has other data."""
+"""``mmcondetr train`` as processes: a signal, and several ranks, one of which fails or has other data."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ sys.exit(main([*sys.argv[1:], 'custom_hooks.0.type=StopHere']))
 
 
 def test_a_process_that_is_stopped_is_waited_for_as_long_as_is_set(config, tmp_path):
-    """As one that hangs in a driver, or whose machine is gone without a word: its sockets stay open."""
+    """Like one that hangs in a driver, or whose machine is lost without notice: its sockets stay open."""
     first, second = together(config, tmp_path, 15, program=('-c', STOPPED))
     try:
         text = first.communicate(timeout=200)[0]

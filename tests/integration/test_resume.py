@@ -126,7 +126,7 @@ def test_workers_do_not_change_training(uninterrupted):
     ids=['without-a-seed', 'iterations-in-passes', 'groups-of-queries'],
 )
 def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, changes, middle, last):
-    """Where the config has no seed, the resumed run has the first run's order and augmentation, too."""
+    """Without a seed in the config, the resumed run still has the first run's order and augmentation."""
     whole, work_dir = uninterrupted(*changes), tmp_path / 'run'
     work_dir.mkdir()
     shutil.copy(whole / middle, work_dir / middle)

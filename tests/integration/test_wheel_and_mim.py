@@ -1,4 +1,4 @@
-"""A wheel, built from what git tracks and installed away from the source, does what mim promises of a package."""
+"""A wheel, built from what git tracks and installed away from the source, does what mim promises for a package."""
 
 import functools
 import http.server

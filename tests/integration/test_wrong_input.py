@@ -58,7 +58,7 @@ def shapes(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(tmp_path, shapes) -> Config:
-    """The tiny config on a copy of the data that the test may spoil."""
+    """The tiny config on a copy of the data, for tests to spoil."""
     shutil.copytree(shapes, tmp_path / 'shapes')
     config = Config.fromfile(write_config(tmp_path, ALONE))
     config.work_dir = str(tmp_path / 'run')
@@ -196,7 +196,7 @@ def heed_interrupts():
 
 @pytest.mark.slow
 def test_interrupted_and_resumed(tmp_path, shapes, root, source_environment):
-    """Ctrl-C ends without a traceback; the same command with --resume goes on."""
+    """Ctrl-C ends without a traceback; the same command with --resume continues."""
     shutil.copytree(shapes, tmp_path / 'shapes')
     config, work_dir = write_config(tmp_path, ALONE, 'train_cfg = dict(max_epochs=500)'), tmp_path / 'run'
     command = [sys.executable, str(root / 'tools/train.py'), str(config), '--work-dir', str(work_dir)]

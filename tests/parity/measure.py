@@ -1,4 +1,4 @@
-"""Runs our models and others' on the weights of weights.py, and measures how far their outputs are apart.
+"""Runs our models and others' on the weights of weights.py, and measures how far apart their outputs are.
 
 The tests beside this file assert the differences; make_fidelity_table.py writes them into docs/fidelity.md.
 """
@@ -64,7 +64,7 @@ def _authors_tensors(layers: int) -> dict[str, Tensor]:
 
 
 def authors_tensors(backbone: str) -> dict[str, Tensor]:
-    """A full authors' checkpoint, 91 classes; not to be written to."""
+    """A full authors' checkpoint, 91 classes; do not modify."""
     return dict(_authors_tensors(depth(backbone)))
 
 

@@ -141,7 +141,7 @@ def huggingface(request, tmp_path_factory):
 
 
 def _value(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
-    """By the rule of weights.py; attention, and what the mask head sees of it, are loud."""
+    """By the rule of weights.py; attention, and the mask head's view of it, have large values."""
     value = weights.tensor(name, shape)
     if name == 'mask_head.conv1.conv.weight':
         value[:, : detr_weights.DIMS] *= np.float32(0.2)

@@ -9,7 +9,7 @@ from mmengine.runner import load_checkpoint
 
 @pytest.mark.parametrize('backbone', ['r50', pytest.param('r101', marks=pytest.mark.slow), 'r50-dc5'])
 def test_outputs_and_loss_equal_mmdets(backbone):
-    """DC5 stands on our backbone in both; mmdet has no config for it."""
+    """DC5 uses our backbone in both; mmdet has no config for it."""
     difference = measure.against_mmdet(backbone)
     assert difference.spread > SPREAD
     assert difference.logits < TOLERANCE
@@ -29,7 +29,7 @@ def test_a_file_as_mmdet_writes_it_loads_into_our_config(tmp_path):
 
 
 def test_mmdets_own_model_still_loads_its_files(tmp_path):
-    """Our loaders stand in mmengine's place for everybody: they must not rename what mmdet's class wants as it is."""
+    """Our loaders replace mmengine's for all models: they must not rename the tensors of mmdet's class."""
     theirs = measure.mmdet_model('r50')
     path = tmp_path / 'epoch_1.pth'
     torch.save(dict(meta={}, state_dict=measure.mmdet_tensors(measure.our_model('r50', 80))), path)

@@ -40,7 +40,7 @@ def test_transformers_opens_our_folder_and_agrees(tmp_path, backbone):
 
 
 def test_we_open_what_transformers_saves(tmp_path):
-    """save_pretrained writes the layout of its own ResNet; a .bin of state_dict() is what trainers leave behind."""
+    """save_pretrained writes the layout of its own ResNet; trainers write a .bin of state_dict()."""
     transformers = pytest.importorskip('transformers')
     theirs = transformers.ConditionalDetrForObjectDetection.from_pretrained(_folder(tmp_path, 'r50')).eval()
     theirs.save_pretrained(tmp_path / 'saved')

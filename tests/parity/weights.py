@@ -227,7 +227,7 @@ def predictions(case: str, layers: int, num_queries: int, num_classes: int, imag
 
 
 def digest(name: str, values: np.ndarray, parts: int = 2) -> np.ndarray:
-    """The norm of a tensor and its inner products with a few directions that the name decides, as float64."""
+    """The norm of a tensor and its inner products with a few directions chosen by its name, as float64."""
     flat = values.astype(np.float64).ravel()
     directions = [uniform(f'{name}.direction{part}', flat.shape, -1, 1).astype(np.float64) for part in range(parts)]
     return np.array([np.linalg.norm(flat), *(flat @ direction for direction in directions)])

@@ -146,8 +146,8 @@ def test_what_is_no_data_set_is_said(shapes, tmp_path):
 def test_the_config_is_short_and_says_what_was_chosen(shapes, tmp_path, capsys):
     out = tmp_path / 'my.py'
     assert main(['init', str(write_yolo(shapes, tmp_path / 'yolo')), '--out', str(out), '--start', 'small']) == 0
-    said = capsys.readouterr().out
-    assert '3000 iterations' in said and 'wrote' in said and '6 images' in said
+    output = capsys.readouterr().out
+    assert '3000 iterations' in output and 'wrote' in output and '6 images' in output
     lines = out.read_text().splitlines()
     # Absolute paths are as long as the user's folders: they do not count.
     assert len(lines) <= 40 and max(len(line.replace(str(tmp_path), '')) for line in lines) < 120

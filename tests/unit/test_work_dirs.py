@@ -52,9 +52,9 @@ def options(resume=None):
 
 def test_a_new_run_in_the_folder_of_another_says_so(run, capsys):
     apply_training_options(Config(dict(work_dir=str(run))), options())
-    said = capsys.readouterr().out
-    assert f'{run} holds checkpoints of an earlier run (epoch_2.pth, epoch_10.pth), which this one will over' in said
-    assert '--resume' in said and '--work-dir' in said
+    output = capsys.readouterr().out
+    assert f'{run} holds checkpoints of an earlier run (epoch_2.pth, epoch_10.pth), which this one will over' in output
+    assert '--resume' in output and '--work-dir' in output
     apply_training_options(Config(dict(work_dir=str(run / 'new'))), options())
     assert capsys.readouterr().out == ''
 

@@ -132,7 +132,7 @@ def folders(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
 
     def read(path: Path) -> None:
         if not load_from_file(str(path)).get('state_dict'):
-            raise Silent('nothing was read, and nothing said')
+            raise Silent('nothing was read, without an error')
 
     def configured(content: bytes) -> Callable[[], Any]:
         return lambda: (folder / 'config.json').write_bytes(content)

@@ -186,8 +186,8 @@ def classify(status: int | None, text: str, must_fail: bool, canary: Path | None
         return {SILENT: 'silent', LOST: 'data lost', HUNG: 'hang'}[code]
     if code == 0:
         return 'silent' if must_fail else 'survived'
-    said = any(word in text.lower() for word in _WORDS_OF_ERROR)
-    return 'traceback' if 'Traceback (most recent call last)' in text or not said else 'clear error'
+    reported = any(word in text.lower() for word in _WORDS_OF_ERROR)
+    return 'traceback' if 'Traceback (most recent call last)' in text or not reported else 'clear error'
 
 
 def last_line(text: str) -> str:

@@ -27,7 +27,7 @@ TERMS = ('loss_ce', 'loss_bbox', 'loss_giou')
 
 
 def stay_on_the_cpu() -> None:
-    """The authors' code moves tensors to a GPU by name."""
+    """Keep tensors on the CPU: the authors' code moves them to a GPU by name."""
     move = torch.Tensor.to
     torch.Tensor.cuda = lambda self, *_, **__: self
     torch.Tensor.to = lambda self, *where, **k: move(self, *('cpu' if x == 'cuda' else x for x in where), **k)
