@@ -11,6 +11,8 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
@@ -30,6 +32,11 @@ TRACEBACK = 'MMCONDETR_TRACEBACK'
 
 #: Raised by constructors on unexpected arguments.
 _IN_BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+#: What a runner builds when it begins.
+_BUILT_LATER = (
+    *('build_train_loop', 'build_val_loop', 'build_test_loop'),
+    *('build_evaluator', 'build_optim_wrapper', 'build_param_scheduler'),
+)
 #: Errors of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -79,22 +86,34 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
     prepare_processes(config)
     if 'visualizer' in config:  # a unique name, or a second run in a process would log into the first one's folder
         config.visualizer.pop('name', None)
-    try:
-        if 'runner_type' in config:
-            return RUNNERS.build(config)
-        if verbose:
-            return Runner.from_cfg(config)
-        runner = ConsoleRunner.from_cfg(config)
-    except _IN_BUILDING as error:  # an argument that a third-party class rejects, unknown to check_config
-        if is_lost_process(error):
-            raise
-        reason = ' '.join(str(error).split())[:300]
-        raise UserError(
-            f"Config '{config.filename}' cannot be built: {type(error).__name__}: {reason} "
-            f'({TRACEBACK}=1 in the environment shows where).'
-        ) from error
+    if 'runner_type' in config:
+        return _explained(RUNNERS.build, config)(config)
+    runner = _explained((Runner if verbose else ConsoleRunner).from_cfg, config)(config)
+    for part in _BUILT_LATER:
+        setattr(runner, part, _explained(getattr(runner, part), config))
+    if verbose:
+        return runner
     runner.register_hook(ConsoleHook(), priority='LOWEST')  # after the hooks whose results it prints
     return runner
+
+
+def _explained(build: Callable, config: Config) -> Callable:
+    """``build``, with one line for an argument that a third-party class rejects, unknown to check_config."""
+
+    @wraps(build)
+    def explained(*args: Any, **options: Any) -> Any:
+        try:
+            return build(*args, **options)
+        except _IN_BUILDING as error:
+            if is_lost_process(error):
+                raise
+            reason = ' '.join(str(error).split())[:300]
+            raise UserError(
+                f"Config '{config.filename}' cannot be built: {type(error).__name__}: {reason} "
+                f'({TRACEBACK}=1 in the environment shows where).'
+            ) from error
+
+    return explained
 
 
 def check_work_dir(folder: str) -> None:

@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 
 import pytest
 from mmengine.config import Config, ConfigDict
+from toy_runner import make_runner
 
 from mmcondetr import cli as cli_package
 from mmcondetr.cli import common as cli
@@ -232,6 +233,30 @@ def test_a_model_that_cannot_be_built_is_one_line_and_its_traceback_can_be_had(c
     monkeypatch.setenv(cli.TRACEBACK, '1')
     assert cli.run_guarded(failing(caught.value)) == cli.USER_ERROR
     assert 'Traceback (most recent call last)' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('part', 'given', 'said'),
+    [
+        (
+            'build_optim_wrapper',
+            dict(type='OptimWrapper', optimizer=dict(type='text')),
+            'TypeError: None is not a callable',
+        ),
+        ('build_train_loop', dict(type='text', max_epochs=1), 'KeyError: .*text is not in the'),
+        ('build_param_scheduler', dict(type='MultiStepLR', milestones=1e30), 'TypeError: .float. object is not iter'),
+        ('build_evaluator', dict(type='mmdet.CocoMetric', metric='text'), 'KeyError: .metric should be one of'),
+    ],
+)
+def test_what_is_built_later_is_one_line_too(tmp_path, monkeypatch, part, given, said):
+    runner = make_runner(tmp_path, epochs=1)
+    monkeypatch.setattr(cli.ConsoleRunner, 'from_cfg', lambda config: runner)
+    monkeypatch.setattr(cli, 'check_config', lambda config: None)
+    config = load_config(arguments(work_dir=str(tmp_path)))
+    assert cli.build_runner(config) is runner
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    with pytest.raises(UserError, match=rf"{NAME}.py' cannot be built: {said}"):
+        getattr(runner, part)(given)
 
 
 def test_a_work_directory_that_cannot_be_written(tmp_path):
