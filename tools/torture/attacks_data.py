@@ -86,7 +86,8 @@ def _load(path: Path, training: bool) -> None:
             check_images=False,
         )
     found = sum(len(dataset.get_data_info(index)['instances']) for index in range(len(dataset)))
-    listed = json.loads(path.read_text(encoding='utf-8-sig'))['annotations']
+    # Parts that the reader does not decode may be invalid UTF-8.
+    listed = json.loads(path.read_bytes().decode('utf-8-sig', errors='replace'))['annotations']
     expected = len([entry for entry in listed if not entry.get('ignore')])
     if found < expected and not warned:
         raise Silent(f'{expected - found} of {expected} annotations are unused, without a warning')
