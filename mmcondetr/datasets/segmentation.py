@@ -31,8 +31,8 @@ def check_segmentations(file: AnnotationFile, name: str) -> None:
         try:
             segmentation = json.loads(text) if text else None  # msgspec does not read NaN
             problem = _find_problem(segmentation, *sizes[annotation.image_id])
-        except RecursionError:
-            problem = 'is nested too deeply'
+        except (ValueError, RecursionError) as error:  # undecoded until here: it may be no text, or nested too deeply
+            problem = f'cannot be read as JSON: {error}'
         if problem:
             raise UserError(
                 f'{name}: $.annotations[{index}].segmentation (id {annotation.id}, image {annotation.image_id}) '

@@ -97,6 +97,18 @@ def test_wrong_masks_stop_before_training_and_testing(tmp_path, message):
     METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='bbox'))
 
 
+def test_a_mask_that_is_no_text(tmp_path):
+    """Segmentations are decoded only where masks are used: until then nobody has looked at their bytes."""
+    path = write(tmp_path, dict(size=[30, 40], counts='here'))
+    with open(path, 'rb') as file:
+        content = file.read().replace(b'here', b'h\xd6re')
+    with open(path, 'wb') as file:
+        file.write(content)
+    with pytest.raises(UserError, match=r'\$.annotations\[0\].segmentation .* cannot be read as JSON: .*utf-8'):
+        build(path)
+    build(path, with_mask=False)
+
+
 @pytest.mark.parametrize('iscrowd', [0, 1])
 @pytest.mark.parametrize(
     'segmentation',
