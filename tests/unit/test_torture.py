@@ -177,6 +177,14 @@ def test_a_shortened_run_says_so():
     for part in whole['parts'].values():
         part['environment']['minutes'] = page.WHOLE_RUN
     text = page.page(whole)
+    assert 'repeated' not in text and 'had gone wrong' not in text
+    kind = dict(outcome='traceback', example='a name', detail='KeyError', times=2)
+    whole['parts']['folders'] |= dict(
+        before=[kind], environment=dict(whole['parts']['folders']['environment'], commit='1')
+    )
+    repeated = page.page(whole)
+    assert 'Parts of another commit (see below) were repeated' in ' '.join(repeated.split())
+    assert '## What had gone wrong' in repeated and '| traceback | 2 | `a name` | `KeyError` |' in repeated
     assert 'shortened' not in text and 'A whole run: 1300 attempts in 38 of 38 minutes, 2 at a time' in text
 
 

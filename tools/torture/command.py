@@ -155,7 +155,10 @@ def attack(args: argparse.Namespace, folder: Path) -> dict:
         found = jobs.pop(process)
         if status or not found.exists():
             raise SystemExit(f'a job failed: {found}')
-        results['parts'].update(json.loads(found.read_text()))
+        for name, part in json.loads(found.read_text()).items():
+            before = results['parts'].get(name, {})
+            part['before'] = before.get('before', []) + before.get('wrong', [])
+            results['parts'][name] = part
         results['parts'] = {name: results['parts'][name] for name in SHARES if name in results['parts']}
         args.out.write_text(json.dumps(results, indent=1) + '\n')
     return results

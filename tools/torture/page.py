@@ -90,6 +90,8 @@ def _extent(results: dict) -> list[str]:
             ' Some parts were repeated after their findings were fixed. A goal that is met here was met in these '
             'attempts, which are too few to prove it; a soak of less than 1000 steps proves nothing about memory.'
         )
+    elif len({part['environment']['commit'] for part in parts}) > 1:
+        text += ' Parts of another commit (see below) were repeated after their findings were fixed.'
     return [fill(text, 120), '']
 
 
@@ -117,13 +119,23 @@ def page(results: dict) -> str:
             '',
             'Each kind once, with an example: run it again with `--parts PART --attempt TEXT`.',
         ]
-    for name, kinds in wrong.items():
+    lines += _kinds(wrong)
+    before = {name: part['before'] for name, part in results['parts'].items() if part.get('before')}
+    if before:
+        lines += ['', '## What had gone wrong', '', 'Found by the whole run in parts that were repeated since.']
+    return '\n'.join(lines + _kinds(before)) + '\n'
+
+
+def _kinds(found: dict[str, list[dict]]) -> list[str]:
+    """A table of each part's kinds of failures."""
+    lines = []
+    for name, kinds in found.items():
         lines += ['', f'### {name}', '', '| outcome | times | example | last line |', '| --- | --- | --- | --- |']
         for kind in kinds:
             lines.append(
                 f'| {kind["outcome"]} | {kind["times"]} | `{_cell(kind["example"])}` | `{_cell(kind["detail"])}` |'
             )
-    return '\n'.join(lines) + '\n'
+    return lines
 
 
 def _cell(text: str) -> str:
