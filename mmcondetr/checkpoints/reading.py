@@ -13,7 +13,7 @@ from mmengine.dist import broadcast_object_list, get_rank
 
 from mmcondetr.checkpoints.download import download
 from mmcondetr.checkpoints.files import load_file
-from mmcondetr.checkpoints.source import examine, with_record
+from mmcondetr.checkpoints.source import check_class_names, examine, with_record
 from mmcondetr.checkpoints.work_dirs import best_checkpoint
 from mmcondetr.errors import UserError
 
@@ -94,6 +94,7 @@ def load_from_file(filename: str, map_location: Any = None, source: str | None =
     """
     path = find_file(filename)
     checkpoint = read(path, map_location)
+    check_class_names(checkpoint, source or path)
     found = examine(checkpoint, path, source)
     state_dict = checkpoint.get('state_dict', {})
     if found is None and not isinstance(state_dict, Mapping):

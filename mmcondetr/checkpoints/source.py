@@ -218,6 +218,26 @@ def _names(
     return tuple(named)
 
 
+def check_class_names(checkpoint: Mapping[str, Any], where: str) -> None:
+    """Check ``meta['dataset_meta']``, from which mmdet takes the class names as they are.
+
+    Raises:
+        UserError: it is not a dict, or its classes are not names.
+    """
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, Mapping) or 'dataset_meta' not in meta:
+        return
+    dataset = meta['dataset_meta']
+    if not isinstance(dataset, Mapping):
+        raise UserError(
+            f"Checkpoint '{where}': meta.dataset_meta must be a dict of class names and colours, but is a "
+            f'{type(dataset).__name__}.'
+        )
+    for key, names in dataset.items():
+        if str(key).lower() == 'classes' and names and not isinstance(names, str) and not _are_names(names):
+            raise UserError(f"Checkpoint '{where}': meta.dataset_meta.{key} must be a list of class names.")
+
+
 def _are_names(names: Any) -> bool:
     """Whether a value of the file names classes, None for a row without one."""
     return (

@@ -109,10 +109,6 @@ def tensors():
 @pytest.mark.parametrize(
     'meta',
     [
-        dict(dataset_meta=[1]),
-        dict(dataset_meta=5),
-        dict(dataset_meta=dict(classes=5)),
-        dict(dataset_meta=dict(classes=[1, [2], {}])),
         dict(CLASSES=7),
         dict(mmcondetr=dict(classes=3, dc5='x')),
         dict(mmcondetr=[1]),
@@ -122,6 +118,14 @@ def tensors():
 def test_class_names_that_are_none(tmp_path, tensors, meta):
     torch.save(dict(state_dict=tensors, meta=meta), tmp_path / 'a.pth')
     assert len(load_from_file(str(tmp_path / 'a.pth'))['state_dict']) == len(tensors)
+
+
+@pytest.mark.parametrize('value', [None, [1], 5, dict(classes=5), dict(classes=[1, [2], {}])], ids=str)
+def test_a_dataset_meta_that_is_none(tmp_path, tensors, value):
+    """mmdet's inferencers use it unchecked."""
+    torch.save(dict(state_dict=tensors, meta=dict(dataset_meta=value)), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r"a.pth': meta.dataset_meta(.classes)? must be"):
+        load_from_file(str(tmp_path / 'a.pth'))
 
 
 @pytest.fixture
