@@ -63,6 +63,9 @@ def _check_training_state(checkpoint: Any, filename: str) -> None:
     hub = checkpoint['message_hub']
     if not isinstance(hub, Mapping) or not all(isinstance(hub.get(name), Mapping) for name in _HUB):
         raise ValueError(f'message_hub lacks one of {", ".join(_HUB)}')
+    for name in (*hub['runtime_info'], *hub['log_scalars']):  # mmengine stores no others
+        if hub['resumed_keys'].get(name) is not True:
+            raise ValueError(f'message_hub.resumed_keys.{name} is {hub["resumed_keys"].get(name)!r:.40}')
     for name, value in hub['runtime_info'].items():
         if str(name).startswith('best_score') and not isinstance(value, Number):
             raise ValueError(f'message_hub.runtime_info.{name} is {value!r:.40}')
@@ -80,15 +83,29 @@ def _check_resumed(runner: Any, fresh: list[dict]) -> None:
         for name, value in before.items():
             if name != 'params' and not _alike(group.get(name), value):
                 raise ValueError(f'optimizer.param_groups has {name}={group.get(name)!r:.40}')
-    for parameter, state in getattr(optimizer, 'state', {}).items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
-                raise ValueError(f'optimizer.state has {name} of shape {tuple(value.shape)}')
+    _check_optimizer_state(getattr(optimizer, 'state', {}))
     schedulers = runner.param_schedulers
     for scheduler in schedulers if isinstance(schedulers, list) else []:
         for name in ('last_step', '_global_step', 'begin', 'end'):
             if not isinstance(getattr(scheduler, name, 0), Number):
                 raise ValueError(f'param_schedulers has {name}={getattr(scheduler, name)!r:.40}')
+
+
+def _check_optimizer_state(states: Mapping[Tensor, Mapping[str, Any]]) -> None:
+    """Raise ValueError for a value of another shape than its parameter, or of another kind than the others' values."""
+    kinds: dict[str, set[str]] = {}
+    for parameter, state in states.items():
+        for name, value in state.items():
+            tensor = isinstance(value, Tensor)
+            if tensor and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f'optimizer.state has {name} of shape {tuple(value.shape)}')
+            if name == 'step' and (not isinstance(value, (Number, Tensor)) or not 0 <= float(value) < float('inf')):
+                raise ValueError(f'optimizer.state has step={value!r:.40}')
+            if value is not None or name != 'momentum_buffer':  # SGD has none before a parameter's first gradient
+                kinds.setdefault(name, set()).add('a number' if tensor and not value.dim() else type(value).__name__)
+    for name, found in kinds.items():
+        if len(found) > 1 and any(parameter.dim() for parameter in states):
+            raise ValueError(f'optimizer.state has {name} of several kinds: {", ".join(sorted(found))}')
 
 
 def _check_end(runner: Any, filename: str) -> None:
