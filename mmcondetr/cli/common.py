@@ -142,7 +142,7 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
     """
     logging.raiseExceptions = False  # a log on a full disk must not cause a traceback
     try:
-        run()
+        _run_interruptible(run)
     except UserError as error:
         tell_others(str(error))
         if os.environ.get(TRACEBACK):
@@ -169,6 +169,23 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
     finally:
         stop()
     return 0
+
+
+def _run_interruptible(run: Callable[[], None]) -> None:
+    """Call ``run``; a Ctrl-C that a library has turned into an error (mmengine's formatting of configs) is one again.
+
+    Raises:
+        KeyboardInterrupt: an error was raised while one was handled.
+    """
+    try:
+        run()
+    except Exception as error:
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, KeyboardInterrupt):
+            reason = reason.__cause__ or reason.__context__
+        if reason is not None:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _say(line: str) -> None:

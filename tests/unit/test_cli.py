@@ -259,6 +259,21 @@ def test_what_is_built_later_is_one_line_too(tmp_path, monkeypatch, part, given,
         getattr(runner, part)(given)
 
 
+def test_ctrl_c_that_a_library_swallows_is_still_ctrl_c(capsys, monkeypatch):
+    """mmengine formats a config under a bare ``except``."""
+    config = Config(dict(a=1))
+
+    def press(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', press)
+    with pytest.raises(SyntaxError):
+        assert config.pretty_text
+    assert cli.run_guarded(lambda: config.pretty_text, '--resume') == cli.INTERRUPTED
+    assert capsys.readouterr().err.splitlines() == ['interrupted: --resume continues from the last checkpoint']
+    assert cli.run_guarded(failing(UserError('no'))) == cli.USER_ERROR
+
+
 def test_a_work_directory_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('x')
     with pytest.raises(UserError, match=r"work_dir '.*file': cannot be written \(File exists\)"):

@@ -105,7 +105,8 @@ def disk(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     for kind in ('read-only', 'a file in its place', 'no such device', 'full at once'):
         yield _broken_disk(ground, kind)
     while True:
-        limit = choice.randrange(1, 2 * size) if choice.random() < 0.7 else choice.randrange(1, 4096)
+        # Less would cut off what the attempt prints, which goes to a file, too.
+        limit = choice.randrange(4096, 2 * size) if choice.random() < 0.7 else choice.randrange(4096, 16384)
         work = ground.new(f'disk/{number % 3}')
         number += 1
         if choice.random() < 0.5:
