@@ -55,7 +55,7 @@ def convert(
     found = examine(read(path, 'cpu'), path)
     if found is None or found.family is None:
         raise UserError(
-            f"'{path}' is not a checkpoint of Conditional DETR, or of an unknown family ({', '.join(FAMILIES)})."
+            f"'{path}' is not a recognised Conditional DETR checkpoint; known families: {', '.join(FAMILIES)}."
         )
     tensors, _ = to_ours(found.tensors, found.family, path)
     tensors = query_groups.without_groups(split_labels(tensors), found.groups)

@@ -15,7 +15,7 @@ from mmcondetr.checkpoints.published import fetch, find_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('name', help='of a model, as shown by mmcondetr list')
+    parser.add_argument('name', help='name of a model, as shown by mmcondetr list')
     parser.add_argument('--out', help="folder for a copy under the publisher's name")
 
 

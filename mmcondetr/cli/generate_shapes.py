@@ -12,10 +12,10 @@ USER_ERROR = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write (default: data/shapes)')
-    parser.add_argument('--num-train', type=int, default=2000)
-    parser.add_argument('--num-val', type=int, default=200)
-    parser.add_argument('--image-size', type=int, default=128, help='side of the square images in pixels')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--num-train', type=int, default=2000, help='training images (default: 2000)')
+    parser.add_argument('--num-val', type=int, default=200, help='held-out images (default: 200)')
+    parser.add_argument('--image-size', type=int, default=128, help='side in pixels (default: 128)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
     parser.add_argument('--panoptic', action='store_true', help='backgrounds of several kinds, and their annotations')
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--val-share', type=float, default=0.2, help='fraction for validation, if the set is split (default: 0.2)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the split and of training (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed of the split and of training (default: 0)')
     parser.add_argument(
         '--start',
         choices=['auto', *STARTS],

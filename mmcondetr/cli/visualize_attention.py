@@ -18,7 +18,7 @@ from mmcondetr.visualization import draw_attention, draw_comparison, write_explo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', help='an image file')
     parser.add_argument('config', help='path of a config, or the name of one in the package')
-    parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that tools/test.py reads')
+    parser.add_argument('checkpoint', help='a checkpoint that fits it, in any format that mmcondetr test reads')
     parser.add_argument('--out', help='the picture to write (default: attention_<image name>.png)')
     parser.add_argument('--html', help='also write the explorer page here')
     parser.add_argument('--query', type=int, help='draw this object query (default: the best detections)')

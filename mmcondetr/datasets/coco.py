@@ -65,8 +65,8 @@ class CocoDataset(MMDetCocoDataset):
             file = read_checked(path, self._field, tuple(classes), training=not self.test_mode)
         if self._with_masks:
             check_segmentations(file, name_file(self.ann_file, self._field))
-        wanted = set(classes)
-        self.cat_ids = [category.id for category in file.categories if category.name in wanted]
+        names = set(classes)
+        self.cat_ids = [category.id for category in file.categories if category.name in names]
         self.cat2label = {number: label for label, number in enumerate(self.cat_ids)}
         self.cat_img_map: dict[Any, list] = {number: [] for number in self.cat_ids}
         of_image: dict[Any, list[dict]] = {image.id: [] for image in file.images}

@@ -169,9 +169,9 @@ def _check_types(path: str, value: dict, cls: type) -> None:
     except Exception:  # a name imported for type checkers only
         return
     for key, given in value.items():
-        wanted = hints.get(key)
-        several = typing.get_origin(wanted) in (typing.Union, types.UnionType)
-        allowed = set(typing.get_args(wanted)) if several else {wanted}
+        hint = hints.get(key)
+        several = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        allowed = set(typing.get_args(hint)) if several else {hint}
         if not allowed <= {int, float, bool, str, type(None)} or type(given) in allowed:
             continue
         if float in allowed and type(given) is int:

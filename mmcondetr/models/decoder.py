@@ -148,7 +148,7 @@ class ConditionalDecoder(BaseModule):
         for i, layer in enumerate(self.layers):
             if i > 0:
                 position = self.reference_point.move(position, f)
-            reference, p_s, o_q = position[:3]
+            reference, p_s, o_q = position.reference, position.p_s, position.object_query
             c_q = self._run(layer.self_attend, f, o_q, *sets)
             if i == 0:  # §3.5: f is still zero, so there is no transform, and o_q is added to the content
                 f = self._run(layer.cross_attend, c_q, p_s, memory, o_q)

@@ -41,7 +41,7 @@ def seconds_table(results: dict) -> str:
             row.append(f'{median(seconds):.3f} ({min(seconds):.3f} - {max(seconds):.3f})')
             row += [f'{_ratio(records, key, (name, "fp32")):.2f}' for name in ('mmdet', 'mmdet-keeping')]
         rows.append(row)
-    heads = [head for model in measured for head in (f'{model}, s', 'to mmdet', 'freed memory kept')]
+    heads = [head for model in measured for head in (f'{model}, s', 'ratio to mmdet', 'ratio, freed memory kept')]
     return table(['one image', *heads], rows)
 
 
