@@ -23,7 +23,9 @@ from mmcondetr.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', nargs='?', help='path of a config, or the name of one in the package')
     parser.add_argument('checkpoint', nargs='?', help="a checkpoint that fits it, or a run's folder")
-    parser.add_argument('--part', choices=('val', 'test', 'train'), default='val', help='which part of the data (default: val)')
+    parser.add_argument(
+        '--part', choices=('val', 'test', 'train'), default='val', help='which part of the data (default: val)'
+    )
     parser.add_argument('--truth', help='instead of a config: a COCO JSON')
     parser.add_argument('--predictions', help='with --truth: a COCO JSON with scores, as mmcondetr predict writes it')
     parser.add_argument('--images', help="with --truth: the images' folder (default: searched near it)")

@@ -62,7 +62,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='change settings of the config, as key=value; lists as key="[a,b]" or key=a,b, without white space',
     )
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='launcher of distributed training'
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='distributed launcher'
     )
     parser.add_argument('--verbose', action='store_true', help='print the whole log on the console, too')
     # torch.distributed.launch, which mim calls, uses one or the other spelling, depending on its version.

@@ -154,7 +154,7 @@ def test_wrong_targets(tmp_path, source, target, to, message):
 
 def test_wrong_sources(tmp_path, source):
     torch.save(dict(state_dict={'conv1.weight': torch.zeros(1)}), tmp_path / 'other.pth')
-    with pytest.raises(UserError, match='not a checkpoint of Conditional DETR'):
+    with pytest.raises(UserError, match='not a recognised Conditional DETR checkpoint'):
         convert(tmp_path / 'other.pth', tmp_path / 'out.pth', 'mmdet')
     with pytest.raises(UserError, match='does not exist'):
         convert(tmp_path / 'missing.pth', tmp_path / 'out.pth', 'mmdet')
