@@ -5,7 +5,7 @@ import re
 
 import pytest
 from mmengine.config import Config
-from tiny_files import tiny_detr_config
+from tiny_files import tiny_detr_config, write_model
 from tiny_model import build, tiny_config
 
 from mmcondetr.cli import main
@@ -81,3 +81,21 @@ def test_the_command_says_in_one_line_what_is_wrong_before_it_loads_a_model(opti
     assert main(['export', 'no-config', 'no.pth', *options]) != 0
     output = capsys.readouterr().err.strip()
     assert re.search(message, output) and '\n' not in output
+
+
+def test_the_command_refuses_another_packages_detector_in_one_line(tmp_path, capsys):
+    files = write_model(tmp_path, tiny_detr_config(), 'detr')
+    assert main(['export', *files, '--out', str(tmp_path / 'a.onnx')]) != 0
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith('error: mmdet.models.detectors.detr.DETR cannot be exported')
+    assert not (tmp_path / 'a.onnx').exists()
+
+
+def test_the_command_refuses_settings_that_nothing_reads(tmp_path, capsys):
+    files = write_model(tmp_path, tiny_config())
+    for option, message in (
+        ('modell.num_queries=3', "--cfg-options modell.num_queries: the config has no 'modell'"),
+        ('model.test_cfg.max_per_img=0.5', 'model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5'),
+    ):
+        assert main(['export', *files, '--out', str(tmp_path / 'a.onnx'), '--cfg-options', option]) == 2
+        assert message in capsys.readouterr().err

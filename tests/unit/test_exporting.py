@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import resource
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ from tiny_variants import VARIANTS, tiny_variant
 
 from mmcondetr.errors import UserError
 from mmcondetr.export import exporting
-from mmcondetr.export.verifying import Comparison
+from mmcondetr.export.verifying import Comparison, table
 from mmcondetr.runtime import Detector
 from mmcondetr.runtime.sessions import open_session
 
@@ -157,6 +158,28 @@ def test_a_full_disk_leaves_no_half_written_file(model, traced, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_half_of_an_openvino_file(model, traced, tmp_path, monkeypatch):
+    """What OpenVINO itself writes: it is told of the disk by the system, and we by OpenVINO."""
+    (tmp_path / 'model.xml').write_text('the one before')
+    convert = exporting.convert_to_openvino
+
+    def on_a_full_disk(*args):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            return convert(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(exporting, 'trace', lambda graph, batch: traced)
+    monkeypatch.setattr(exporting, 'convert_to_openvino', on_a_full_disk)
+    with pytest.raises(UserError, match=r"model\.xml' cannot be written: OpenVINO could not write"):
+        export(model, tmp_path / 'model.xml', format='openvino')
+    assert [path.name for path in tmp_path.iterdir()] == ['model.xml']
+    assert (tmp_path / 'model.xml').read_text() == 'the one before'
+
+
 @pytest.mark.parametrize(
     'out, options, message',
     [
@@ -184,3 +207,12 @@ def test_a_comparison_passes_within_its_limit_only():
     assert Comparison(((1, 1),), 1e-4, 1e-4).passed
     assert not Comparison(((1, 1),), 2e-4, 0.0).passed
     assert not Comparison(((1, 1),), float('inf'), 0.0).passed
+
+
+def test_the_table_has_a_line_for_each_batch_and_says_what_is_too_much():
+    good = Comparison(((64, 90),), 3e-7, 2e-6)
+    bad = Comparison(((64, 90), (32, 48)), 3e-4, 2e-6, 0.25)
+    head, first, second = table([good, bad]).splitlines()
+    assert head.split() == ['images', '(height', 'x', 'width)', 'boxes', 'scores', 'masks']
+    assert first.split() == ['64x90', '3.0e-07', '2.0e-06', '0.0e+00']
+    assert second.split() == ['64x90', '+', '32x48', '3.0e-04', '2.0e-06', '2.5e-01', 'too', 'much']

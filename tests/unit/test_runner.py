@@ -11,11 +11,12 @@ from exported import CLASSES, blocky_image, export, least, metadata
 from tiny_model import build, tiny_config
 
 from mmcondetr.errors import UserError
+from mmcondetr.inference.exported_detector import ExportedDetector
 from mmcondetr.runtime import Detector
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
-pytest.importorskip('openvino')
+openvino = pytest.importorskip('openvino')
 pytestmark = pytest.mark.slow
 IMAGES = [blocky_image(120, 90), blocky_image(60, 140, seed=1), blocky_image(50, 50, seed=2)]
 
@@ -94,10 +95,21 @@ def test_another_producers_graph_is_refused(tmp_path):
         Detector(tmp_path / 'theirs.onnx')
     with pytest.raises(UserError, match='holds no metadata'):
         Detector(tmp_path / 'theirs.onnx', provider='openvino')
+    openvino.save_model(openvino.Core().read_model(tmp_path / 'theirs.onnx'), tmp_path / 'theirs.xml')
+    with pytest.raises(UserError, match=r"theirs\.xml' holds no metadata"):
+        Detector(tmp_path / 'theirs.xml')
     helper.set_model_props(made, dict(mmcondetr=metadata().to_json()))
     onnx.save(made, tmp_path / 'theirs.onnx')
     with pytest.raises(UserError, match='does not fit its metadata: inputs and outputs are x, y'):
         Detector(tmp_path / 'theirs.onnx')
+
+
+@pytest.mark.parametrize('classes', [CLASSES[:4], (*CLASSES[:3], 'ring', 'star'), (*CLASSES, 'sixth')])
+def test_it_is_not_evaluated_on_a_data_set_of_other_classes(file, classes):
+    place = 4 if len(classes) == 4 else 3 if len(classes) == 5 else 5
+    with pytest.raises(UserError, match=rf'names 5 classes and the data set {len(classes)}; .* {place}'):
+        ExportedDetector(str(file), 'cpu', 'fp32', classes)
+    assert ExportedDetector(str(file), 'cpu', 'fp32', CLASSES).runner.metadata.classes == CLASSES
 
 
 @pytest.mark.parametrize(
