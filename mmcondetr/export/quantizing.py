@@ -64,10 +64,25 @@ def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Meta
 
 
 def backbone_nodes(model) -> set[str]:
-    """Names of the nodes from which the neck's convolution, the graph's last, is computed: the backbone."""
-    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == 'Convolution']
+    """Names of the nodes from which the neck's convolution is computed: the backbone.
+
+    The neck's is the last convolution before the encoder's first softmax; a mask head has convolutions, too, after it.
+    """
+    ordered = list(model.get_ordered_ops())
+    ancestors = [_ancestors(node) for node in ordered if node.get_type_name() == 'Softmax']
+    convolutions = [
+        [node for node in ordered if node.get_type_name() == 'Convolution' and node.get_friendly_name() in names]
+        for names in ancestors
+    ]
+    # Attention among queries has no convolution before it, and the encoder's first has the fewest.
+    encoder = min((found for found in convolutions if found), key=len, default=[])
+    return _ancestors(encoder[-1].input_value(0).get_node()) if encoder else set()
+
+
+def _ancestors(node) -> set[str]:
+    """Names of the node and of everything that it is computed from."""
     found: set[str] = set()
-    waiting = [convolutions[-1].input_value(0).get_node()] if convolutions else []
+    waiting = [node]
     while waiting:
         node = waiting.pop()
         if node.get_friendly_name() not in found:

@@ -14,6 +14,7 @@ from tiny_variants import VARIANTS, tiny_variant
 
 from mmcondetr.errors import UserError
 from mmcondetr.export import exporting
+from mmcondetr.export.quantizing import backbone_nodes
 from mmcondetr.export.verifying import Comparison, table
 from mmcondetr.runtime import Detector
 from mmcondetr.runtime.sessions import open_session
@@ -45,6 +46,7 @@ def test_dab_detr_with_masks_is_exported_and_verified(tmp_path):
     model = build(config)
     comparisons = export(model, tmp_path / 'model.onnx', masks=True)
     check(comparisons)
+    check_that_quantising_stops_before_attention(tmp_path / 'model.onnx', model)
     image = blocky_image(120, 90)
     found = Detector(tmp_path / 'model.onnx')(image)
     assert found.masks.shape == (20, 120, 90) and found.masks.dtype == bool
@@ -52,6 +54,18 @@ def test_dab_detr_with_masks_is_exported_and_verified(tmp_path):
     assert np.array_equal(found.above(found.scores[3]).masks, found.masks[: len(found.above(found.scores[3]))])
     alone, _ = Detector(tmp_path / 'model.onnx')([image, blocky_image(50, 80)])
     assert alone.masks.shape == (20, 120, 90)  # without the padding of a batch
+
+
+def check_that_quantising_stops_before_attention(path, model):
+    """The mask head has convolutions after the neck's: neither they nor what is between them is the backbone."""
+    import openvino
+
+    graph = openvino.Core().read_model(path)
+    chosen = backbone_nodes(graph)
+    kinds = [node.get_type_name() for node in graph.get_ordered_ops() if node.get_friendly_name() in chosen]
+    assert 'Softmax' not in kinds and 'MatMul' not in kinds
+    convolutions = [module for module in model.backbone.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert kinds.count('Convolution') == len(convolutions) > 4
 
 
 def check(comparisons):
