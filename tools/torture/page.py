@@ -124,7 +124,7 @@ def page(results: dict) -> str:
     if before:
         lines += ['', '## What had gone wrong', '', 'Found by the whole run in parts that were repeated since.']
         for name, part in results['parts'].items():  # written by hand into the JSON
-            lines += [fill(f'{name}: {part["note"]}', 120)] if part.get('note') else []
+            lines += ['', fill(f'- {name}: {part["note"]}', 120, subsequent_indent='  ')] if part.get('note') else []
     return '\n'.join(lines + _kinds(before)) + '\n'
 
 
