@@ -1,6 +1,6 @@
 # Conditional DETR-R50 with masks of COCO's 80 things and 53 kinds of stuff, boxes and masks trained together.
 _base_ = './conditional-detr_r50.py'
-panoptic = dict(num_classes=133, num_things=80, score_threshold=0.4)
+panoptic = dict(num_classes=133, num_things=80)
 model = dict(
     backbone=dict(out_indices=(0, 1, 2, 3)),
     bbox_head=dict(num_classes=133),

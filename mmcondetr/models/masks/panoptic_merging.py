@@ -15,13 +15,14 @@ class PanopticMerging:
     Args:
         num_classes: things and stuff.
         num_things: classes below are things, the others stuff.
-        score_threshold: of kept queries. DETR's 0.85 is for its softmax; see docs/masks.md for sigmoid scores.
+        score_threshold: of kept queries; the default is for sigmoid scores (docs/masks.md has the measurement), DETR's for
+            its softmax is 0.85.
         min_area: in pixels; segments of this size or less are dropped, until none is left.
 
     Paper: DETR, section 4.4, and its code (``PostProcessPanoptic``).
     """
 
-    def __init__(self, num_classes: int, num_things: int, score_threshold: float = 0.85, min_area: int = 4) -> None:
+    def __init__(self, num_classes: int, num_things: int, score_threshold: float = 0.25, min_area: int = 4) -> None:
         self.num_classes, self.num_things = num_classes, num_things
         self.score_threshold, self.min_area = score_threshold, min_area
 

@@ -1,0 +1,18 @@
+# Things and stuff, boxes and masks trained together, from the frozen recipe's result: a detector with a trained head.
+_base_ = [
+    '../_base_/models/conditional-detr_r18_small.py',
+    '../_base_/datasets/shapes_panoptic.py',
+    '../_base_/schedules/adamw_from-scratch.py',
+    '../_base_/default_runtime.py',
+]
+load_from = 'work_dirs/conditional-detr_r18_small-masks-frozen_1xb16-20e_shapes/epoch_20.pth'
+panoptic = dict(num_classes=9, num_things=6)
+masks = dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), panoptic=panoptic)
+model = dict(backbone=dict(out_indices=(0, 1, 2)), bbox_head=dict(num_classes=9), mask_head=masks)
+train_dataloader = dict(batch_size=8)
+faster = dict(lr_mult=4.0)  # the new rows of the classifier, and masks of stuff; the rest knows its task
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4), paramwise_cfg=dict(custom_keys={'bbox_head.class_embed': faster, 'mask_head': faster})
+)
+train_cfg = dict(max_epochs=5, val_interval=1)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=5, by_epoch=True, milestones=[4], gamma=0.1)]
