@@ -15,8 +15,8 @@ class PanopticMerging:
     Args:
         num_classes: things and stuff.
         num_things: classes below are things, the others stuff.
-        score_threshold: of kept queries; the default is for sigmoid scores (docs/masks.md has the measurement), DETR's for
-            its softmax is 0.85.
+        score_threshold: of kept queries; the default is for sigmoid scores (measured in docs/masks.md), DETR's for its
+            softmax is 0.85.
         min_area: in pixels; segments of this size or less are dropped, until none is left.
 
     Paper: DETR, section 4.4, and its code (``PostProcessPanoptic``).
