@@ -6,13 +6,11 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 load_from = 'work_dirs/conditional-detr_r18_small-masks-frozen_1xb16-20e_shapes/epoch_20.pth'
-panoptic = dict(num_classes=9, num_things=6)
-masks = dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), panoptic=panoptic)
+merging = dict(num_classes=9, num_things=6)
+masks = dict(type='mmcondetr.MaskHead', embed_dims=128, lateral_channels=(32, 64), panoptic=merging)
 model = dict(backbone=dict(out_indices=(0, 1, 2)), bbox_head=dict(num_classes=9), mask_head=masks)
-train_dataloader = dict(batch_size=8)
-faster = dict(lr_mult=4.0)  # the new rows of the classifier, and masks of stuff; the rest knows its task
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4), paramwise_cfg=dict(custom_keys={'bbox_head.class_embed': faster, 'mask_head': faster})
-)
+train_dataloader, auto_scale_lr = dict(batch_size=8), dict(base_batch_size=8)
+parts = dict.fromkeys(('class_embed', 'mask_head'), dict(lr_mult=4.0))  # stuff is new to them
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(custom_keys=parts))
 train_cfg = dict(max_epochs=5, val_interval=1)
 param_scheduler = [dict(type='MultiStepLR', begin=0, end=5, by_epoch=True, milestones=[4], gamma=0.1)]
