@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textwrap import fill
 
+from mmcondetr.markdown import table
 from tools.torture.attempts import OUTCOMES
 
 WHAT = dict(
@@ -97,12 +98,13 @@ def _extent(results: dict) -> list[str]:
 
 def page(results: dict) -> str:
     """The whole page."""
-    lines = [INTRODUCTION, *_extent(results), '## Goals', '', '| goal | found | met |', '| --- | --- | --- |']
-    lines += [f'| {goal} | {found} | {"yes" if met else "**no**"} |' for goal, found, met in goals(results)]
-    lines += ['', '## What was tried', '', f'| part | seconds | tried | {" | ".join(OUTCOMES)} |', '|' + ' --- |' * 11]
-    for name, part in results['parts'].items():
-        counts = ' | '.join(str(part['counts'][outcome]) for outcome in OUTCOMES)
-        lines.append(f'| {name}: {WHAT[name]} | {part["seconds"]} | {part["tried"]} | {counts} |')
+    met = [(goal, found, 'yes' if reached else '**no**') for goal, found, reached in goals(results)]
+    tried = [
+        (f'{name}: {WHAT[name]}', part['seconds'], part['tried'], *(part['counts'][outcome] for outcome in OUTCOMES))
+        for name, part in results['parts'].items()
+    ]
+    lines = [INTRODUCTION, *_extent(results), '## Goals', '', table(('goal', 'found', 'met'), met)]
+    lines += ['', '## What was tried', '', table(('part', 'seconds', 'tried', *OUTCOMES), tried)]
     lines += ['', '## On what', '']
     for text, names in _environments(results).items():
         lines.append(fill(f'- {", ".join(names)}: {text}', 120, subsequent_indent='  '))
@@ -132,11 +134,11 @@ def _kinds(found: dict[str, list[dict]]) -> list[str]:
     """A table of each part's kinds of failures."""
     lines = []
     for name, kinds in found.items():
-        lines += ['', f'### {name}', '', '| outcome | times | example | last line |', '| --- | --- | --- | --- |']
-        for kind in kinds:
-            lines.append(
-                f'| {kind["outcome"]} | {kind["times"]} | `{_cell(kind["example"])}` | `{_cell(kind["detail"])}` |'
-            )
+        rows = [
+            (kind['outcome'], kind['times'], f'`{_cell(kind["example"])}`', f'`{_cell(kind["detail"])}`')
+            for kind in kinds
+        ]
+        lines += ['', f'### {name}', '', table(('outcome', 'times', 'example', 'last line'), rows)]
     return lines
 
 
