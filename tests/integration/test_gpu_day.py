@@ -63,6 +63,12 @@ def with_requirements(*names: str) -> set[str]:
     return found
 
 
+def installed() -> dict[str, list[str]]:
+    """Distributions by module, asked in a process in which pkg_resources has not put setuptools' own on sys.path."""
+    call = 'import importlib.metadata, json; print(json.dumps(importlib.metadata.packages_distributions()))'
+    return json.loads(subprocess.run([sys.executable, '-c', call], capture_output=True, check=True).stdout)
+
+
 HIDES = """
 import sys
 HIDDEN = {hidden}
@@ -83,9 +89,7 @@ def hide_the_rest(root, folder) -> None:
     """Write a sitecustomize.py in which every package of this environment is absent that would be absent there."""
     there = with_requirements(*ASSUMED) | set(carried(root)) | {'mmcondetr', 'pip', 'setuptools'}
     hidden = {
-        module
-        for module, distributions in importlib.metadata.packages_distributions().items()
-        if not there & {plain(name) for name in distributions}
+        module for module, distributions in installed().items() if not there & {plain(name) for name in distributions}
     }
     assert {'transformers', 'onnx', 'pandas', 'ruff'} <= hidden and not {'torch', 'mmdet', 'cv2', 'numpy'} & hidden
     folder.mkdir()

@@ -31,6 +31,7 @@ def test_resuming_does_not_run_the_config_in_the_checkpoint(tmp_path):
     checkpoint = load_file(tmp_path / 'run/epoch_1.pth')
     for stored in (checkpoint['meta'], checkpoint['message_hub']['runtime_info']):
         stored['config'] = stored['cfg'] = payload(tmp_path / 'trap')
+    checkpoint['message_hub']['resumed_keys']['config'] = True  # as mmengine marks what it stores
     torch.save(checkpoint, tmp_path / 'run/epoch_1.pth')
     runner = make_runner(tmp_path / 'run', epochs=2, resume=True)
     runner.train()
