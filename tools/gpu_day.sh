@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, by one command, in at most 40 minutes: bash tools/gpu_day.sh OUT [options]
 #
-# For a machine with a GPU and PyTorch that may have no network and nothing of OpenMMLab. What is missing there is
+# For a machine with a GPU, PyTorch, SciPy, OpenCV, matplotlib and pytest (see gpu_day/carried.txt), which may have no
+# network and nothing of OpenMMLab. What is missing there is
 # carried as wheels (a few MB; no torch among them), collected beforehand on a machine that has pip and a network:
 #
 #     bash tools/gpu_day.sh --collect-wheels wheels            # for Python 3.12 on Linux; PYTHON_VERSION=3.11 for another
@@ -25,6 +26,9 @@ if [ "${1:-}" = --collect-wheels ]; then
   exit 0
 fi
 
+case "${1:-}" in
+  -h|--help) sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+esac
 out=${1:?usage: gpu_day.sh OUT [--rehearse] [--parts PART ...] [--coco128 DIR]}
 shift
 mkdir -p "$out"

@@ -1,7 +1,7 @@
 """Measure the panoptic quality of a model by the score threshold of its merging, on the images of its test set.
 
     SHAPES_ROOT=data/shapes-calibration/ python tools/panoptic_thresholds.py \
-        configs/masks/conditional-detr_r18_small-panoptic_1xb8-5e_shapes.py work_dirs/panoptic/epoch_5.pth
+        configs/masks/conditional-detr_r18_small-panoptic_1xb8-12e_shapes.py work_dirs/panoptic/epoch_5.pth
 
 Choose on other images than those that the result is reported for: here SHAPES_ROOT holds a set with another seed,
 elsewhere --cfg-options sets test_dataloader and test_evaluator. Every image runs through the model once.

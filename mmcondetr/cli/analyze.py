@@ -60,10 +60,13 @@ def _predict(args: argparse.Namespace) -> tuple[list[Sample], tuple[str, ...]]:
     """Predictions of every score, not clipped, as in an evaluation."""
     from mmdet.registry import DATASETS
 
+    from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset
     from mmcondetr.inference.predictor import Detector
 
     detector = Detector(args.config, args.checkpoint, args.device)
     dataset = DATASETS.build(dict(detector.model.cfg[f'{args.part}_dataloader'].dataset, test_mode=True))
+    if isinstance(dataset, CocoPanopticDataset):
+        raise UserError(f'{args.part}_dataloader: analyze compares boxes; mmcondetr test reports panoptic quality.')
     names = tuple(dataset.metainfo['classes'])
     labels = labels_by_name(detector.class_names, names)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]

@@ -27,6 +27,7 @@ from mmcondetr.analysis.data_check import Part, find_copies, image_entries, look
 from mmcondetr.analysis.environment_check import look_at_environment
 from mmcondetr.analysis.html_page import listing, pictures, table, write_page
 from mmcondetr.cli.common import OptionsAction
+from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, load_segments
 from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.config import load_config
 from mmcondetr.errors import UserError
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
     )
     shown: list = []
     broken = any(part.errors for part in parts if part.name == 'train')
-    if args.samples and not broken and 'train' in datasets:
+    drawable = 'train' in datasets and not isinstance(datasets['train'], CocoPanopticDataset)  # samples show boxes
+    if args.samples and not broken and drawable:
         try:
             shown = draw_samples(_build(config.train_dataloader.dataset), args.samples)
         except UserError as error:
@@ -130,7 +132,7 @@ def _build_lazily(config: Config, errors: list[str]) -> dict[str, Any]:
         if settings is None:
             continue
         try:
-            dataset = _build(settings, lazy_init=settings.get('type') != 'mmcondetr.ShapesDataset')
+            dataset = _build(settings, lazy_init='ShapesDataset' not in str(settings.get('type')))
         except Exception as error:
             errors.append(f'{name}_dataloader.dataset cannot be built: {" ".join(str(error).split())}')
             continue
@@ -142,12 +144,38 @@ def _build_lazily(config: Config, errors: list[str]) -> dict[str, Any]:
 
 
 def _look_at(name: str, dataset: Any, no_images: bool) -> Part:
+    if isinstance(dataset, CocoPanopticDataset):
+        return _look_at_panoptic(name, dataset, no_images)
     part = look_at_annotations(name, dataset.ann_file, dataset.metainfo.get('classes', ()))
     if no_images or not part.statistics:
         return part
     entries = image_entries(dataset.ann_file, dataset.data_prefix.get('img', ''))
     for _ in track(look_at_images(part, entries), f'{name}: images', total=len(entries), transient=True):
         pass
+    return part
+
+
+def _look_at_panoptic(name: str, dataset: CocoPanopticDataset, no_images: bool) -> Part:
+    """Check the JSON, and the ids and sizes of every panoptic PNG; its boxes are not counted."""
+    part = Part(name, dataset.ann_file)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            dataset.full_init()
+    except UserError as error:
+        part.errors.append(f'{name}: {error}')
+        return part
+    part.warnings += [f'{name}: {warning.message}' for warning in caught if warning.category is UserWarning]
+    if no_images:
+        return part
+    items = [dataset.get_data_info(index) for index in range(len(dataset))]
+    for _ in track(look_at_images(part, items), f'{name}: images', total=len(items), transient=True):
+        pass
+    for item in track(items, f'{name}: panoptic images', transient=True):
+        try:
+            load_segments(item)
+        except UserError as error:
+            part.errors.append(f'{name}: {error}')
     return part
 
 

@@ -11,11 +11,12 @@ import importlib.util
 import os
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 
 from mmcondetr.cli.common import add_common_arguments, build_runner, check_work_dir, use_local_rank
 from mmcondetr.engine.checkpoint_hook import CheckpointHook
 from mmcondetr.engine.config import apply_training_options, load_config
+from mmcondetr.engine.folder_lock import lock_folder
 from mmcondetr.engine.launching import join
 from mmcondetr.engine.stopping import asked, stoppable
 from mmcondetr.errors import UserError
@@ -65,6 +66,9 @@ def run(args: argparse.Namespace) -> None:
     if args.log:
         add_logger(config, args.log)
     check_work_dir(config.work_dir)
+    if is_main_process():  # before mmengine writes the config there; the checkpoint hook unlocks it
+        os.makedirs(config.work_dir, exist_ok=True)
+        lock_folder(config.work_dir)
     runner = build_runner(config, args.verbose)
     with stoppable():
         try:

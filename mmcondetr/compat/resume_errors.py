@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Number
 from typing import Any
@@ -99,6 +100,8 @@ def _check_optimizer_state(states: Mapping[Tensor, Mapping[str, Any]]) -> None:
             tensor = isinstance(value, Tensor)
             if tensor and value.dim() and value.shape != parameter.shape:
                 raise ValueError(f'optimizer.state has {name} of shape {tuple(value.shape)}')
+            if tensor and not value.isfinite().all():
+                raise ValueError(f'optimizer.state has {name} with NaN or infinity')
             if name == 'step' and (not isinstance(value, (Number, Tensor)) or not 0 <= float(value) < float('inf')):
                 raise ValueError(f'optimizer.state has step={value!r:.40}')
             if value is not None or name != 'momentum_buffer':  # SGD has none before a parameter's first gradient
@@ -124,13 +127,18 @@ def _check_end(runner: Any, filename: str) -> None:
         )
 
 
+def _plausible(value: Number | Tensor, before: Number | Tensor) -> bool:
+    """Whether a setting is finite, and not below zero where this run's is not: a negative rate trains upwards."""
+    return math.isfinite(value) and (float(value) >= 0 or float(before) < 0)
+
+
 def _alike(value: Any, before: Any) -> bool:
     if isinstance(before, (tuple, list)):
         same = isinstance(value, (tuple, list)) and len(value) == len(before)
         return same and all(_alike(one, other) for one, other in zip(value, before))
     number = isinstance(before, (Number, Tensor)) and not isinstance(before, bool)
     return (
-        isinstance(value, (Number, Tensor))
+        isinstance(value, (Number, Tensor)) and _plausible(value, before)
         if number
         else before is None or value is None or type(value) is type(before)
     )

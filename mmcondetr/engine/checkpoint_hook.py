@@ -133,6 +133,9 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._pending, now = loaded['ranks'][get_rank()], get_random_state()
                 set_random_state(self._pending)  # restored now, while an error can name the checkpoint
                 set_random_state(now)
+                seed = loaded.get('sampler_seed')
+                if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
+                    raise ValueError(f'sampler_seed is {seed!r:.40}')
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f'--resume: random_state in the checkpoint is damaged ({type(error).__name__}: {error}). To start from '

@@ -119,7 +119,9 @@ class ConsoleHook(Hook):
         if self._best:
             self._say(f'best      {_short(self._best)}')
         if runner.cfg.filename:
-            self._say(f'next      mmcondetr analyze {_short(runner.cfg.filename)} {_short(runner.work_dir)}')
+            panoptic = 'Panoptic' in str(runner.cfg.train_dataloader.dataset.get('type'))
+            command = 'test' if panoptic else 'analyze'
+            self._say(f'next      mmcondetr {command} {_short(runner.cfg.filename)} {_short(runner.work_dir)}')
 
     def before_test(self, runner: Runner) -> None:
         self._describe(runner, test=runner.test_loop.dataloader)

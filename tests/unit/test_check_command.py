@@ -7,6 +7,7 @@ import pytest
 from own_data_files import make_shapes, write_yolo
 
 from mmcondetr.cli import main
+from mmcondetr.datasets.panoptic_png import read_panoptic_png, write_panoptic_png
 
 
 @pytest.fixture
@@ -78,3 +79,20 @@ def test_a_setting_that_training_refuses_is_an_error_here(config, capsys):
     options = ['--cfg-options', 'model.test_cfg.max_per_img=0.5']
     assert check(config, '--no-images', '--samples', 0, *options) == 1
     assert 'error: model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5' in capsys.readouterr().err
+
+
+def test_panoptic_data_with_every_png(tmp_path, monkeypatch, capsys):
+    root = tmp_path / 'shapes'
+    monkeypatch.setenv('SHAPES_ROOT', f'{root}/')
+    config = tmp_path / 'panoptic.py'
+    small = 'dict(dataset=dict(generate=dict(num_train=18, num_val=2, image_size=64)))'
+    config.write_text(
+        "_base_ = 'mmcondetr::masks/conditional-detr_r18_small-panoptic_1xb8-12e_shapes.py'\nload_from = None\n"
+        f'train_dataloader = {small}\nval_dataloader = {small}\ntest_dataloader = {small}\n'
+    )
+    assert check(config) == 0, capsys.readouterr().err
+    last = sorted((root / 'panoptic_train').glob('*.png'))[-1]  # training decodes the first 16 at its start
+    write_panoptic_png(last, read_panoptic_png(str(last), 'field') + 1)
+    assert check(config) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 2 and f"'{last}'" in errors[0], errors

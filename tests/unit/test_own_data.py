@@ -1,6 +1,7 @@
 """mmcondetr init: COCO, YOLO and Pascal VOC become the same boxes and a config that can be read."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -217,3 +218,14 @@ def test_sizes_classes_and_flips_follow_the_data(shapes, tmp_path):
     found.files['train'].write_text(json.dumps(content))
     with pytest.raises(UserError, match='holds no box'):
         choose(found, STARTS['small'])
+
+
+def test_wrong_types_are_named_by_init(tmp_path, shapes, capsys):
+    root = tmp_path / 'data'
+    shutil.copytree(shapes, root)
+    path = root / 'annotations' / 'train.json'
+    data = json.loads(path.read_text())
+    data['annotations'][3]['bbox'] = None
+    path.write_text(json.dumps(data))
+    assert main(['init', str(root), '--out', str(tmp_path / 'my.py')]) == 2
+    assert '$.annotations[3].bbox' in capsys.readouterr().err and not (tmp_path / 'my.py').exists()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from toy_runner import make_runner
 
 from mmcondetr.checkpoints.files import load_file
+from mmcondetr.compat import resume_errors
 from mmcondetr.errors import UserError
 
 
@@ -102,3 +105,9 @@ def test_a_schedule_of_the_wrong_types(tmp_path):
     runner._load_from = str(tmp_path / 'damaged.pth')
     with pytest.raises(UserError, match='^--resume: .*damaged.*last_step'):
         runner.train()
+
+
+@pytest.mark.parametrize('value, before, good', [(1e-3, 1e-4, True), (-1.0, 1e-4, False), (math.nan, 0.1, False)])
+def test_settings_are_finite_and_rates_not_negative(value, before, good):
+    assert resume_errors._alike(value, before) is good
+    assert resume_errors._alike(torch.tensor(value), before) is good

@@ -6,7 +6,8 @@
     python tools/torture.py --page                                   # docs/reliability.md from the last results
 
 Linux only: each attempt is a forked process with limits. As root it also tries full and read-only file systems. Traffic
-goes to this machine only. Writes docs/reliability.json and docs/reliability.md; exits with 1 if a goal is not met.
+goes to this machine only. Writes docs/reliability.json and docs/reliability.md, for a part of it work_dirs/torture.json
+and .md; exits with 1 if a goal is not met.
 """
 
 from __future__ import annotations
@@ -123,10 +124,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--attempt', default='', metavar='TEXT', help='only attempts whose name contains this, with output'
     )
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'reliability.json')
+    parser.add_argument(
+        '--out', type=Path, help='default: docs/reliability.json; with --parts or --attempt work_dirs/torture.json'
+    )
     parser.add_argument('--keep', action='store_true', help='keep the results of parts that are not run now')
     parser.add_argument('--page', action='store_true', help='run nothing; write the page from the results')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out is None:  # the published results are those of a whole run, or of --keep
+        some = (len(args.parts) < len(SHARES) or args.attempt) and not args.keep
+        args.out = ROOT / ('work_dirs/torture.json' if some else 'docs/reliability.json')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    return args
 
 
 def divide(parts: list[str], jobs: int) -> list[list[str]]:

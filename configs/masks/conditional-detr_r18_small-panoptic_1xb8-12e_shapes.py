@@ -12,5 +12,5 @@ model = dict(backbone=dict(out_indices=(0, 1, 2)), bbox_head=dict(num_classes=9)
 train_dataloader, auto_scale_lr = dict(batch_size=8), dict(base_batch_size=8)
 parts = dict.fromkeys(('class_embed', 'mask_head'), dict(lr_mult=4.0))  # stuff is new to them
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(custom_keys=parts))
-train_cfg = dict(max_epochs=5, val_interval=1)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=5, by_epoch=True, milestones=[4], gamma=0.1)]
+train_cfg = dict(max_epochs=12, val_interval=4)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[10], gamma=0.1)]
