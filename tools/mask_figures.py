@@ -9,17 +9,18 @@ Each pair is the image and the model's prediction.
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-import mmcondetr  # noqa: F401  isort: skip  (registers everything; before mmdet)
 import cv2
 import torch
-from mmdet.apis import init_detector
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.config import DictAction
 
-from mmcondetr.inference.drawing import colour_of
-from mmcondetr.inference.mask_drawing import grid_of, paint_masks, paint_panoptic
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmcondetr.inference.drawing import colour_of  # noqa: E402
+from mmcondetr.inference.mask_drawing import grid_of, paint_masks, paint_panoptic  # noqa: E402
+from tools.predicted_images import load_with_images  # noqa: E402
 
 
 def main() -> None:
@@ -34,15 +35,9 @@ def main() -> None:
     parser.add_argument('--score', type=float, default=0.4, help='minimum score of the instances drawn')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options or {})
-    init_default_scope('mmdet')
-    loader = config.test_dataloader
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    loader.dataset.indices = args.images
-    model = init_detector(config, args.checkpoint, device='cpu')
+    _, model, loader = load_with_images(args.config, args.checkpoint, args.cfg_options, args.images)
     pictures = []
-    for data in Runner.build_dataloader(loader):
+    for data in loader:
         with torch.no_grad():
             sample = model.test_step(data)[0]
         pixels = cv2.imread(sample.img_path)

@@ -1,7 +1,7 @@
 """Measure the panoptic quality of a model by the score threshold of its merging, on the images of its test set.
 
     SHAPES_ROOT=data/shapes-calibration/ python tools/panoptic_thresholds.py \
-        configs/masks/conditional-detr_r18_small-panoptic_1xb8-12e_shapes.py work_dirs/panoptic/epoch_5.pth
+        configs/masks/conditional-detr_r18_small-panoptic_1xb8-12e_shapes.py work_dirs/panoptic/epoch_12.pth
 
 Choose on other images than those that the result is reported for: here SHAPES_ROOT holds a set with another seed,
 elsewhere --cfg-options sets test_dataloader and test_evaluator. Every image runs through the model once.
@@ -10,23 +10,24 @@ elsewhere --cfg-options sets test_dataloader and test_evaluator. Every image run
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-import mmcondetr  # noqa: F401  isort: skip  (registers everything; before mmdet)
 import numpy as np
 import torch
-from mmdet.apis import init_detector
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.config import DictAction
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmcondetr.engine.coco_panoptic_metric import CocoPanopticMetric
-from mmcondetr.engine.panoptic_quality import summarise
-from mmcondetr.markdown import table
-from mmcondetr.models.masks.panoptic_merging import PanopticMerging
-from mmcondetr.registry import METRICS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmcondetr.engine.coco_panoptic_metric import CocoPanopticMetric  # noqa: E402
+from mmcondetr.engine.panoptic_quality import summarise  # noqa: E402
+from mmcondetr.markdown import table  # noqa: E402
+from mmcondetr.models.masks.panoptic_merging import PanopticMerging  # noqa: E402
+from mmcondetr.registry import METRICS  # noqa: E402
+from tools.predicted_images import load_with_images  # noqa: E402
 
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.85)
 
@@ -88,16 +89,10 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options or {})
-    init_default_scope('mmdet')
-    loader = config.test_dataloader
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    loader.dataset.indices = args.images
-    model = init_detector(config, args.checkpoint, device=args.device)
+    config, model, loader = load_with_images(args.config, args.checkpoint, args.cfg_options, args.images, args.device)
     metric = METRICS.build(config.test_evaluator)
     metric.dataset_meta = model.dataset_meta
-    measured = measure(model, Runner.build_dataloader(loader), metric, args.thresholds)
+    measured = measure(model, loader, metric, args.thresholds)
     names = ('PQ', 'SQ', 'RQ', 'PQ_th', 'PQ_st')
     rows = [[f'{threshold:g}', *(f'{row[name]:.1f}' for name in names)] for threshold, row in measured.items()]
     print(table(('score threshold', *names), rows))
