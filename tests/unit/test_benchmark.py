@@ -366,3 +366,16 @@ def test_cells_of_another_machine_are_not_kept(tmp_path):
     assert command.cells_of_the_same_machine(file, here) == (json.loads(file.read_text())['cells'], 100.0)
     with pytest.raises(ValueError, match=r"cpu.json': environment.threads is 2, but here it is 4"):
         command.cells_of_the_same_machine(file, dict(here, threads=4))
+    with pytest.raises(ValueError, match=r'environment.cpu_family is None, but here it is 25'):
+        command.cells_of_the_same_machine(file, dict(here, cpu_family='25'))
+
+
+def test_a_machine_without_compared_implementations_gets_no_rows_among_them():
+    exported_only = dict(
+        deployment_results(), environment=dict(results()['environment'], cpu_family='25', cpu_model='17')
+    )
+    assert '## Ratios' not in report.markdown(exported_only)
+    page = '<!-- benchmark: begin -->\n<!-- benchmark: end -->\n<!-- deployment: begin -->\n<!-- deployment: end -->\n'
+    page = report.insert(page, [results(), exported_only], 'page.md')
+    assert page.count('Measured on A CPU') == 1 and 'OpenVINO' in page
+    assert 'A CPU family 25 model 17' in report.markdown(exported_only)

@@ -123,11 +123,11 @@ def cells_of_the_same_machine(file: Path, here: dict) -> tuple[list[dict], float
         ValueError: they were measured on another machine, or with other versions.
     """
     before = json.loads(file.read_text())
-    for field in ('device', 'kind', 'threads', 'instruction_sets', 'python', 'versions'):
-        if before['environment'][field] != here[field]:
+    for field in ('device', 'cpu_family', 'cpu_model', 'kind', 'threads', 'instruction_sets', 'python', 'versions'):
+        if before['environment'].get(field) != here.get(field):
             raise ValueError(
-                f"--keep: '{file}': environment.{field} is {before['environment'][field]}, but here it is "
-                f'{here[field]}: the measurements cannot be compared.'
+                f"--keep: '{file}': environment.{field} is {before['environment'].get(field)}, but here it is "
+                f'{here.get(field)}: the measurements cannot be compared.'
             )
     return before['cells'], before['environment']['peak_gflops']
 

@@ -22,6 +22,8 @@ def describe(device: str, threads: int) -> dict:
     return dict(
         device=torch.cuda.get_device_name() if device == 'cuda' else _cpuinfo('model name') or platform.processor(),
         kind=device,
+        # The name that a virtual machine shows may say no more than the maker; these tell AMD's Zen 4 from its Zen 5.
+        **(dict(cpu_family=_cpuinfo('cpu family'), cpu_model=_cpuinfo('model')) if device == 'cpu' else {}),
         threads=threads,
         instruction_sets=[name for name in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16') if name in flags],
         python=platform.python_version(),

@@ -29,7 +29,9 @@ BEGIN, END = '<!-- {}: begin -->', '<!-- {}: end -->'
 
 def markdown(results: dict) -> str:
     """The whole report of one run."""
-    blocks = [_header(results['environment']), '## Ratios', ratios_table(results)]
+    blocks = [_header(results['environment'])]
+    if _compares_implementations(results):
+        blocks += ['## Ratios', ratios_table(results)]
     headings = dict(inference='Inference', training='Training step', groups='Training step with groups of queries')
     for part, heading in headings.items():
         for cell in _cells(results, part):
@@ -191,11 +193,13 @@ def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str
     """
     results = list(results)
     missing = dict.fromkeys(kind for kind, _ in GOALS if kind not in {run['environment']['kind'] for run in results})
+    # A machine on which exported files or groups alone were measured has no row among the implementations.
+    compared = [run for run in results if _compares_implementations(run)]
     nothing = [dict(environment=dict(kind=kind, instruction_sets=()), cells=()) for kind in missing]
     sections = dict(
-        benchmark=[f'{_header(run["environment"])}\n\n{ratios_table(run)}' for run in results]
+        benchmark=[f'{_header(run["environment"])}\n\n{ratios_table(run)}' for run in compared]
         + [f'Not measured on a {_DEVICES[kind]} yet.' for kind in missing],
-        goals=[f'{_header(run["environment"])}\n\n{goals_table(run)}' for run in results]
+        goals=[f'{_header(run["environment"])}\n\n{goals_table(run)}' for run in compared]
         + [f'Not measured on a {_DEVICES[run["environment"]["kind"]]} yet:\n\n{goals_table(run)}' for run in nothing],
     )
     sections |= {name: [text] for name, text in deployment.sections(results).items()}
@@ -254,6 +258,10 @@ def _ratio(value: float | None) -> str:
     return 'not measured' if value is None else f'{value:.2f}'
 
 
+def _compares_implementations(results: dict) -> bool:
+    return bool(_cells(results, 'inference') or _cells(results, 'training'))
+
+
 def _cells(results: dict, part: str) -> list[dict]:
     return [cell for cell in results['cells'] if cell['part'] == part]
 
@@ -268,8 +276,10 @@ def _where(cell: dict) -> str:
 
 def _header(environment: dict) -> str:
     versions = ', '.join(f'{name} {version}' for name, version in environment['versions'].items())
+    family = environment.get('cpu_family')
     return (
         f'Measured on {environment["device"]}'
+        + (f' family {family} model {environment["cpu_model"]}' if family else '')
         + (f', {environment["threads"]} threads' if environment['kind'] == 'cpu' else '')
         + f' ({", ".join(environment["instruction_sets"])}), Python {environment["python"]}, {versions}.'
     )
