@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 from mmcondetr.datasets.annotation_file import read_annotations
 from mmcondetr.datasets.annotations import examine
 from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.datasets.segmentation import check_segmentations
 from mmcondetr.errors import UserError
 
 SHOWN = 5  # examples per message
@@ -44,13 +46,21 @@ class Part:
     looks: dict[str, int] = field(default_factory=dict)
 
 
-def look_at_annotations(name: str, ann_file: str, classes: Sequence[str]) -> Part:
-    """Check the annotation file of a part."""
+def look_at_annotations(name: str, ann_file: str, classes: Sequence[str], masks: bool = False) -> Part:
+    """Check the annotation file of a part, with its segmentations if ``masks`` are trained or measured."""
     part = Part(name, ann_file)
     report = examine(ann_file, tuple(classes), training=name == 'train')
     part.errors = [f"{name}, '{ann_file}': {finding}" for finding in report.errors]
     part.warnings = [f"{name}, '{ann_file}': {finding}" for finding in report.warnings]
     part.statistics = report.statistics
+    if masks and not report.errors:
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter('always')
+                check_segmentations(read_annotations(ann_file), f"{name}, '{ann_file}'")
+            part.warnings += [str(warning.message) for warning in caught]
+        except UserError as error:
+            part.errors.append(str(error))
     return part
 
 

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> None:
         errors.append(str(error))
     errors += _look_at_model(config)
     datasets = _build_lazily(config, errors)
-    parts = [_look_at(name, dataset, args.no_images) for name, dataset in datasets.items()]
+    parts = [
+        _look_at(name, dataset, args.no_images, _has_masks(config, name, dataset)) for name, dataset in datasets.items()
+    ]
     for part in parts:
         errors += part.errors
         warned += part.warnings
@@ -143,10 +145,17 @@ def _build_lazily(config: Config, errors: list[str]) -> dict[str, Any]:
     return found
 
 
-def _look_at(name: str, dataset: Any, no_images: bool) -> Part:
+def _has_masks(config: Config, name: str, dataset: Any) -> bool:
+    """Whether masks are loaded from the data of a part, or measured on it."""
+    evaluators = config.get(f'{name}_evaluator') or ()
+    metrics = [one.get('metric') for one in ([evaluators] if isinstance(evaluators, dict) else evaluators)]
+    return getattr(dataset, 'with_masks', False) or any('segm' in (metric or ()) for metric in metrics)
+
+
+def _look_at(name: str, dataset: Any, no_images: bool, masks: bool) -> Part:
     if isinstance(dataset, CocoPanopticDataset):
         return _look_at_panoptic(name, dataset, no_images)
-    part = look_at_annotations(name, dataset.ann_file, dataset.metainfo.get('classes', ()))
+    part = look_at_annotations(name, dataset.ann_file, dataset.metainfo.get('classes', ()), masks)
     if no_images or not part.statistics:
         return part
     entries = image_entries(dataset.ann_file, dataset.data_prefix.get('img', ''))

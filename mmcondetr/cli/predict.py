@@ -5,14 +5,14 @@
     mmcondetr predict my_config.py best.pth aerial.tif --tile 800        # small objects in large images
 
 Writes OUT/pictures/..., named like the images, and OUT/predictions.json, which ``mmcondetr analyze`` reads. Boxes are
-clipped to the image.
+clipped to the image. A panoptic model's maps become OUT/panoptic/... and OUT/panoptic.json, in COCO's panoptic format.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +23,7 @@ from mmcondetr.errors import UserError
 from mmcondetr.inference.coco_json import CocoWriter
 from mmcondetr.inference.detections import Detections
 from mmcondetr.inference.optimize import keep_freed_memory
+from mmcondetr.inference.panoptic_json import PanopticWriter
 from mmcondetr.inference.predictor import Detector
 from mmcondetr.inference.sources import Video, find_sources, is_video
 
@@ -62,6 +63,10 @@ def run(args: argparse.Namespace) -> None:
         score_threshold=args.score_threshold, batch_size=args.batch_size, tile=args.tile, tile_overlap=args.overlap
     )
     writer, out = CocoWriter(detector.class_names), Path(args.out)
+    segments = None
+    if detector.num_things is not None:
+        segments = PanopticWriter(detector.class_names, detector.num_things, out / 'panoptic.json')
+    writers = [writer, segments] if segments else [writer]
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         if images:
@@ -69,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
             root = _common_folder(images)
             for path, found in zip(images, detector.stream(images, **options)):
                 name = os.path.relpath(path, root)
-                writer.add(Path(name).as_posix(), found)
+                for each in writers:
+                    each.add(Path(name).as_posix(), found)
                 if not args.no_pictures:
                     found.plot(out / 'pictures' / _picture_name(name))
                 progress.advance(task)
@@ -77,12 +83,15 @@ def run(args: argparse.Namespace) -> None:
             video = Video(path)
             task = progress.add_task(os.path.basename(path), total=-(-video.length // args.every) or None)
             found = _advancing(detector.stream(video.frames(args.every), **options), progress, task)
-            _predict_video(video, found, writer, None if args.no_pictures else out / 'pictures', args.every)
+            _predict_video(video, found, writers, None if args.no_pictures else out / 'pictures', args.every)
     writer.write(out / 'predictions.json')
     print(f'{len(writer.annotations)} objects in {len(writer.images)} images')
     if not args.no_pictures:
         print(f'wrote {out / "pictures"}')
     print(f'wrote {out / "predictions.json"}')
+    if segments:
+        segments.write()
+        print(f'wrote {segments.path} and {segments.folder}')
 
 
 def _common_folder(paths: list[str]) -> str:
@@ -102,9 +111,13 @@ def _advancing(results: Iterator[Detections], progress: Progress, task: int) -> 
 
 
 def _predict_video(
-    video: Video, results: Iterator[Detections], writer: CocoWriter, folder: Path | None, every: int
+    video: Video,
+    results: Iterator[Detections],
+    writers: Sequence[CocoWriter | PanopticWriter],
+    folder: Path | None,
+    every: int,
 ) -> None:
-    """Add each frame as an image of the JSON, and write the drawn frames as a video (MP4) of the same name."""
+    """Add each frame as an image of the JSON files, and write the drawn frames as a video (MP4) of the same name."""
     name, drawn = os.path.basename(video.path), None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +128,8 @@ def _predict_video(
         if not drawn.isOpened():
             raise UserError(f"OpenCV cannot write '{target}'; --no-pictures writes the JSON only.")
     for number, found in enumerate(results):
-        writer.add(f'{name}#{number * every}', found, video=name, frame=number * every)
+        for writer in writers:
+            writer.add(f'{name}#{number * every}', found, video=name, frame=number * every)
         if drawn is not None:
             drawn.write(np.ascontiguousarray(np.asarray(found.plot())[..., ::-1]))
     if drawn is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcondetr.datasets.annotation_file import AnnotationFile, Report
+from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile, Report
 from mmcondetr.datasets.box_formats import MEANINGS, guess_format
 
 _SHOWN = 5  # examples named in a message
@@ -233,11 +233,18 @@ def _check_copies(columns: Columns, report: Report) -> None:
 
 
 def _check_filled_in(file: AnnotationFile, report: Report) -> None:
-    for name, value in (('area', 'width times height of the box'), ('iscrowd', '0')):
-        absent = [index for index, entry in enumerate(file.annotations) if getattr(entry, name) is None]
+    area = 'that of the segmentation or, without one, of the box'
+    for name, what, value in (('area', 'area, or 0', area), ('iscrowd', 'iscrowd', '0')):
+        absent = [index for index, entry in enumerate(file.annotations) if _lacks(entry, name)]
         if absent:
-            message = f'{len(absent)} of {len(file.annotations)} annotations have no {name}: taken as {value}'
+            message = f'{len(absent)} of {len(file.annotations)} annotations have no {what}: taken as {value}'
             report.add('warning', f'$.annotations[{absent[0]}].{name}', message)
+
+
+def _lacks(entry: Annotation, name: str) -> bool:
+    if name == 'area' and entry.area is not None:  # 0 is right for a box without area, which is left out
+        return not entry.area > 0 and entry.bbox[2] * entry.bbox[3] > 0
+    return getattr(entry, name) is None
 
 
 def _statistics(file: AnnotationFile, columns: Columns, names: list[str], kept: np.ndarray) -> dict[str, Any]:

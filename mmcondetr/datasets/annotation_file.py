@@ -40,13 +40,12 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw()
 
     def as_dict(self, with_segmentation: bool = True) -> dict[str, Any]:
-        """As mmdet and pycocotools expect it, with missing ``area`` and ``iscrowd`` filled in."""
+        """As mmdet and pycocotools expect it, with a missing ``iscrowd`` filled in and without ``area``."""
         entry = dict(
             id=self.id,
             image_id=self.image_id,
             category_id=self.category_id,
             bbox=list(self.bbox),
-            area=self.bbox[2] * self.bbox[3] if self.area is None else self.area,
             iscrowd=int(self.iscrowd or 0),
         )
         if self.ignore:

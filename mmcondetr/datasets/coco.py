@@ -45,7 +45,7 @@ class CocoDataset(MMDetCocoDataset):
 
     def __init__(self, *args, check_images: bool = True, pipeline: Sequence = (), **kwargs) -> None:
         self.check_images = check_images
-        self._with_masks = _asks_for_masks(pipeline)
+        self.with_masks = _asks_for_masks(pipeline)
         super().__init__(*args, pipeline=pipeline, **kwargs)
 
     @property
@@ -63,7 +63,7 @@ class CocoDataset(MMDetCocoDataset):
             )
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             file = read_checked(path, self._field, tuple(classes), training=not self.test_mode)
-        if self._with_masks:
+        if self.with_masks:
             check_segmentations(file, name_file(self.ann_file, self._field))
         names = set(classes)
         self.cat_ids = [category.id for category in file.categories if category.name in names]
@@ -73,7 +73,7 @@ class CocoDataset(MMDetCocoDataset):
         for annotation in file.annotations:
             if annotation.category_id in self.cat2label:
                 self.cat_img_map[annotation.category_id].append(annotation.image_id)
-                of_image[annotation.image_id].append(annotation.as_dict(self._with_masks))
+                of_image[annotation.image_id].append(annotation.as_dict(self.with_masks))
         data_list = []
         for image in file.images:
             size = dict(width=int(image.width), height=int(image.height))

@@ -33,8 +33,8 @@ from mmcondetr.registry import DATASETS, TRANSFORMS
 _DECODED = 16  # PNGs decoded and compared before training; the others are compared when loaded
 
 
-def check_segment_ids(segment_ids: np.ndarray, segments: Iterable[int], png: str, field: str) -> None:
-    """Compare the ids in a panoptic PNG with those in its JSON.
+def check_segment_ids(segment_ids: np.ndarray, segments: Iterable[int], png: str, field: str, image: int) -> None:
+    """Compare the ids in the panoptic PNG of an image with those in its JSON.
 
     Raises:
         UserError: An id is in only one of them.
@@ -42,8 +42,9 @@ def check_segment_ids(segment_ids: np.ndarray, segments: Iterable[int], png: str
     in_png, listed = set(np.unique(segment_ids).tolist()) - {VOID}, set(segments)
     if in_png != listed:
         raise UserError(
-            f"Panoptic image '{png}' ({field}) and segments_info in its JSON disagree. Ids in the PNG only: "
-            f'{some(sorted(in_png - listed)) or "none"}. In the JSON only: {some(sorted(listed - in_png)) or "none"}.'
+            f"Panoptic image '{png}' ({field}) and segments_info of image {image} in its JSON disagree. Ids in the PNG "
+            f'only: {some(sorted(in_png - listed)) or "none"}. '
+            f'In the JSON only: {some(sorted(listed - in_png)) or "none"}.'
         )
 
 
@@ -157,7 +158,7 @@ def load_segments(item: dict, backend_args: dict | None = None) -> np.ndarray:
     segment_ids = read_panoptic_png(item['seg_map_path'], item['seg_field'], backend_args)
     if segment_ids.shape != (item['height'], item['width']):
         raise _size_error(item, segment_ids.shape[::-1])
-    check_segment_ids(segment_ids, item['segment_ids'], item['seg_map_path'], item['seg_field'])
+    check_segment_ids(segment_ids, item['segment_ids'], item['seg_map_path'], item['seg_field'], item['img_id'])
     return segment_ids
 
 

@@ -1,23 +1,26 @@
-"""Instance masks in COCO JSON: checks before training of polygons and run lengths (RLE), and writing run lengths."""
+"""Instance masks in COCO JSON: polygons and run lengths (RLE) are checked and measured, and run lengths written."""
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
 
-from mmcondetr.datasets.annotation_file import AnnotationFile
+from mmcondetr.datasets.annotation_checks import some
+from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile
 from mmcondetr.errors import UserError
 
 
 def check_segmentations(file: AnnotationFile, name: str) -> None:
     """Check the ``segmentation`` of every annotation of a COCO file whose structure is already checked.
 
-    Polygons that extend beyond the image are clipped when they are rasterised; one entirely outside is an error.
+    Polygons that extend beyond the image are clipped when they are rasterised; one entirely outside is an error. Valid
+    polygons that are too small or thin for any pixel, of which COCO has a few, are a warning.
 
     Args:
         name: The file's name in messages.
@@ -26,19 +29,62 @@ def check_segmentations(file: AnnotationFile, name: str) -> None:
         UserError: A segmentation is missing, malformed, empty or of another image size; names the first.
     """
     sizes = {image.id: (int(image.height), int(image.width)) for image in file.images}
+    first, wrong, unpainted = '', 0, []
     for index, annotation in enumerate(file.annotations):
-        text = bytes(annotation.segmentation)
-        try:
-            segmentation = json.loads(text) if text else None  # msgspec does not read NaN
-            problem = _find_problem(segmentation, *sizes[annotation.image_id])
-        except (ValueError, RecursionError) as error:  # undecoded until here: it may be no text, or nested too deeply
-            problem = f'cannot be read as JSON: {error}'
+        segmentation, problem = _read(annotation, *sizes[annotation.image_id])
         if problem:
-            raise UserError(
-                f'{name}: $.annotations[{index}].segmentation (id {annotation.id}, image {annotation.image_id}) '
-                f'{problem}. Masks are trained or tested (with_mask=True), so every annotation needs a valid one: '
-                'correct the file, or leave the annotation out.'
-            )
+            wrong += 1
+            place = f'$.annotations[{index}].segmentation (id {annotation.id}, image {annotation.image_id})'
+            first = first or f'{place} {problem}'
+        elif isinstance(segmentation, list) and not _count_pixels(segmentation, *sizes[annotation.image_id]):
+            unpainted.append(annotation.id)
+    if wrong:
+        others = f' ({wrong - 1} more such errors in this file.)' if wrong > 1 else ''
+        raise UserError(
+            f'{name}: {first}. Masks are trained or tested (with_mask=True), so every annotation needs a valid one: '
+            f'correct the file, or leave the annotation out.{others}'
+        )
+    if unpainted:
+        warnings.warn(
+            f'{name}: {len(unpainted)} of {len(file.annotations)} annotations have polygons so small or thin that they '
+            'contain no pixel. Their masks are empty: trained as such, and never found when mask AP is measured '
+            f'(annotation ids {some(unpainted)}).',
+            stacklevel=3,
+        )
+
+
+def area_of(annotation: Annotation, height: int, width: int) -> float:
+    """The area in square pixels by which COCO's AP tells small from large objects.
+
+    If the file has none, or 0, it is the number of pixels of the segmentation, as in COCO; without a valid
+    segmentation, the area of the box.
+
+    Args:
+        height: Of the image, in pixels, as is ``width``.
+    """
+    if annotation.area is not None and annotation.area > 0:
+        return annotation.area
+    segmentation, problem = _read(annotation, height, width)
+    pixels = 0 if problem else _count_pixels(segmentation, height, width)
+    return pixels or annotation.bbox[2] * annotation.bbox[3]
+
+
+def _read(annotation: Annotation, height: int, width: int) -> tuple[Any, str | None]:
+    """A segmentation and its problem, as the end of a sentence; None if there is none."""
+    text = bytes(annotation.segmentation)
+    try:
+        segmentation = json.loads(text) if text else None  # msgspec does not read NaN
+        return segmentation, _find_problem(segmentation, height, width)
+    except (ValueError, RecursionError) as error:  # undecoded until here: it may be no text, or nested too deeply
+        return None, f'cannot be read as JSON: {error}'
+
+
+def _count_pixels(segmentation: list | dict, height: int, width: int) -> int:
+    """The pixels of a valid segmentation."""
+    if isinstance(segmentation, list):
+        return int(rle.area(rle.merge(rle.frPyObjects(segmentation, height, width))))
+    counts = segmentation['counts']
+    return sum((decode_counts(counts) if isinstance(counts, str) else counts)[1::2])
 
 
 def _find_problem(segmentation: Any, height: int, width: int) -> str | None:

@@ -14,7 +14,7 @@ from mmengine.fileio import get_local_path
 from mmcondetr.datasets.annotation_checks import Columns, has_part_inside, some
 from mmcondetr.datasets.annotation_file import AnnotationFile, name_file
 from mmcondetr.datasets.annotations import read_checked
-from mmcondetr.datasets.segmentation import check_segmentations
+from mmcondetr.datasets.segmentation import area_of, check_segmentations
 from mmcondetr.engine.console import without_chatter
 from mmcondetr.errors import UserError
 from mmcondetr.registry import METRICS
@@ -25,7 +25,7 @@ _SOURCE = 'val_evaluator/test_evaluator.ann_file'
 def to_pycocotools(file: AnnotationFile, source: str, with_segmentation: bool) -> COCO:
     """The ground truth as pycocotools' COCO, without boxes that no detection can match: they would count as missed.
 
-    Annotations are renumbered from 1, because COCOeval treats a match with id 0 as none.
+    Annotations are renumbered from 1, because COCOeval treats a match with id 0 as none; a missing area is filled in.
     """
     columns = Columns(file)
     kept = has_part_inside(columns.boxes, columns.sizes)
@@ -36,7 +36,11 @@ def to_pycocotools(file: AnnotationFile, source: str, with_segmentation: bool) -
             f'(annotation ids {ids}).',
             stacklevel=2,
         )
-    entries = [entry.as_dict(with_segmentation) for entry, keep in zip(file.annotations, kept) if keep]
+    entries = [
+        dict(entry.as_dict(with_segmentation), area=area_of(entry, int(height), int(width)))
+        for entry, (width, height), keep in zip(file.annotations, columns.sizes, kept)
+        if keep
+    ]
     coco = COCO()
     coco.dataset = dict(
         images=[

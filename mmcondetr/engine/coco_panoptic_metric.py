@@ -93,7 +93,7 @@ class CocoPanopticMetric(BaseMetric):
         label_of = self._label_of()
         path, field = os.path.join(self.seg_prefix, annotation.file_name), f'{_EVALUATOR}.seg_prefix'
         true_ids = read_panoptic_png(path, field, self.backend_args)
-        check_segment_ids(true_ids, [segment.id for segment in annotation.segments_info], path, field)
+        check_segment_ids(true_ids, [segment.id for segment in annotation.segments_info], path, field, image)
         if predicted.shape != true_ids.shape:
             raise UserError(
                 f"The prediction of image {image} is {predicted.shape} (height, width), its panoptic image '{path}' "

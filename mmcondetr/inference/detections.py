@@ -13,8 +13,8 @@ from PIL import Image
 
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.errors import UserError
-from mmcondetr.inference.drawing import colour_of, draw_boxes
-from mmcondetr.inference.mask_drawing import paint_masks
+from mmcondetr.inference.drawing import colour_of, draw_boxes, draw_names
+from mmcondetr.inference.mask_drawing import paint_masks, paint_panoptic, place_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,9 @@ class Detections:
         image: the image: its path, or its pixels (height, width, 3) uint8, BGR.
         mask: (n, height, width) bool, if the model has masks (supervision's name); None otherwise. What was found in a
             tile has a mask inside that tile only.
+        panoptic: (height, width) int, if the model merges its masks; None otherwise. Each pixel is class + 1000 *
+            instance (instances of things count from 1, stuff has 0), or the number of classes where nothing was found.
+            The model's own score threshold chooses its segments, and tiles do not change it.
     """
 
     xyxy: np.ndarray
@@ -43,6 +46,7 @@ class Detections:
     size: tuple[int, int]
     image: str | np.ndarray = field(repr=False)
     mask: np.ndarray | None = field(default=None, repr=False)
+    panoptic: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.xyxy)
@@ -88,25 +92,35 @@ class Detections:
         return self.keep(self.confidence >= score)
 
     def plot(self, path: str | os.PathLike | None = None, captions: bool = True) -> Image.Image:
-        """The image with its detections, as a PIL image (which a notebook shows).
+        """The image with its detections, or its panoptic map if there is one, as a PIL image (which a notebook shows).
 
         Args:
             path: also write it to this file, in the format of its suffix.
-            captions: draw name and score above each box.
+            captions: draw name and score above each box, or the name in each segment.
 
         Raises:
             UserError: the image cannot be read again, or the picture cannot be written.
         """
+        picture = self._draw_boxes(captions) if self.panoptic is None else self._draw_segments(captions)
+        if path is not None:
+            save_picture(picture, path)
+        return picture
+
+    def _draw_boxes(self, captions: bool) -> Image.Image:
         order = np.argsort(self.confidence, kind='stable')  # the best is drawn last, on top
         texts = [f'{self.names[i]} {self.confidence[i]:.2f}' if captions else '' for i in order]
         colours = [colour_of(int(self.class_id[i])) for i in order]
         pixels = read_image(self.image)
         if self.mask is not None:
             pixels = paint_masks(pixels, self.mask[order], colours)
-        picture = draw_boxes(pixels, self.xyxy[order], colours, texts)
-        if path is not None:
-            save_picture(picture, path)
-        return picture
+        return draw_boxes(pixels, self.xyxy[order], colours, texts)
+
+    def _draw_segments(self, captions: bool) -> Image.Image:
+        colours = [colour_of(label) for label in range(len(self.class_names))]
+        pixels = paint_panoptic(read_image(self.image), self.panoptic, colours)
+        places, labels = place_names(self.panoptic, len(self.class_names)) if captions else ([], [])
+        names = [name_of(self.class_names, label) for label in labels]
+        return draw_names(pixels, places, [colours[label] for label in labels], names)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists for JSON; boxes xyxy in pixels."""

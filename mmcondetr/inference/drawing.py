@@ -43,7 +43,7 @@ def draw_boxes(
     picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
     draw = ImageDraw.Draw(picture)
     height, width = pixels.shape[:2]
-    scale = max(height, width) / 900 if scale is None else scale
+    scale = _scale_of(pixels) if scale is None else scale
     line, font = max(1, round(2.5 * scale)), _font(max(9, round(15 * scale)))
     for box, colour, caption in zip(boxes, colours, captions):
         x1, y1, x2, y2 = (float(side) for side in box)
@@ -51,6 +51,33 @@ def draw_boxes(
         if caption:
             _draw_caption(draw, (x1, y1), caption, font, colour, (width, height))
     return picture
+
+
+def draw_names(
+    pixels: np.ndarray,
+    places: Sequence[tuple[int, int]],
+    colours: Sequence[tuple[int, int, int]],
+    names: Sequence[str],
+) -> Image.Image:
+    """Write names on a copy of an image, centred on their places.
+
+    Args:
+        pixels: (height, width, 3) uint8, BGR.
+        places: (x, y) of each, in pixels.
+        colours: RGB of each.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
+    draw, font = ImageDraw.Draw(picture), _font(max(9, round(15 * _scale_of(pixels))))
+    for (x, y), colour, name in zip(places, colours, names):
+        left, top, right, bottom = draw.textbbox((0, 0), name, font=font)
+        corner = (x - (right - left) / 2, y + (bottom - top) / 2)
+        _draw_caption(draw, corner, name, font, colour, picture.size)
+    return picture
+
+
+def _scale_of(pixels: np.ndarray) -> float:
+    """Of lines and text, for an image (height, width, 3)."""
+    return max(pixels.shape[:2]) / 900
 
 
 def _draw_caption(

@@ -56,6 +56,26 @@ def paint_panoptic(pixels: np.ndarray, sem_seg: np.ndarray, colours: Sequence[Co
     return picture
 
 
+def place_names(sem_seg: np.ndarray, num_classes: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Where to write the names of a panoptic map's segments: the pixel of each that is farthest from its border.
+
+    Args:
+        sem_seg: (height, width), as in :func:`paint_panoptic`.
+
+    Returns:
+        - (x, y) in pixels;
+        - the labels.
+    """
+    places, labels = [], []
+    for value in np.unique(sem_seg).tolist():
+        if value % 1000 < num_classes:
+            mask = np.pad((sem_seg == value).astype(np.uint8), 1)  # the image's border is a border, too
+            row, column = np.unravel_index(cv2.distanceTransform(mask, cv2.DIST_L2, 3).argmax(), mask.shape)
+            places.append((int(column) - 1, int(row) - 1))
+            labels.append(value % 1000)
+    return places, labels
+
+
 def grid_of(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
     """Arrange pictures (height, width, 3) uint8 of one size in rows on white."""
     height, width = pictures[0].shape[:2]

@@ -73,6 +73,12 @@ class Detector:
         """The classes of the model, by label."""
         return tuple(self.model.dataset_meta.get('classes', ()))
 
+    @property
+    def num_things(self) -> int | None:
+        """How many classes are things, if the model makes panoptic maps; those after them are stuff."""
+        panoptic = getattr(getattr(self.model, 'mask_head', None), 'panoptic', None)
+        return None if panoptic is None else panoptic.num_things
+
     def predict(
         self,
         images: AnImage | Sequence[AnImage],
@@ -129,12 +135,12 @@ class Detector:
                 found = self._detect(read, batch_size)
             else:
                 found = [self._detect_tiled(pixels, score_threshold, batch_size, tile, tile_overlap) for pixels in read]
-            for image, pixels, (boxes, scores, labels, *masks) in zip(group, read, found):
+            for image, pixels, (boxes, scores, labels, *maps) in zip(group, read, found):
                 height, width = pixels.shape[:2]
                 if clip:
                     boxes = boxes.clip(0, np.array([width, height, width, height], dtype=boxes.dtype))
                 shown = os.fspath(image) if isinstance(image, (str, os.PathLike)) else pixels
-                result = Detections(boxes, scores, labels, self.class_names, (width, height), shown, *masks)
+                result = Detections(boxes, scores, labels, self.class_names, (width, height), shown, *maps)
                 yield result.above(score_threshold)
 
     def _detect(self, images: Sequence[np.ndarray], batch_size: int) -> list[tuple[np.ndarray, ...]]:
@@ -153,7 +159,7 @@ class Detector:
                 with torch.no_grad():
                     samples = self.model.test_step(data)
                 for index, sample in zip(batch, samples):
-                    found[index] = _to_arrays(sample.pred_instances)
+                    found[index] = _to_arrays(sample)
         return found
 
     def _detect_tiled(
@@ -180,16 +186,19 @@ class Detector:
         for mask, index in zip(masks, kept):
             x1, y1, x2, y2 = windows[origin[index]]
             mask[y1:y2, x1:x2] = in_tiles[index]
-        return *found, masks
+        return *found, masks, *views[0][4:]
 
 
-def _to_arrays(instances: Any) -> tuple[np.ndarray, ...]:
-    """Boxes, scores and labels, best first; then masks, if the model has any."""
+def _to_arrays(sample: Any) -> tuple[np.ndarray, ...]:
+    """Boxes, scores and labels, best first; then masks and the panoptic map, if the model has any."""
+    instances = sample.pred_instances
     scores = instances.scores.float().cpu().numpy()
     order = np.argsort(-scores, kind='stable')
     boxes = instances.bboxes.float().cpu().numpy()[order]
-    masks = (instances.masks.cpu().numpy()[order],) if 'masks' in instances else ()
-    return boxes, scores[order], instances.labels.cpu().numpy().astype(np.int64)[order], *masks
+    maps = [instances.masks.cpu().numpy()[order]] if 'masks' in instances else []
+    if 'pred_panoptic_seg' in sample:
+        maps.append(sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())
+    return boxes, scores[order], instances.labels.cpu().numpy().astype(np.int64)[order], *maps
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -151,9 +151,11 @@ def test_copies_and_images_listed_twice(look):
 def test_missing_area_and_iscrowd_are_said(look):
     data = make()
     del data['annotations'][1]['area'], data['annotations'][1]['iscrowd']
+    data['annotations'][2]['area'] = 0
     area, crowd = look(data).warnings
     assert str(area) == (
-        '$.annotations[1].area: 1 of 60 annotations have no area: taken as width times height of the box'
+        '$.annotations[1].area: 2 of 60 annotations have no area, or 0: taken as that of the segmentation or, without '
+        'one, of the box'
     )
     assert 'no iscrowd: taken as 0' in str(crowd)
 

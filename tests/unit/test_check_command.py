@@ -81,6 +81,18 @@ def test_a_setting_that_training_refuses_is_an_error_here(config, capsys):
     assert 'error: model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5' in capsys.readouterr().err
 
 
+def test_masks_that_are_trained_or_measured(config, capsys):
+    """The files were made from YOLO's boxes; --samples 0, so that no item of the training set is loaded."""
+    options = ['--no-images', '--samples', '0', '--cfg-options']
+    missing = r'[0].segmentation (id 1, image 1) is missing'
+    assert check(config, *options, 'val_evaluator.metric=segm') == 1
+    errors = capsys.readouterr().err
+    assert errors.count(missing) == 1 and 'error: val, ' in errors and 'coco_val.json' in errors
+    assert check(config, *options, 'train_dataloader.dataset.pipeline.1.with_mask=True') == 1
+    errors = capsys.readouterr().err
+    assert errors.count(missing) == 1 and 'error: train, ' in errors and 'more such errors' in errors
+
+
 def test_panoptic_data_with_every_png(tmp_path, monkeypatch, capsys):
     root = tmp_path / 'shapes'
     monkeypatch.setenv('SHAPES_ROOT', f'{root}/')

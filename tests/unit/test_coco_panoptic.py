@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from panoptic_files import CLASSES, edit_json, panoptic_dataset, write_panoptic_shapes
+from torch.utils.data import DataLoader
 
 from mmcondetr.datasets.panoptic_png import read_panoptic_png, write_panoptic_png
 from mmcondetr.datasets.samplers import EpochIndex
@@ -101,8 +102,13 @@ def test_ids_of_later_images_are_compared_when_they_are_loaded(root, monkeypatch
     )
     dataset = DATASETS.build(panoptic_dataset(root))
     assert len(dataset[1]['gt_masks'].masks) > 0
-    with pytest.raises(UserError, match=r"000002.png' .*disagree. Ids in the PNG only: 123457. In the JSON only: 77"):
+    message = r"000002.png' \(.*segments_info of image 3 .* disagree. Ids in the PNG only: 123457. In the JSON only: 77"
+    with pytest.raises(UserError, match=message):
         dataset[2]
+    loader = DataLoader(dataset, sampler=[2], num_workers=1)
+    with pytest.raises(UserError, match=message) as raised:  # from the worker, as in training
+        next(iter(loader))
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_a_png_that_is_none(root):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmcondetr.inference.mask_drawing import grid_of, paint_masks, paint_panoptic
+from mmcondetr.inference.mask_drawing import grid_of, paint_masks, paint_panoptic, place_names
 
 GREY = np.full((6, 8, 3), 100, np.uint8)
 
@@ -27,6 +27,12 @@ def test_panoptic_maps_have_a_colour_a_class_lines_between_segments_and_void():
     assert picture[18, 18].tolist() == [44, 185, 44]
     assert picture[2, 30].tolist() == [100, 100, 100]
     assert picture[2, 7].tolist() == [255, 255, 255], 'two instances of one class'
+
+
+def test_names_are_placed_within_their_segments():
+    sem_seg = np.full((5, 12), 2)  # void
+    sem_seg[:, :5], sem_seg[1, 6:11], sem_seg[3, 8] = 1, 1000, 2001
+    assert place_names(sem_seg, 2) == ([(2, 2), (6, 1), (8, 3)], [1, 0, 1])
 
 
 def test_grid():

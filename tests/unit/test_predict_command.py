@@ -12,7 +12,11 @@ from tiny_model import tiny_config
 
 import mmcondetr
 from mmcondetr.cli import main
+from mmcondetr.datasets.coco_panoptic import check_segment_ids
+from mmcondetr.datasets.panoptic_file import read_panoptic_file
+from mmcondetr.datasets.panoptic_png import read_panoptic_png
 from mmcondetr.errors import UserError
+from mmcondetr.inference.panoptic_json import describe_panoptic
 from mmcondetr.inference.sources import find_sources
 
 
@@ -63,6 +67,60 @@ def test_masks_are_written_as_run_lengths(photos, tmp_path):
     assert 0 < expected.mask.mean() < 1
     assert (np.array([coco.annToMask(entry) for entry in written]) == expected.mask).all()
     assert [entry['area'] for entry in written] == expected.mask.sum(axis=(1, 2)).tolist()
+
+
+PANOPTIC = dict(num_classes=5, num_things=3, score_threshold=0.0)
+
+
+def test_panoptic_maps_are_written_as_coco_has_them(photos, tmp_path, capfd):
+    """What is written is read, with all checks, by our own data set and metric."""
+    files = write_model(tmp_path, with_masks(tiny_config(), panoptic=PANOPTIC), seed=5)
+    out, film = tmp_path / 'out', photos / 'film.avi'
+    cv2.imwrite(str(photos / 'a.jpg'), cv2.imread(str(photos / 'a.png')))  # would have a PNG of the same name
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*'MJPG'), 10, (96, 64))
+    writer.write(cv2.resize(cv2.imread(str(photos / 'a.png')), (96, 64)))
+    writer.release()
+    assert main(['predict', *files, str(photos), '--tile', '64', '--out', str(out), '--device', 'cpu']) == 0
+    assert f'wrote {out / "panoptic.json"} and {out / "panoptic"}' in capfd.readouterr().out
+    written = read_panoptic_file(str(out / 'panoptic.json'), 'test')
+    assert written.classes == CLASSES and [bool(category.isthing) for category in written.categories] == [1, 1, 1, 0, 0]
+    names = {image.id: image.file_name for image in written.images}
+    pngs = {names[annotation.image_id]: annotation.file_name for annotation in written.annotations}
+    assert pngs == {
+        'a.jpg': 'a.png',
+        'a.png': 'a.png.png',
+        'b.jpg': 'b.png',
+        'more/c.tiff': 'more/c.png',
+        'film.avi#0': 'film.avi#0.png',
+    }
+    found = mmcondetr.Detector(*files, device='cpu').predict(photos / 'a.png')
+    annotation = written.annotations[1]
+    ids = read_panoptic_png(str(out / 'panoptic' / annotation.file_name), 'test')
+    check_segment_ids(ids, [segment.id for segment in annotation.segments_info], 'png', 'test', 2)
+    assert ids.shape == found.panoptic.shape == (60, 90) and len(annotation.segments_info) > 1
+    labels = {segment.id: segment.category_id - 1 for segment in annotation.segments_info} | {0: 5}
+    assert (np.vectorize(labels.get)(ids) == found.panoptic % 1000).all()
+    assert len(np.unique(ids)) == len(np.unique(found.panoptic))
+    entry = json.loads((out / 'panoptic.json').read_text())['annotations'][1]['segments_info'][0]
+    rows, columns = np.nonzero(ids == entry['id'])
+    box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    assert entry['area'] == len(rows) and entry['bbox'] == box
+    drawn = cv2.imread(str(out / 'pictures' / 'a.png'))[..., ::-1]
+    assert (drawn == np.array(found.plot())).all()
+
+
+def test_segments_of_a_panoptic_map():
+    ids, segments = describe_panoptic(np.array([[3, 3, 1000, 2000], [5, 3, 1000, 5]]), 5)
+    assert [(entry['category_id'], entry['area'], entry['bbox']) for entry in segments] == [
+        (4, 3, [0, 0, 2, 2]),
+        (1, 2, [2, 0, 1, 2]),
+        (1, 1, [3, 0, 1, 1]),
+    ]
+    numbers = [entry['id'] for entry in segments]
+    assert (
+        len({0, *numbers}) == 4
+        and (ids == np.array([[numbers[0], numbers[0], *numbers[1:]], [0, *numbers[:2], 0]])).all()
+    )
 
 
 def test_a_video_becomes_a_video(files, tmp_path):

@@ -178,6 +178,25 @@ def test_masks_go_along_with_their_boxes(detector, tmp_path):
     assert masked.predict(pixels, score_threshold=1, tile=64).mask.shape == (0, 60, 90)
 
 
+def test_a_panoptic_map_is_the_model_s_and_is_drawn(tmp_path):
+    panoptic = dict(num_classes=5, num_things=3, score_threshold=0.012)
+    merged = mmcondetr.Detector(*write_model(tmp_path, with_masks(tiny_config(), panoptic=panoptic)), device='cpu')
+    pixels = make_pixels()
+    found = merged.predict(pixels, score_threshold=1)
+    expected = inference_detector(merged.model, pixels).pred_panoptic_seg.sem_seg[0].numpy()
+    assert merged.num_things == 3 and len(found) == 0 and (found.panoptic == expected).all()
+    assert len(np.unique(expected)) > 1
+    assert (merged.predict(pixels, score_threshold=1, tile=64).panoptic == expected).all()
+    drawn, plain = np.array(found.plot(captions=False)), pixels[..., ::-1].astype(int)
+    borders = np.zeros(expected.shape, bool)
+    borders[:-1] |= expected[:-1] != expected[1:]
+    borders[:, :-1] |= expected[:, :-1] != expected[:, 1:]
+    assert borders.any() and (drawn[borders] == 255).all()
+    inside = ~borders & (expected % 1000 < 5)
+    assert np.abs(drawn[inside] - plain[inside]).mean() > 5, 'it is tinted'
+    assert (np.array(found.plot()) != drawn).any(), 'with names'
+
+
 def test_masks_of_tiles_lie_where_their_tile_does(tmp_path):
     masked = mmcondetr.Detector(*write_model(tmp_path, with_masks(tiny_config())), device='cpu')
     pixels = make_pixels(70, 100)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.registry import init_default_scope
+from panoptic_files import edit_json
 from pycocotools import mask as rle
 
 from mmcondetr.datasets.segmentation import decode_counts
@@ -95,6 +96,50 @@ def test_wrong_masks_stop_before_training_and_testing(tmp_path, message):
         METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric=['bbox', 'segm']))
     build(path, with_mask=False)
     METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='bbox'))
+
+
+def test_polygons_without_a_pixel_are_counted_and_kept(tmp_path):
+    """COCO has a few."""
+    path = write(tmp_path, [[5.1, 5, 5.2, 5, 5.2, 25]])
+    warning = r"val.json' .*: 1 of 1 annotations have polygons so small .* mask AP is measured \(annotation ids 7\)"
+    with pytest.warns(UserWarning, match=warning):
+        dataset = build(path)
+    item = dataset.pipeline(dict(dataset.get_data_info(0), ori_shape=(30, 40)))
+    assert item['gt_masks'].masks.shape == (1, 30, 40) and not item['gt_masks'].masks.any()
+    assert item['gt_ignore_flags'].tolist() == [False]
+    with pytest.warns(UserWarning, match=warning.replace('.*', '.*val_evaluator.*', 1)):
+        METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='segm'))
+
+
+TRIANGLE, LENGTHS = [[5, 5, 25, 5, 25, 25]], dict(size=[30, 40], counts=[500, 100, 600])
+
+
+@pytest.mark.parametrize('area', [None, 0])
+@pytest.mark.parametrize(
+    ('segmentation', 'expected'),
+    [(TRIANGLE, 200), (LENGTHS, 100), (None, 400), ([[1, 1, 2, 2]], 400)],
+    ids=['polygon', 'run lengths', 'none', 'a wrong one'],
+)
+@pytest.mark.parametrize('metric', ['bbox', 'segm'])
+def test_a_missing_area_is_that_of_the_segmentation(tmp_path, area, segmentation, expected, metric):
+    """It decides whether COCO's AP counts an object as small or large."""
+    path = write(tmp_path, segmentation)
+    edit_json(tmp_path / 'val.json', lambda data: data['annotations'][0].update(area=area))
+    if metric == 'segm' and expected == 400:
+        with pytest.raises(UserError, match=r'\.segmentation'):
+            METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric=metric))
+        return
+    built = METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric=metric))
+    assert built._coco_api.anns[1]['area'] == pytest.approx(expected, abs=20)
+    with pytest.warns(UserWarning, match='have no area, or 0: taken as that of the segmentation'):
+        assert len(build(path, with_mask=False).get_data_info(0)['instances']) == 1, 'it is kept'
+
+
+def test_the_number_of_wrong_masks(tmp_path):
+    path = write(tmp_path, [])
+    edit_json(tmp_path / 'val.json', lambda data: data['annotations'].append(dict(data['annotations'][0], id=8)))
+    with pytest.raises(UserError, match=r'\(id 7, image 1\) is empty.*leave .* out. \(1 more such errors in this file'):
+        build(path)
 
 
 def test_a_mask_that_is_no_text(tmp_path):
