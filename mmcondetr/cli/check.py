@@ -11,7 +11,6 @@ error.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from mmcondetr.analysis.html_page import listing, pictures, table, write_page
 from mmcondetr.cli.common import OptionsAction
 from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, load_segments
 from mmcondetr.engine.check_config import check_config
-from mmcondetr.engine.config import load_config
+from mmcondetr.engine.config import check_start, load_config
 from mmcondetr.errors import UserError
 
 USER_ERROR = 1
@@ -112,9 +111,10 @@ def _look_at_model(config: Config) -> list[str]:
                 errors.append(f'model.bbox_head.num_classes={outputs}, but {name} has {len(classes)} classes')
     except Exception as error:  # anything raised because of a wrong setting is an error in the config
         errors.append(f'the model cannot be built: {type(error).__name__}: {" ".join(str(error).split())}')
-    start = config.get('load_from')
-    if start and '://' not in start and not os.path.exists(start):
-        errors.append(f"load_from: checkpoint '{start}' does not exist")
+    try:
+        check_start(config)
+    except UserError as error:
+        errors.append(str(error))
     return errors
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 
 import numpy as np
+from mmdet.evaluation import CocoPanopticMetric as MMDetCocoPanopticMetric
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 
 from mmcondetr.datasets.coco_panoptic import check_segment_ids
 from mmcondetr.datasets.panoptic_file import read_panoptic_file
@@ -133,3 +136,12 @@ class CocoPanopticMetric(BaseMetric):
                 f'{name:16}' + ''.join(f'{100 * value:7.1f}' for value in row) for name, row, is_seen in rows if is_seen
             ]
         return 'Panoptic quality\n' + '\n'.join(lines)
+
+
+def measures_panoptic(evaluators: dict | Sequence[dict] | None) -> bool:
+    """Whether one of a config's evaluators, ours or mmdet's, needs panoptic maps."""
+    given = [evaluators] if isinstance(evaluators, dict) else evaluators or ()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        classes = [METRICS.get(each['type']) if isinstance(each['type'], str) else each['type'] for each in given]
+    panoptic = (CocoPanopticMetric, MMDetCocoPanopticMetric)
+    return any(inspect.isclass(each) and issubclass(each, panoptic) for each in classes)

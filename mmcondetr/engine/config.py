@@ -57,6 +57,9 @@ def load_config(args: Namespace) -> Config:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
         config.work_dir = os.path.join('work_dirs', Path(path).stem)
+    start = config.get('load_from')
+    if start and '://' not in start:  # a config relative to its own folder has '..' in it
+        config.load_from = os.path.normpath(start)
     return config
 
 
@@ -118,10 +121,37 @@ def _use_mixed_precision(config: Config, dtype: str | None) -> None:
         config.optim_wrapper.pop('loss_scale', None)
 
 
-def _prepare_start(config: Config) -> None:
-    """Check now that the starting checkpoint exists; it includes the backbone, so no other weights are fetched."""
+def check_start(config: Config) -> None:
+    """Check that the checkpoint that a config starts from exists, if there is one.
+
+    Raises:
+        UserError: It does not, or a frozen detector has none.
+    """
     start = config.get('load_from')
     if start and '://' not in start and not os.path.exists(start):
-        raise UserError(f"load_from: checkpoint '{start}' does not exist (config '{config.filename}', or --resume).")
+        raise UserError(
+            f"load_from: checkpoint '{start}' does not exist (config '{config.filename}', or --resume)."
+            f'{_recipe_of(start)}'
+        )
+    frozen = ((config.get('model') or {}).get('mask_head') or {}).get('freeze_detector')
+    if frozen and not start:
+        raise UserError(
+            f"load_from: config '{config.filename}' trains the masks of a frozen detector "
+            '(model.mask_head.freeze_detector), so it needs the checkpoint of one: pass --cfg-options load_from=FILE.'
+        )
+
+
+def _recipe_of(checkpoint: str) -> str:
+    """Where a missing checkpoint comes from, if its folder is the work directory of one of our configs."""
+    name = Path(checkpoint).parent.name
+    if not any(config_root().rglob(f'{name}.py')):
+        return ''
+    return f" It is written by 'mmcondetr train {name}': run this first, or pass --cfg-options load_from=FILE."
+
+
+def _prepare_start(config: Config) -> None:
+    """Check the starting checkpoint now; it includes the backbone, so no other weights are fetched."""
+    check_start(config)
+    start = config.get('load_from')
     if (start or config.get('resume')) and str(config.get('model', {}).get('type')).startswith('mmcondetr.'):
         config.model.backbone.init_cfg = None

@@ -17,6 +17,8 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from mmcondetr.engine.coco_panoptic_metric import measures_panoptic
+
 BAR = 20  # characters
 SILENCE = 30.0  # seconds after which a line is printed, however few iterations have passed
 _NOISE = ('will be deprecated', 'is the alias of')  # mmengine's, about its own way of opening files
@@ -119,8 +121,7 @@ class ConsoleHook(Hook):
         if self._best:
             self._say(f'best      {_short(self._best)}')
         if runner.cfg.filename:
-            panoptic = 'Panoptic' in str(runner.cfg.train_dataloader.dataset.get('type'))
-            command = 'test' if panoptic else 'analyze'
+            command = 'test' if measures_panoptic(runner.cfg.get('val_evaluator')) else 'analyze'  # which is of boxes
             self._say(f'next      mmcondetr {command} {_short(runner.cfg.filename)} {_short(runner.work_dir)}')
 
     def before_test(self, runner: Runner) -> None:

@@ -10,6 +10,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmcondetr.checkpoints.reading import find_file
+from mmcondetr.engine.coco_panoptic_metric import measures_panoptic
 from mmcondetr.errors import UserError
 
 #: ``--runtime`` -> the provider of runtime's runner.
@@ -67,13 +68,11 @@ def _test_exported(config: Config, args: Namespace) -> None:
     """
     from mmdet.registry import DATASETS
 
-    evaluators = config.get('test_evaluator') or ()
-    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-        if str(evaluator.get('type')).endswith('PanopticMetric'):
-            raise UserError(
-                f'--runtime: test_evaluator is {evaluator["type"]}, and an exported file gives masks but no panoptic '
-                'map. Evaluate the checkpoint.'
-            )
+    if measures_panoptic(config.get('test_evaluator')):
+        raise UserError(
+            '--runtime: test_evaluator measures panoptic quality, and an exported file gives masks but no panoptic '
+            'map. Evaluate the checkpoint.'
+        )
     settings = config.test_dataloader.dataset
     with DefaultScope.overwrite_default_scope('mmdet'):
         meta = DATASETS.get(settings.type).METAINFO

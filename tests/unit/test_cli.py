@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config, ConfigDict
@@ -19,6 +20,7 @@ from mmcondetr.cli import train
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.compat.mmcv_stand_in import MissingMMCVOpError
 from mmcondetr.engine import testing
+from mmcondetr.engine.coco_panoptic_metric import CocoPanopticMetric, measures_panoptic
 from mmcondetr.engine.config import apply_training_options, find_config, load_config
 from mmcondetr.errors import Stopped, UserError
 
@@ -153,10 +155,50 @@ def test_batches_of_one_shape_are_a_flag_away():
         testing.apply_testing_options(config, testing_arguments(batch_size=0))
 
 
+def test_a_missing_start_names_the_recipe_that_writes_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(arguments(config='conditional-detr_r18_small-panoptic_1xb8-12e_shapes'))
+    recipe = Path(config.load_from).parent.name
+    message = rf"load_from: checkpoint 'work_dirs/\S+' .* written by 'mmcondetr train {recipe}': run this first"
+    with pytest.raises(UserError, match=message) as raised:
+        apply_training_options(config, arguments())
+    assert len(str(raised.value).splitlines()) == 1
+    last = load_config(arguments(config=recipe))
+    assert Path(config.load_from).name == f'epoch_{last.train_cfg.max_epochs}.pth', 'the last one that it writes'
+
+
+def test_a_frozen_detector_is_not_trained_from_nothing():
+    config = load_config(arguments(config='dab-detr_r50_masks-frozen_8xb2-25e_coco'))
+    with pytest.raises(
+        UserError, match='load_from: config .* masks of a frozen detector .* pass --cfg-options load_from'
+    ):
+        apply_training_options(config, arguments())
+
+
+def test_a_start_beside_the_configs_is_named_without_dots():
+    start = load_config(arguments(config='conditional-detr_r18_small-masks-frozen_1xb16-20e_shapes')).load_from
+    assert os.path.isfile(start) and '..' not in start
+
+
+@pytest.mark.parametrize(
+    ('evaluators', 'expected'),
+    [
+        (None, False),
+        (dict(type='mmcondetr.CocoMetric'), False),
+        (dict(type='mmdet.CocoMetric'), False),
+        (dict(type='mmcondetr.CocoPanopticMetric'), True),
+        (dict(type=CocoPanopticMetric), True),
+        ([dict(type='mmcondetr.CocoMetric'), dict(type='CocoPanopticMetric')], True),
+    ],
+)
+def test_evaluators_that_need_panoptic_maps(evaluators, expected):
+    assert measures_panoptic(evaluators) is expected
+
+
 def test_an_exported_file_is_not_asked_for_a_panoptic_map():
     config = load_config(arguments())
     config.test_evaluator = [config.test_evaluator, dict(type='mmcondetr.CocoPanopticMetric')]
-    with pytest.raises(UserError, match=r'--runtime: test_evaluator is mmcondetr.CocoPanopticMetric'):
+    with pytest.raises(UserError, match='--runtime: test_evaluator measures panoptic quality'):
         testing.apply_testing_options(config, testing_arguments(checkpoint='a.onnx', runtime='onnx'))
 
 
