@@ -49,7 +49,7 @@ class Part:
 def look_at_annotations(name: str, ann_file: str, classes: Sequence[str], masks: bool = False) -> Part:
     """Check the annotation file of a part, with its segmentations if ``masks`` are trained or measured."""
     part = Part(name, ann_file)
-    report = examine(ann_file, tuple(classes), training=name == 'train')
+    report = examine(ann_file, tuple(classes), training=name == 'train', part=name)
     part.errors = [f"{name}, '{ann_file}': {finding}" for finding in report.errors]
     part.warnings = [f"{name}, '{ann_file}': {finding}" for finding in report.warnings]
     part.statistics = report.statistics

@@ -1,9 +1,12 @@
-"""Repair a COCO annotation file whose boxes have another format, or whose ids do not match.
+"""Repair a COCO annotation file: boxes in another format or scale, swapped image sizes, ids that do not match.
 
     mmcondetr convert-annotations train.json train_fixed.json --boxes xyxy
+    mmcondetr convert-annotations train.json train_fixed.json --boxes xyxy --mixed      # in some of the images only
+    mmcondetr convert-annotations train.json train_fixed.json --image-sizes photos
     mmcondetr convert-annotations train.json train_fixed.json --integer-ids --add-to-category-ids 1
 
-Errors about annotations suggest the matching command. Everything else in the file is copied unchanged.
+Errors about annotations suggest the matching command. Everything else in the file is copied unchanged. The config must
+then name the new file.
 """
 
 import argparse
@@ -22,6 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         help="the format of the source's boxes: x1, y1, x2, y2; centre, width, height; 01: as fractions of the image",
     )
+    parser.add_argument(
+        '--mixed',
+        action='store_true',
+        help='convert or scale only boxes that are wrong for certain: fractions, or those of images that a box exceeds',
+    )
+    parser.add_argument('--scale', type=float, help='multiply boxes, areas and outlines (images resized without them)')
+    parser.add_argument('--clip', action='store_true', help='clip boxes to their images, drop those outside')
+    parser.add_argument('--image-sizes', metavar='FOLDER', help='take width and height from the image files in FOLDER')
     parser.add_argument('--integer-ids', action='store_true', help='write ids that are strings of digits as integers')
     parser.add_argument(
         '--add-to-category-ids',
@@ -35,4 +46,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     options = dict(boxes=args.boxes, integer_ids=args.integer_ids, add_to_category_ids=args.add_to_category_ids)
+    options.update(mixed=args.mixed, scale=args.scale, clip=args.clip, image_sizes=args.image_sizes)
     print(convert_annotations(args.source, args.target, **options, force=args.force))

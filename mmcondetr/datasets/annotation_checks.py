@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile, Report
-from mmcondetr.datasets.box_formats import MEANINGS, guess_format
+from mmcondetr.datasets.box_checks import doubt_boxes
 
 _SHOWN = 5  # examples named in a message
 _SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of areas, in square pixels
@@ -23,7 +25,11 @@ def some(values: Iterable[Any]) -> str:
 
 
 def check_values(
-    file: AnnotationFile, classes: Sequence[str] | None = None, training: bool = True, path: str = 'FILE'
+    file: AnnotationFile,
+    classes: Sequence[str] | None = None,
+    training: bool = True,
+    path: str = 'FILE',
+    part: str = '',
 ) -> Report:
     """Check the values of a file that has been read.
 
@@ -31,18 +37,19 @@ def check_values(
         classes: The config's; without them, the file's own.
         training: Whether a file without any annotation is an error.
         path: The file's name in the commands that messages suggest.
+        part: Of the config that names the file, for the same commands; '' if there is none.
     """
     report = Report()
     columns = Columns(file)
     _check_ids(file, report)
     _check_images(file, report)
-    _check_references(file, columns, report, path)
+    _check_references(file, columns, report, path, part)
     names = [category.name for category in file.categories]
     _check_classes(columns, names, tuple(names) if classes is None else classes, report)
     if not file.annotations:
         message = 'the list is empty: there is nothing to learn and nothing to find'
         report.add('error' if training else 'warning', '$.annotations', message)
-    kept = _check_boxes(file, columns, report, path)
+    kept = _check_boxes(file, columns, report, training, path, part)
     _check_copies(columns, report)
     _check_filled_in(file, report)
     report.statistics = _statistics(file, columns, names, kept)
@@ -110,7 +117,7 @@ def _check_images(file: AnnotationFile, report: Report) -> None:
 _WHOLE = 'they must be whole numbers of pixels, 1 or more'
 
 
-def _check_references(file: AnnotationFile, columns: Columns, report: Report, path: str) -> None:
+def _check_references(file: AnnotationFile, columns: Columns, report: Report, path: str, reader: str) -> None:
     for part, article, name, found in (
         ('images', 'an', 'image_id', columns.images),
         ('categories', 'a', 'category_id', columns.categories),
@@ -125,27 +132,42 @@ def _check_references(file: AnnotationFile, columns: Columns, report: Report, pa
             f'{part}: {some(repr(value) for value in values)}'
         )
         known = {entry.id for entry in getattr(file, part)}
-        report.add('error', f'$.annotations[{absent[0]}].{name}', message + _cause(values, known, part, path))
+        report.add('error', f'$.annotations[{absent[0]}].{name}', message + _cause(values, known, part, path, reader))
 
 
-def _cause(values: list, known: set, part: str, path: str) -> str:
+def _cause(values: list, known: set, part: str, path: str, reader: str) -> str:
     """The likely cause of references that point nowhere."""
     if {str(value) for value in values} <= {str(value) for value in known}:
         kinds = 'strings', 'numbers'
         one, other = kinds if isinstance(values[0], str) else kinds[::-1]
-        return f'. They are {one} where the {part} have {other}: {repair(path, "--integer-ids")} writes integers'
+        command = repair(path, '--integer-ids', 'writes integers', reader)
+        return f'. They are {one} where the {part} have {other}: {command}'
     if part == 'categories' and values == [0] and known and min(known, key=str) == 1:
-        return (
-            '. They may count from 0 and the categories from 1, which would shift every class: '
-            + f'{repair(path, "--add-to-category-ids 1")} counts both from 1'
-        )
+        command = repair(path, '--add-to-category-ids 1', 'counts both from 1', reader)
+        return f'. They may count from 0 and the categories from 1, which would shift every class: {command}'
     return ''
 
 
-def repair(path: str, options: str) -> str:
-    """The command that repairs a file."""
-    stem = path[: -len('.json')] if path.endswith('.json') else path
-    return f"'mmcondetr convert-annotations {path} {stem}_fixed.json {options}'"
+def repair(path: str, options: str, effect: str, part: str = '') -> str:
+    """The command that repairs a file, what it does, and how a run then gets to read the new file.
+
+    Args:
+        part: of the config that names the file, 'train', 'val' or 'test'; '' if there is no config yet.
+    """
+    target = f'{path.removesuffix(".json")}_fixed.json'
+    command = f"'mmcondetr convert-annotations {shlex.quote(path)} {shlex.quote(target)} {options}'"
+    return f'{command} {effect}; {_name_new_file(target, part)}'
+
+
+def _name_new_file(path: str, part: str) -> str:
+    """What to do once a repaired file is written: nothing reads it until the config names it."""
+    if not part:
+        return 'then pass the new file to mmcondetr init'
+    fields = [f'{part}_dataloader.dataset.ann_file'] + [f'{part}_evaluator.ann_file'] * (part != 'train')
+    file = shlex.quote(os.path.abspath(path))
+    also = '; for mmcondetr test, the same with test_' if part == 'val' else ''
+    options = ' '.join(f'{field}={file}' for field in fields)
+    return f"then let the config name the new file, or pass '--cfg-options {options}'{also}"
 
 
 def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], report: Report) -> None:
@@ -186,34 +208,27 @@ def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], r
         report.add('warning', '$.categories', f'{len(empty)} classes have no annotation: {some(empty)}')
 
 
-def _check_boxes(file: AnnotationFile, columns: Columns, report: Report, path: str) -> np.ndarray:
+def _check_boxes(
+    file: AnnotationFile, columns: Columns, report: Report, training: bool, path: str, part: str
+) -> np.ndarray:
     """Check the boxes; returns which of them the data set keeps (A,)."""
     boxes, sizes = columns.boxes, columns.sizes
-    form, share, sure = guess_format(boxes, sizes)
-    if form != 'xywh':
-        fit = (
-            'all coordinates lie between 0 and 1'
-            if form.endswith('01')
-            else f'{share:.0%} of the boxes extend beyond their image'
-        )
-        report.add(
-            'error' if sure else 'warning',
-            '$.annotations[*].bbox',
-            f'{fit}: the boxes are {"probably" if sure else "perhaps"} {MEANINGS[form]}, where COCO has '
-            f'{MEANINGS["xywh"]}; {repair(path, f"--boxes {form}")} converts them',
-        )
-    known = (sizes > 0).all(axis=1)
-    kept = has_part_inside(boxes, sizes)
+    known, kept = (sizes > 0).all(axis=1), has_part_inside(boxes, sizes)
+    doubt = doubt_boxes(boxes, sizes, columns.images, [image.file_name for image in file.images])
+    if doubt is not None:
+        place = '*' if doubt.first is None else doubt.first
+        command = f': {repair(path, doubt.options, doubt.effect, part)}' if doubt.options else ''
+        report.add(doubt.level, f'$.annotations[{place}].bbox', doubt.message + command)
+        if doubt.level == 'error':  # what follows would be about boxes that are not meant so
+            return kept
     bad = np.flatnonzero(known & ~kept)
-    if len(bad) and not form.endswith('01'):
+    if len(bad):
         ids = some(file.annotations[index].id for index in bad)
-        report.add(
-            'warning',
-            f'$.annotations[{bad[0]}].bbox',
-            f'{len(bad)} boxes lie outside their image or have no area and are left out (annotation ids {ids})',
-        )
+        level = 'error' if training and known.all() and not kept.any() else 'warning'
+        message = f'{len(bad)} boxes lie outside their image or have no area and are left out (annotation ids {ids})'
+        report.add(level, f'$.annotations[{bad[0]}].bbox', message + ', so none is left' * (level == 'error'))
     clipped = kept & ((boxes[:, :2] < -1).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1))
-    if clipped.any() and form == 'xywh':
+    if clipped.any() and doubt is None:
         first = int(np.flatnonzero(clipped)[0])
         message = f'{clipped.sum()} boxes extend beyond their image by more than a pixel and are clipped in training'
         report.add('warning', f'$.annotations[{first}].bbox', message)

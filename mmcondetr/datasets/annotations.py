@@ -20,12 +20,13 @@ from mmcondetr.errors import UserError
 __all__ = ['AnnotationFile', 'Finding', 'Report', 'examine', 'read_checked']
 
 
-def examine(path: str, classes: Sequence[str] | None = None, training: bool = True) -> Report:
+def examine(path: str, classes: Sequence[str] | None = None, training: bool = True, part: str = '') -> Report:
     """Read and check an annotation file; problems are returned as findings, not raised.
 
     Args:
         classes: ``metainfo['classes']`` of the config; without them, the file's own.
         training: Whether a file without any annotation is an error.
+        part: Of the config that names the file, 'train', 'val' or 'test'; '' if there is none.
     """
     try:
         file = read_annotations(path)
@@ -33,7 +34,7 @@ def examine(path: str, classes: Sequence[str] | None = None, training: bool = Tr
         cause = error.__cause__
         finding = cause.finding if isinstance(cause, AnnotationError) else Finding('error', '$', str(error))
         return Report(errors=[finding])
-    return check_values(file, classes, training, path)
+    return check_values(file, classes, training, path, part)
 
 
 def read_checked(path: str, source: str, classes: Sequence[str] | None = None, training: bool = True) -> AnnotationFile:
@@ -50,7 +51,7 @@ def read_checked(path: str, source: str, classes: Sequence[str] | None = None, t
     if not os.path.isfile(path):
         raise UserError(f"Annotation file '{path}' does not exist. It comes from {source} in the config.")
     file = read_annotations(path, source)
-    report = check_values(file, classes, training, path)
+    report = check_values(file, classes, training, path, source.partition('_')[0])
     if report.errors:
         others = f' ({len(report.errors) - 1} more errors in this file.)' if report.errors[1:] else ''
         raise UserError(f'{name_file(path, source)}: {report.errors[0]}.{others}')

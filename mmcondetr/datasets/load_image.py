@@ -95,9 +95,12 @@ class LoadImage(LoadImageFromFile):
         if 'height' not in results or 'width' not in results:
             return
         annotated, loaded = (results['height'], results['width']), results['img_shape']
-        if annotated != loaded:
-            raise UserError(
-                f"Image file '{path}' is {loaded[1]}x{loaded[0]} pixels, but its annotation"
-                f'{listed_in} says {annotated[1]}x{annotated[0]} (width x height): boxes would not fit. '
-                f'Correct width and height there, or use the image they were drawn on.'
-            )
+        if annotated == loaded:
+            return
+        advice = 'Correct width and height there, or use the image they were drawn on.'
+        if annotated == loaded[::-1]:
+            advice = 'They are probably swapped there: mmcondetr convert-annotations with --image-sizes corrects them.'
+        raise UserError(
+            f"Image file '{path}' is {loaded[1]}x{loaded[0]} pixels, but its annotation{listed_in} says "
+            f'{annotated[1]}x{annotated[0]} (width x height): boxes would not fit. {advice}'
+        )

@@ -1,15 +1,17 @@
-"""Repairs an annotation file: boxes in another format, ids stored as strings, category ids counted from 0."""
+"""Repairs an annotation file: boxes in another format or scale, swapped image sizes, ids that do not match."""
 
 from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmcondetr.datasets.annotation_file import read_annotations
-from mmcondetr.datasets.box_formats import FORMATS, MEANINGS, to_xywh
+from mmcondetr.datasets.box_formats import FORMATS, MEANINGS, of_this_format, to_xywh
+from mmcondetr.datasets.image_files import read_size
 from mmcondetr.errors import UserError
 from mmcondetr.writing import replacing
 
@@ -21,6 +23,11 @@ def convert_annotations(
     integer_ids: bool = False,
     add_to_category_ids: int = 0,
     force: bool = False,
+    *,
+    mixed: bool = False,
+    scale: float | None = None,
+    clip: bool = False,
+    image_sizes: str | os.PathLike | None = None,
 ) -> str:
     """Write a copy of a COCO file with boxes as (x, y, width, height) in pixels; everything else is unchanged.
 
@@ -31,18 +38,30 @@ def convert_annotations(
         add_to_category_ids: Add this to the annotations' ``category_id``; 1 where they count from 0 and the categories
             from 1.
         force: Replace ``target``.
+        mixed: Convert or scale only boxes that are wrong for certain: fractions, for such a format, otherwise all of
+            each image in which a box extends beyond the right or lower border.
+        scale: Multiply boxes, areas and outlines by this, where images were resized without them.
+        clip: Clip boxes to their images, and drop annotations of which nothing is left.
+        image_sizes: Folder of the images; their files' sizes replace ``width`` and ``height``.
 
     Returns:
         What was done, as one line.
 
     Raises:
-        UserError: The source cannot be read, there is nothing to do, the target exists, or a box belongs to no image.
+        UserError: The source cannot be read, there is nothing to do, the target exists, a box belongs to no image, an
+            image cannot be read, or a mask cannot be scaled.
     """
     source, target = os.fspath(source), os.fspath(target)
     if boxes is not None and boxes not in FORMATS:
         raise UserError(f"--boxes '{boxes}': must be one of {', '.join(FORMATS)}.")
-    if boxes is None and not integer_ids and not add_to_category_ids:
-        raise UserError('Nothing to convert: pass --boxes, --integer-ids or --add-to-category-ids.')
+    if scale is not None and not 0 < scale < float('inf'):
+        raise UserError(f'--scale {scale:g}: must be a number above 0.')
+    if mixed and boxes is None and scale is None:
+        raise UserError('--mixed needs --boxes or --scale.')
+    if boxes is None and scale is None and not (integer_ids or add_to_category_ids or clip or image_sizes):
+        raise UserError(
+            'Nothing to convert: pass --boxes, --scale, --clip, --image-sizes, --integer-ids or --add-to-category-ids.'
+        )
     if os.path.exists(target) and (not force or os.path.samefile(source, target)):
         raise UserError(f"'{target}' already exists: name another file, or pass --force to replace it.")
     read_annotations(source)  # one clear error for a file that is not COCO
@@ -60,13 +79,14 @@ def convert_annotations(
                 )
             entry['category_id'] += add_to_category_ids
         done.append(f'{add_to_category_ids} added to the category_id of {len(data["annotations"])} annotations')
-    if boxes is not None:
-        _convert_boxes(data, boxes, source)
-        done.append(f'{len(data["annotations"])} boxes converted from {MEANINGS[boxes]} to {MEANINGS["xywh"]}')
+    if image_sizes is not None:
+        done.append(f'width and height of {_write_sizes(data, Path(image_sizes))} images corrected')
+    if boxes is not None or scale is not None or clip:
+        done += _change_boxes(data, source, boxes, scale, clip, mixed)
     os.makedirs(os.path.dirname(target) or '.', exist_ok=True)
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(data), encoding='utf-8')
-    return f'wrote {target}: {"; ".join(done)}'
+    return f'wrote {target}: {"; ".join(done)}. Name it in the config, in place of {source}'
 
 
 def _write_integers(data: dict[str, Any]) -> int:
@@ -82,17 +102,70 @@ def _write_integers(data: dict[str, Any]) -> int:
     return changed
 
 
-def _convert_boxes(data: dict[str, Any], form: str, source: str) -> None:
+def _write_sizes(data: dict[str, Any], folder: Path) -> int:
+    """The sizes of the image files; returns how many the file had wrong."""
+    changed = 0
+    for image in data['images']:
+        width, height = read_size(folder / image['file_name'])
+        changed += (image['width'], image['height']) != (width, height)
+        image.update(width=width, height=height)
+    return changed
+
+
+def _change_boxes(
+    data: dict[str, Any], source: str, form: str | None, scale: float | None, clip: bool, mixed: bool
+) -> list[str]:
+    """Convert, scale and clip; returns what was done."""
+    entries = data['annotations']
     size_of = {image['id']: (image['width'], image['height']) for image in data['images']}
-    for index, entry in enumerate(data['annotations']):
+    for index, entry in enumerate(entries):
         if entry['image_id'] not in size_of:
             raise UserError(
                 f"Annotation file '{source}': $.annotations[{index}].image_id {entry['image_id']!r} is in none of the "
                 'images, so its size is unknown.'
             )
-    sizes = np.array([size_of[entry['image_id']] for entry in data['annotations']], dtype=float).reshape(-1, 2)
-    found = np.array([entry['bbox'] for entry in data['annotations']], dtype=float).reshape(-1, 4)
-    for entry, box in zip(data['annotations'], to_xywh(found, sizes, form).round(4).tolist()):
+    sizes = np.array([size_of[entry['image_id']] for entry in entries], dtype=float).reshape(-1, 2)
+    boxes = np.array([entry['bbox'] for entry in entries], dtype=float).reshape(-1, 4)
+    chosen, doubtful = np.ones(len(boxes), bool), 0
+    if mixed:
+        numbers = {number: index for index, number in enumerate(size_of)}
+        images = np.array([numbers[entry['image_id']] for entry in entries], dtype=int)
+        chosen, doubtful = of_this_format(boxes, sizes, images, form)
+    done, changed = [], chosen.copy()
+    if form is not None:
+        boxes[chosen] = to_xywh(boxes[chosen], sizes[chosen], form)
+        done.append(f'{chosen.sum()} boxes converted from {MEANINGS[form]} to {MEANINGS["xywh"]}')
+    if scale is not None:
+        boxes[chosen] *= scale
+        for index in np.flatnonzero(chosen):
+            _scale_outlines(entries[index], scale, f"Annotation file '{source}': $.annotations[{index}].segmentation")
+        done.append(f'{chosen.sum()} boxes multiplied by {scale:g}')
+    if doubtful:
+        done.append(f'{doubtful} boxes left as they are, though their images may have the other format: look at them')
+    if clip:
+        ends = np.minimum(boxes[:, :2] + boxes[:, 2:], sizes)
+        first = np.maximum(boxes[:, :2], 0)
+        inside = np.hstack([first, ends - first])
+        clipped = np.abs(inside - boxes).max(axis=1, initial=0) > 1e-6
+        boxes, changed = inside, (changed if form or scale else False) | clipped
+    for index in np.flatnonzero(changed):
+        entry, box = entries[index], boxes[index].round(4).tolist()
         entry['bbox'] = box
         if not entry.get('segmentation'):
             entry['area'] = round(box[2] * box[3], 4)
+    if clip:
+        kept = (boxes[:, 2:] > 0).all(axis=1)
+        data['annotations'] = [entry for entry, keep in zip(entries, kept) if keep]
+        done.append(f'{(clipped & kept).sum()} boxes clipped to their image, {(~kept).sum()} outside it dropped')
+    return done
+
+
+def _scale_outlines(entry: dict[str, Any], scale: float, where: str) -> None:
+    outlines = entry.get('segmentation')
+    if not outlines:
+        return
+    if not isinstance(outlines, list):
+        raise UserError(f'{where}: a mask as run lengths cannot be scaled, only outlines can.')
+    entry['segmentation'] = [[side * scale for side in outline] for outline in outlines]
+    if entry.get('area') is not None:
+        entry['area'] *= scale**2

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from annotation_data import CLASSES, from_xywh, make
 
-from mmcondetr.datasets.annotations import examine
+from mmcondetr.datasets.annotations import examine, read_checked
 from mmcondetr.datasets.box_formats import FORMATS, guess_format, to_xywh
+from mmcondetr.errors import UserError
 
 
 @pytest.fixture
@@ -89,6 +90,82 @@ def test_boxes_as_in_coco_are_taken_for_what_they_are(count, seed):
     boxes = np.array([entry['bbox'] for entry in make(count, seed)['annotations']])
     boxes[: len(boxes) // 3, 2:] *= 1.2  # some stick out, as where annotators guess what is hidden
     assert guess_format(boxes, np.tile([640.0, 480.0], (len(boxes), 1)))[0] == 'xywh'
+
+
+def spoil(data: dict, change, which=lambda index, entry: True) -> dict:
+    """Change (box (4,), size (2,)) of some annotations."""
+    for index, entry in enumerate(data['annotations']):
+        if which(index, entry):
+            box = change(np.array([entry['bbox']]), np.array([[640.0, 480.0]]))
+            entry['bbox'] = np.asarray(box, float).ravel().round(4).tolist()
+    return data
+
+
+@pytest.mark.parametrize('form', ('xyxy', 'cxcywh', 'xywh01', 'cxcywh01'))
+@pytest.mark.parametrize('share', (0.5, 0.1))
+def test_a_mixture_of_formats_stops_with_counts_and_the_first_entry(look, form, share):
+    last = 10 + 20 * share
+    data = spoil(make(400), lambda box, size: from_xywh(box, size, form), lambda _, entry: entry['image_id'] < last)
+    report = look(data)
+    error = only(report.errors)
+    assert report.errors[0].path.startswith('$.annotations[') and '*' not in report.errors[0].path
+    assert 'of 400 boxes' in error and 'mixture' in error and f'--boxes {form} --mixed' in error
+    assert form.endswith('01') or f"in {round(20 * share)} images, the first in '" in error
+
+
+def test_a_mixture_within_images_cannot_be_repaired_and_says_so(look):
+    data = spoil(make(400), lambda box, size: from_xywh(box, size, 'xyxy'), lambda index, _: index % 3 == 0)
+    error = only(look(data).errors)
+    assert 'others in the same images are not' in error and 'convert-annotations' not in error
+
+
+def test_swapped_sizes_and_other_sizes_stop_with_their_cause(look):
+    data = make(200)
+    for image in data['images'][:10]:
+        image.update(width=480, height=640)
+    error = only(look(data).errors)
+    assert 'in 10 images' in error and 'probably swapped' in error and '--image-sizes FOLDER' in error
+    error = only(look(spoil(make(200), lambda box, size: 2 * box)).errors)
+    assert 'reduced to 1/2 of their size without their boxes' in error and '--scale 0.5' in error
+    far = spoil(make(200), lambda box, size: box + [[0, 0, 640, 0]], lambda index, _: index % 20 == 0)
+    assert 'They may have been drawn on other images' in only(look(far).errors)
+
+
+@pytest.mark.parametrize(
+    'change, every',
+    [
+        (lambda box, size: box + [[0.01 * 640, 0.01 * 480, 0, 0]], 1),  # rounding
+        (lambda box, size: box + [[0, 0, 640, 0]], 100),  # a few slips
+        (lambda box, size: np.hstack([box[:, :2] - 0.3 * box[:, 2:], 1.6 * box[:, 2:]]), 1),  # what is hidden, guessed
+    ],
+)
+def test_boxes_beyond_their_image_are_clipped_where_that_is_plausible(look, change, every):
+    report = look(spoil(make(200), change, lambda index, _: index % every == 0))
+    assert report.errors == [] and 'beyond their image by more than a pixel and are clipped' in only(report.warnings)
+
+
+def test_boxes_in_one_corner_of_all_images_are_a_warning(look):
+    report = look(spoil(make(), lambda box, size: box / 2))
+    assert report.errors == [] and 'none of 60 boxes reaches the right or the lower 45%' in only(report.warnings)
+    assert look(spoil(make(40), lambda box, size: box / 2)).findings == [], 'too few to wonder'
+
+
+def test_boxes_without_area_only_stop_a_training(look):
+    data = spoil(make(), lambda box, size: box * [[1, 1, 0, 1]])
+    assert 'are left out (annotation ids 1, 2, 3, 4, 5, ...), so none is left' in only(look(data).errors)
+    assert look(data, training=False).errors == []
+
+
+def test_the_config_must_name_the_repaired_file(look, tmp_path):
+    data = spoil(make(), lambda box, size: from_xywh(box, size, 'xyxy'))
+    fixed = tmp_path / 'a_fixed.json'
+    assert f"pass '--cfg-options train_dataloader.dataset.ann_file={fixed}'" in only(look(data, part='train').errors)
+    for part in ('val', 'test'):
+        options = f'{part}_dataloader.dataset.ann_file={fixed} {part}_evaluator.ann_file={fixed}'
+        assert f"pass '--cfg-options {options}'" in only(look(data, training=False, part=part).errors)
+    assert 'then pass the new file to mmcondetr init' in only(look(data).errors)
+    with pytest.raises(UserError, match=f'let the config name .* train_dataloader.dataset.ann_file={fixed}'):
+        read_checked(str(tmp_path / 'a.json'), 'train_dataloader.dataset.ann_file', CLASSES)
 
 
 def test_references_to_nothing(look):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +61,9 @@ def test_damaged_exif_is_no_reason_to_stop(tmp_path, logged):
     data[start : start + 12] = b'\xff' * 12
     path.write_bytes(data)
     assert LoadImage().transform(dict(img_path=str(path), height=8, width=16))['img_shape'] == (8, 16) and not logged
+
+
+def test_swapped_sizes_are_an_error_that_names_the_file_and_the_command(tmp_path):
+    path = write(tmp_path / 'lying.jpg', None)
+    with pytest.raises(UserError, match=r"lying.jpg' is 16x8 pixels.*boxes.json.*8x16.*swapped there.*--image-sizes"):
+        LoadImage().transform(dict(img_path=path, ann_file='boxes.json', height=16, width=8))

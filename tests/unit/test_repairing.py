@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from annotation_data import CLASSES, from_xywh, make
@@ -51,6 +52,79 @@ def test_the_suggested_command_repairs_the_boxes(spoiled, tmp_path, capsys, form
     assert repaired['info'] == dict(year=2026) and repaired['images'] == data['images']
 
 
+def boxes_in(data: dict) -> np.ndarray:
+    return np.array([entry['bbox'] for entry in data['annotations']])
+
+
+def repaired_by(path: str, arguments: list[str]) -> dict:
+    assert main(arguments) == 0
+    fixed = path.replace('.json', '_fixed.json')
+    assert examine(fixed, CLASSES).findings == []
+    with open(fixed) as file:
+        return json.load(file)
+
+
+@pytest.mark.parametrize('form', ('xyxy', 'cxcywh', 'cxcywh01'))
+def test_the_suggested_command_repairs_a_mixture(spoiled, form):
+    data = make(400)
+    boxes = boxes_in(data)
+    for entry in data['annotations']:
+        if entry['image_id'] < 18:
+            entry['bbox'] = from_xywh(np.array([entry['bbox']]), np.array([[640.0, 480.0]]), form)[0].tolist()
+    path = spoiled(data)
+    np.testing.assert_allclose(boxes_in(repaired_by(path, suggested(path))), boxes, rtol=0, atol=1e-3)
+
+
+def test_what_a_mixture_leaves_open_is_said(spoiled, capsys):
+    """Six images of one box each are xyxy; where nothing lies beyond the image, either format is possible."""
+    data = make(20)
+    for entry in data['annotations'][:5]:
+        entry['bbox'] = [400, 300, 600, 450]
+    data['annotations'][5]['bbox'] = [10, 10, 60, 60]
+    path = spoiled(data)
+    assert main(suggested(path)) == 0
+    said = capsys.readouterr().out
+    assert '5 boxes converted' in said and 'boxes left as they are' in said and f'in place of {path}' in said
+
+
+def test_scaled_boxes_with_their_outlines(spoiled):
+    data = make()
+    boxes = boxes_in(data)
+    for entry, box in zip(data['annotations'], (2 * boxes).tolist()):
+        entry['bbox'] = box
+    data['annotations'][0].update(segmentation=[[2, 2, 4, 2, 4, 4]], area=8.0)
+    path = spoiled(data)
+    source, target, option, factor = suggested(path)[1:]
+    assert option == '--scale' and abs(float(factor) - 0.5) < 0.02
+    found = repaired_by(path, ['convert-annotations', source, target, '--scale', '0.5'])
+    np.testing.assert_allclose(boxes_in(found), boxes, rtol=0, atol=1e-3)
+    entry = found['annotations'][0]
+    assert (entry['segmentation'], entry['area']) == ([[1, 1, 2, 1, 2, 2]], 2.0)
+
+
+def test_sizes_from_the_image_files(spoiled, tmp_path, capsys):
+    data = make(200)
+    for image in data['images']:
+        cv2.imwrite(str(tmp_path / image['file_name']), np.zeros((480, 640), np.uint8))
+    for image in data['images'][:8]:
+        image.update(width=480, height=640)
+    path = spoiled(data)
+    arguments = [word.replace('FOLDER', str(tmp_path)) for word in suggested(path)]
+    assert repaired_by(path, arguments)['images'] == make()['images']
+    assert 'width and height of 8 images corrected' in capsys.readouterr().out
+
+
+def test_boxes_that_are_right_are_clipped_on_demand(spoiled, capsys):
+    data = make()
+    for number, entry in enumerate(data['annotations'][:6]):
+        entry['bbox'] = [600 + number, 10, 100, 100]
+    data['annotations'][6]['bbox'] = [700, 10, 100, 100]
+    path = spoiled(data)
+    found = repaired_by(path, suggested(path))
+    assert found['annotations'][1]['bbox'] == [601, 10, 39, 100] and len(found['annotations']) == 59
+    assert '6 boxes clipped to their image, 1 outside it dropped' in capsys.readouterr().out
+
+
 def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
     data = make()
     for entry in data['annotations']:
@@ -69,6 +143,9 @@ def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
     [
         (['{0}', '{0}', '--boxes', 'xyxy', '--force'], 'already exists'),
         (['{0}', '{1}'], 'Nothing to convert'),
+        (['{0}', '{1}', '--mixed'], '--mixed needs --boxes or --scale'),
+        (['{0}', '{1}', '--scale', '-1'], '--scale -1: must be a number above 0'),
+        (['{0}', '{1}', '--image-sizes', 'gone'], "0.png' cannot be read"),
         (['{1}', '{0}x', '--integer-ids'], 'does not exist'),
     ],
 )

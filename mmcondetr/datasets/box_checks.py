@@ -1,0 +1,132 @@
+"""Recognises, by statistics over a file, boxes that cannot be (x, y, width, height) in pixels of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmcondetr.datasets.box_formats import (
+    FIT,
+    MEANINGS,
+    are_fractions,
+    guess_format,
+    images_beyond,
+    lies_beyond,
+    share_possible,
+)
+
+_LEAST_SHARE, _LEAST_COUNT = 0.02, 3  # fewer boxes beyond their image may be an annotator's slips, and are clipped
+_BOTH_SIDES = 0.25  # objects that continue outside do so on the left and above, too; wrong formats and sizes never do
+_SCALED_SHARE = 0.25  # of the boxes of a larger picture extend beyond a smaller one, at least
+_UNREACHED, _ENOUGH = 0.55, 50  # share of the image that no box leaves, and the boxes needed to wonder why
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What is wrong with the boxes of a file.
+
+    Attributes:
+        level: 'error' if it is certain, or 'warning'.
+        first: index of the first annotation concerned, None for all.
+        message: what was found and its likely cause.
+        options: of ``mmcondetr convert-annotations``, which repair the file; '' where nothing can.
+        effect: what that command does.
+    """
+
+    level: str
+    first: int | None
+    message: str
+    options: str = ''
+    effect: str = ''
+
+
+def doubt_boxes(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names: Sequence[str]) -> Doubt | None:
+    """Find what the boxes of a file are if they are not in COCO's format, in pixels of their images.
+
+    Boxes that extend beyond their image by up to two pixels or 2 % are possible, as in COCO itself. So are many that
+    extend far beyond it on all sides, where annotators guess what is hidden; all of these are clipped.
+
+    Args:
+        boxes: (N, 4) as in the file.
+        sizes: (N, 2), width and height of each box's image in pixels, 0 if unknown.
+        images: (N,), index of each box's image.
+        names: of the image files.
+    """
+    usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1) & (boxes != 0).any(axis=1))
+    boxes, sizes, images = boxes[usable], sizes[usable], images[usable]
+    form, share, sure = guess_format(boxes, sizes)
+    if form != 'xywh':
+        return _another_format(form, share, sure)
+    fractions = are_fractions(boxes, sizes)
+    if _many(fractions) and (boxes[fractions] % 1 != 0).any():
+        return _partly_fractions(fractions, boxes, sizes, usable)
+    before, after = lies_beyond(boxes, sizes)
+    if _many(after) and before.sum() <= _BOTH_SIDES * after.sum():
+        first = int(np.flatnonzero(after)[0])
+        found = (
+            f'{after.sum()} of {len(boxes)} boxes extend beyond the right or lower border of their image, in '
+            f"{len(np.unique(images[after]))} images, the first in '{names[images[first]]}'"
+        )
+        cause, options, effect = _cause(boxes, sizes, images, after)
+        return Doubt('error', int(usable[first]), f'{found}. {cause}', options, effect)
+    reached = (boxes[:, :2] + boxes[:, 2:] > _UNREACHED * sizes).any()
+    if len(boxes) >= _ENOUGH and not reached:
+        message = (
+            f'none of {len(boxes)} boxes reaches the right or the lower {1 - _UNREACHED:.0%} of its image. Perhaps the '
+            'images were enlarged without their boxes: look at some'
+        )
+        return Doubt('warning', None, message, '--scale 2', 'doubles the boxes (another factor may be right)')
+    return None
+
+
+def _many(true: np.ndarray) -> bool:
+    return int(true.sum()) >= max(_LEAST_COUNT, _LEAST_SHARE * len(true))
+
+
+def _another_format(form: str, share: float, sure: bool) -> Doubt:
+    fit = f'{share:.0%} of the boxes extend beyond their image'
+    if form.endswith('01'):
+        fit = 'all coordinates lie between 0 and 1'
+    message = (
+        f'{fit}: the boxes are {"probably" if sure else "perhaps"} {MEANINGS[form]}, where COCO has {MEANINGS["xywh"]}'
+    )
+    return Doubt('error' if sure else 'warning', None, message, f'--boxes {form}', 'converts them')
+
+
+def _partly_fractions(fractions: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, usable: np.ndarray) -> Doubt:
+    form = guess_format(boxes[fractions], sizes[fractions])[0]
+    message = (
+        f'{fractions.sum()} of {len(boxes)} boxes lie between 0 and 1 and the others do not. The file is probably a '
+        f'mixture of {MEANINGS[form]} and pixels'
+    )
+    return Doubt('error', int(usable[fractions][0]), message, f'--boxes {form} --mixed', 'converts the former')
+
+
+def _cause(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, after: np.ndarray) -> tuple[str, str, str]:
+    """The likely cause of boxes beyond their images, the options that repair it, and what these do."""
+    touched = images_beyond(boxes, sizes, images)
+    swapped = share_possible(boxes[touched], sizes[touched][:, ::-1], 'xywh')
+    fits = {form: share_possible(boxes[touched], sizes[touched], form) for form in ('xyxy', 'cxcywh')}
+    form = max(fits, key=fits.__getitem__)
+    if max(swapped, fits[form]) >= FIT:
+        if swapped > fits[form]:
+            cause = 'Width and height of these images are probably swapped in the file: with the other order, they fit'
+            return cause, '--image-sizes FOLDER', 'reads the sizes of the image files (FOLDER is that of the images)'
+        cause = f'The boxes of these images are probably {MEANINGS[form]}: the file is a mixture of formats'
+        return cause, f'--boxes {form} --mixed', 'converts these images only'
+    for form in ('xyxy', 'cxcywh'):
+        if share_possible(boxes[after], sizes[after], form) >= FIT:
+            cause = (
+                f'They are probably {MEANINGS[form]}, but others in the same images are not: a mixture of formats that '
+                'cannot be separated here. Write the file again from what it was made of'
+            )
+            return cause, '', ''
+    across, down = ((boxes[:, :2] + boxes[:, 2:]) / sizes).max(axis=0)
+    if after.mean() >= _SCALED_SHARE and abs(across - down) <= 0.1 * down:
+        factor = (across + down) / 2
+        cause = f'The images were probably reduced to 1/{factor:.3g} of their size without their boxes'
+        return cause, f'--scale {1 / factor:.3g}', 'reduces all boxes likewise (--mixed: only those of these images)'
+    cause = 'They may have been drawn on other images, or on these in another size; if they are right, they are clipped'
+    return cause, '--clip', 'clips all boxes to their images'
