@@ -129,12 +129,28 @@ def _wrong_type(error: msgspec.ValidationError) -> AnnotationError:
     return AnnotationError(where, message)
 
 
-def _decode_leniently(data: bytes, error: msgspec.DecodeError) -> Any:
-    """Decode what Python's json accepts and msgspec does not: NaN and Infinity, and a byte order mark."""
+def parse_json(data: bytes) -> Any:
+    """Decode what Python's json accepts: also NaN and Infinity, and a byte order mark.
+
+    Raises:
+        AnnotationError: It is not JSON; the message says where, and whether the file is truncated.
+    """
     try:
         return json.loads(data.decode('utf-8-sig'))
-    except (ValueError, RecursionError):
-        raise AnnotationError('$', f'is not valid JSON, perhaps truncated: {error}') from error
+    except json.JSONDecodeError as error:
+        end = data.rstrip()[-1:]
+        if not end:
+            raise AnnotationError('$', 'is empty, not JSON') from error
+        cut = end not in b'}]' or error.pos >= len(error.doc.rstrip())
+        what = 'is truncated, or not JSON' if cut else 'is not valid JSON'
+        where = f'line {error.lineno}, column {error.colno}'
+        raise AnnotationError('$', f'{what}: {error.msg[:1].lower()}{error.msg[1:]} at {where}') from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError('$', f'is not UTF-8 text: {error}') from error
+    except RecursionError as error:
+        raise AnnotationError('$', 'is not valid JSON: its brackets are nested too deep') from error
+    except ValueError as error:  # a number of more digits than Python converts
+        raise AnnotationError('$', f'is not valid JSON: {error}') from error
 
 
 def decode(data: bytes) -> AnnotationFile:
@@ -148,14 +164,12 @@ def decode(data: bytes) -> AnnotationFile:
             return msgspec.json.decode(data, type=AnnotationFile)
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError as error:
-            return _convert(_decode_leniently(data, error))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _convert(parse_json(data))
     except msgspec.ValidationError as error:
         raise _wrong_type(error) from error
     except RecursionError as error:
         raise AnnotationError('$', 'is not valid JSON: its brackets are nested too deep') from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError('$', f'is not UTF-8 text: {error}') from error
 
 
 def _convert(data: Any) -> AnnotationFile:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmcondetr.datasets.annotation_file import AnnotationError, parse_json
+from mmcondetr.datasets.annotations import read_checked
 from mmcondetr.datasets.from_voc import is_voc, read_voc
 from mmcondetr.datasets.from_yolo import is_yolo, read_yolo
 from mmcondetr.datasets.image_roots import PART_WORDS, count_missing, find_image_root
@@ -70,6 +73,8 @@ def find_own_data(
         found = _converted('YOLO', path, *read_yolo(path))
     else:
         found = _of_folder(path)
+    for part, file in found.files.items():
+        _refuse_wrong(file, part)
     if found.kind == 'COCO':
         _find_images(found, dict(train=images, val=val_images))
     elif images is not None:
@@ -79,6 +84,14 @@ def find_own_data(
             raise UserError('--val-images needs data for validation: --val, or a folder with a JSON of that name.')
         _split(found, val_share, seed)
     return found
+
+
+def _refuse_wrong(path: Path, part: str) -> None:
+    """Raise if training on the file would fail: sizes and classes would be chosen from wrong boxes."""
+    load_json(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # mmcondetr check reports them
+        read_checked(str(path), '', training=part == 'train')
 
 
 def _converted(kind: str, folder: Path, parts: dict[str, dict], notes: list[str]) -> OwnData:
@@ -121,9 +134,15 @@ def _find_images(data: OwnData, given: dict[str, str | os.PathLike | None]) -> N
 def _of_folder(folder: Path) -> OwnData:
     """A folder with COCO JSONs named after their part, here or one level below."""
     files: dict[str, Path] = {}
-    candidates = [file for file in sorted({*folder.glob('*.json'), *folder.glob('*/*.json')}) if _looks_like_coco(file)]
+    candidates, broken = [], []
+    for file in sorted({*folder.glob('*.json'), *folder.glob('*/*.json')}):
+        try:
+            if _is_coco(_parse(file)):
+                candidates.append(file)
+        except UserError as error:
+            broken.append((file, error))
     for part, words in PART_WORDS.items():
-        named = [file for file in candidates if any(word in file.as_posix()[len(str(folder)) :] for word in words)]
+        named = _named(candidates, folder, words)
         detection = [file for file in named if 'instances' in file.name] or named
         if len(detection) > 1:
             raise UserError(
@@ -131,9 +150,15 @@ def _of_folder(folder: Path) -> OwnData:
             )
         if detection:
             files[part] = detection[0]
+        else:
+            for file, error in broken:
+                if _named([file], folder, words):
+                    raise error
     if not files and len(candidates) == 1:
         files['train'] = candidates[0]
     if 'train' not in files:
+        if broken:
+            raise broken[0][1]
         raise UserError(
             f"'{folder}' is not recognised: there is no COCO JSON in it, no YOLO labels (images/ and labels/, or "
             'data.yaml) and no Pascal VOC Annotations/*.xml.'
@@ -141,15 +166,24 @@ def _of_folder(folder: Path) -> OwnData:
     return OwnData('COCO', files, {})
 
 
-def _looks_like_coco(path: Path) -> bool:
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return False
+def _named(files: list[Path], folder: Path, words: tuple[str, ...]) -> list[Path]:
+    """The files whose name, or folder below the given one, contains one of the words."""
+    return [file for file in files if any(word in file.as_posix()[len(str(folder)) :] for word in words)]
+
+
+def _is_coco(content: Any) -> bool:
     if not isinstance(content, dict) or content.get('written_by') == WRITER:  # what an earlier call wrote
         return False
     return {'images', 'annotations', 'categories'} <= set(content)
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Annotation file '{path}' cannot be read: {error.strerror}.") from error
+    except AnnotationError as error:
+        raise UserError(f"Annotation file '{path}' {error}.") from error
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -158,10 +192,7 @@ def load_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is not in COCO format.
     """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"Annotation file '{path}' cannot be read as JSON: {error}.") from error
+    content = _parse(path)
     parts = ('images', 'annotations', 'categories')
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
         raise UserError(f"Annotation file '{path}' is not in COCO format: it needs the lists {', '.join(parts)}.")

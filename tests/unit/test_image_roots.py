@@ -59,10 +59,10 @@ def test_folders_of_other_names_are_told_apart_by_the_images_sizes(folder):
     with pytest.raises(UserError, match="are in several folders, .*photos_a', .*photos_b': .* with --val-images"):
         roots(folder)
     for path in (folder / 'photos_a').iterdir():
-        Image.open(path).resize((32, 48)).save(path)
+        Image.open(path).resize((96, 128)).save(path)
     content = json.loads((folder / 'annotations' / 'train.json').read_text())
     for image in content['images']:
-        image.update(width=32, height=48)
+        image.update(width=96, height=128)
     (folder / 'annotations' / 'train.json').write_text(json.dumps(content))
     assert roots(folder) == dict(train=folder / 'photos_a', val=folder / 'photos_b')
     given = roots(folder, val_images=folder / 'photos_a')  # whoever names a folder is believed

@@ -229,3 +229,32 @@ def test_wrong_types_are_named_by_init(tmp_path, shapes, capsys):
     path.write_text(json.dumps(data))
     assert main(['init', str(root), '--out', str(tmp_path / 'my.py')]) == 2
     assert '$.annotations[3].bbox' in capsys.readouterr().err and not (tmp_path / 'my.py').exists()
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_a_truncated_json_is_called_so_and_not_overlooked(shapes, tmp_path, part):
+    shutil.copytree(shapes, tmp_path / 'cut')
+    path = tmp_path / 'cut' / 'annotations' / f'{part}.json'
+    path.write_text(path.read_text()[:200])
+    message = rf"'\S*{part}.json' is truncated, or not JSON: .* at line 1, column \d+"
+    for given in (tmp_path / 'cut', path):
+        with pytest.raises(UserError, match=message):
+            find_own_data(given)
+    path.write_text('{"images": [},\n  "annotations": []}')
+    with pytest.raises(UserError, match=rf"{part}.json' is not valid JSON: expecting value at line 1, column 13"):
+        find_own_data(tmp_path / 'cut')
+
+
+def test_wrong_annotations_end_init_before_anything_is_written(shapes, tmp_path):
+    shutil.copytree(shapes, tmp_path / 'own')
+    path = tmp_path / 'own' / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    for category in content['categories']:
+        category['id'] = str(category['id'])
+    path.write_text(json.dumps(content))
+    (tmp_path / 'own' / 'annotations' / 'val.json').unlink()
+    with pytest.raises(
+        UserError, match="They are numbers where the categories have strings: 'mmcondetr convert-.* then pa"
+    ):
+        find_own_data(tmp_path / 'own')
+    assert [file.name for file in path.parent.iterdir()] == ['train.json']
