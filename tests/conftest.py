@@ -13,12 +13,20 @@ import pytest  # noqa: E402
 import mmcondetr  # noqa: E402, F401  (before a test imports anything of mmdet)
 
 ROOT = Path(__file__).resolve().parents[1]
+REHEARSES_CUDA = 'MMCONDETR_REHEARSE_CUDA' in os.environ
+"""Whether the tests marked ``cuda`` run on a CPU: the rehearsal of tools/gpu_day.sh, which looks for mistakes."""
 
 
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The source checkout."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def cuda() -> str:
+    """The device of tests marked ``cuda``."""
+    return 'cpu' if REHEARSES_CUDA else 'cuda'
 
 
 @pytest.fixture(scope='session')
@@ -40,10 +48,10 @@ def run_tool(source_environment):
 
 
 def pytest_collection_modifyitems(items):
-    """Skip tests marked ``cuda`` if PyTorch sees no GPU."""
+    """Skip tests marked ``cuda`` if PyTorch sees no GPU, and this is no rehearsal."""
     import torch
 
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not REHEARSES_CUDA:
         for item in items:
             if item.get_closest_marker('cuda'):
                 item.add_marker(pytest.mark.skip(reason='needs CUDA'))

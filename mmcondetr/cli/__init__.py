@@ -107,7 +107,9 @@ def _nobody_reads() -> bool:
             continue
         if poll.poll(0):
             gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
     return gone
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from mmcondetr.errors import UserError
 
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_MOST_CHANGE = 1000
+"""Times by which a resumed run's epochs may be longer than its current ones: its batch size or data were changed."""
 _HUB = ('log_scalars', 'runtime_info', 'resumed_keys')
 
 
@@ -33,6 +35,7 @@ def patch_runner(runner: type) -> None:
         try:
             original(self, filename, *args, **kwargs)
             _check_resumed(self, fresh)
+            _check_counts(self.train_loop)
             _check_end(self, filename)
         except _FAILURES as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -125,6 +128,21 @@ def _check_end(runner: Any, filename: str) -> None:
             f"--resume: '{filename}' is at {unit} {now}, and training ends at train_cfg.max_{unit}s={end}: raise that, "
             'or give the file as load_from, without --resume.'
         )
+
+
+def _check_counts(loop: Any) -> None:
+    """Raise ValueError for a number of iterations that cannot be that of the epochs: the log and schedule rely on it.
+
+    It may be that of another batch size or data set, whose epochs had another length.
+    """
+    if loop.iter < loop.epoch:
+        raise ValueError(f'meta.iter is {loop.iter} after {loop.epoch} epochs')
+    if type(loop).__name__ != 'IterBasedTrainLoop':  # that one's end is checked, and its epochs are not counted
+        length = len(loop.dataloader)
+        if loop.iter > _MOST_CHANGE * (loop.epoch + 1) * length:
+            raise ValueError(
+                f'meta.iter is {loop.iter} in epoch {loop.epoch + 1}, and an epoch has {length} iterations'
+            )
 
 
 def _plausible(value: Number | Tensor, before: Number | Tensor) -> bool:

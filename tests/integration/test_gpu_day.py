@@ -11,6 +11,7 @@ from argparse import Namespace
 
 import pytest
 
+from tools.convergence.runs import SYSTEMS
 from tools.gpu_day import command
 from tools.gpu_day.parts import Part, parts
 
@@ -19,6 +20,22 @@ def test_all_parts_fit_into_forty_minutes():
     chosen = parts(Namespace(rehearse=False, coco128='x', more_systems=[]))
     assert sum(part.limit for part in chosen) <= 40 * 60
     assert [part.name for part in chosen][:2] == ['cuda-tests', 'parity'] and len(chosen) == 8
+
+
+def test_convergence_compares_four_systems_and_groups_with_two_seeds():
+    (part,) = (part for part in parts(Namespace(rehearse=False, coco128='x', more_systems=[])) if part.longer)
+    words = part.command[part.command.index('--systems') + 1 :]
+    systems, (_, *seeds) = words[: words.index('--seeds')], words[words.index('--seeds') : words.index('--epochs')]
+    assert {'detr', 'conditional-detr', 'dab-detr', 'deformable-detr', 'conditional-detr_6-groups'} == set(systems)
+    assert set(systems) <= set(SYSTEMS) and seeds == ['0', '1']
+
+
+def test_time_that_earlier_parts_left_goes_to_the_longer_one():
+    first, longer, last = Part('a', '', 100, ()), Part('b', '', 200, (), longer=True), Part('c', '', 50, ())
+    assert command.time_for([first, longer, last], 350) == 100
+    assert command.time_for([longer, last], 330) == 280, 'all but the time of the last'
+    assert command.time_for([longer, last], 220) == 200
+    assert command.time_for([longer, last], 90) == 90
 
 
 def test_a_part_that_fails_keeps_what_it_measured(tmp_path):
@@ -148,5 +165,10 @@ def test_the_rehearsal_goes_through(root, source_environment, tmp_path):
     print({name: part.get('seconds') for name, part in results.items() if name != 'environment'})
     assert set(outcomes.values()) == {'done'}, done.stdout + json.dumps(results, indent=1)
     assert done.returncode == 0 and len(outcomes) == 8
+    tests = results['cuda-tests']['figures']
+    assert tests['passed'] >= 12 and tests['failed'] == 0
+    assert set(tests['skipped_because']) <= {'mmcv-lite has no compiled ops'}
+    runs = json.loads((out / 'convergence/convergence.json').read_text())['runs']
+    assert {run['system'] for run in runs} == {'conditional-detr', 'conditional-detr_6-groups'}
     assert results['resume']['figures']['largest difference of a weight']['value'] == 0  # bit for bit, on a CPU
     assert results['parity']['figures']['logits: ours against mmdet, cpu']['within']

@@ -359,8 +359,10 @@ def test_a_command_ends_where_nobody_reads_its_output(buffered, not_read, monkey
     with open(os.dup(not_read), 'w') as output:
         output.reconfigure(write_through=not buffered)
         monkeypatch.setattr(sys, 'stdout', output)
+        before = len(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else 0
         assert cli_package.main(['list']) == cli_package.NOT_READ
         print('more')  # goes nowhere
+        assert not before or len(os.listdir('/proc/self/fd')) == before
 
 
 def test_another_pipe_that_breaks_keeps_its_traceback(monkeypatch):

@@ -240,23 +240,23 @@ def test_deformable_attention_as_mmcv_calls_it_on_a_gpu():
 
 
 @pytest.mark.cuda
-def test_mmdets_losses_and_attention_run_on_a_gpu():
+def test_mmdets_losses_and_attention_run_on_a_gpu(cuda):
     from mmcv.ops import MultiScaleDeformableAttention
     from mmdet.models.losses import FocalLoss
 
-    logits, target = torch.randn(6, 4, device='cuda', requires_grad=True), torch.tensor([0, 3, 4, 4, 1, 2]).cuda()
+    logits, target = torch.randn(6, 4, device=cuda, requires_grad=True), torch.tensor([0, 3, 4, 4, 1, 2]).to(cuda)
     loss = FocalLoss()(logits, target)
     loss.backward()
     cpu = FocalLoss()(logits.detach().cpu(), target.cpu())
     assert torch.allclose(loss.cpu(), cpu, atol=1e-5) and logits.grad.abs().max() > 0
-    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, num_levels=1, batch_first=True).cuda()
-    query = torch.randn(2, 12, 32, device='cuda', requires_grad=True)
+    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, num_levels=1, batch_first=True).to(cuda)
+    query = torch.randn(2, 12, 32, device=cuda, requires_grad=True)
     output = attention(
         query,
         value=query,
-        reference_points=torch.rand(2, 12, 1, 2, device='cuda'),
-        spatial_shapes=torch.tensor([[4, 3]], device='cuda'),
-        level_start_index=torch.tensor([0], device='cuda'),
+        reference_points=torch.rand(2, 12, 1, 2, device=cuda),
+        spatial_shapes=torch.tensor([[4, 3]], device=cuda),
+        level_start_index=torch.tensor([0], device=cuda),
     )
     output.sum().backward()
     assert output.shape == query.shape and query.grad.abs().max() > 0

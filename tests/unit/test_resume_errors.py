@@ -48,6 +48,8 @@ DAMAGE = [
     ('meta.epoch', '1'),
     ('meta.iter', -3),
     ('meta.iter', KeyError),
+    ('meta.iter', 10**12),
+    ('meta.iter', 0),
     ('message_hub', [1]),
     ('message_hub.runtime_info', KeyError),
     ('message_hub.runtime_info', 5),
@@ -81,6 +83,18 @@ def test_a_damaged_training_state_is_one_line(tmp_path, trained, path, value):
     runner._load_from = str(tmp_path / 'damaged.pth')
     with pytest.raises(UserError, match='^--resume: .*damaged.* load_from, without --resume'):
         runner.train()
+
+
+@pytest.mark.parametrize('times', [0.5, 100])
+def test_a_run_of_another_batch_size_resumes(tmp_path, trained, times):
+    checkpoint = load_file(trained / 'epoch_1.pth')
+    checkpoint['meta']['iter'] = int(checkpoint['meta']['iter'] * times)
+    assert checkpoint['meta']['iter'] >= 1
+    torch.save(checkpoint, tmp_path / 'other.pth')
+    runner = make_runner(tmp_path / 'run', epochs=2, resume=True)
+    runner._load_from = str(tmp_path / 'other.pth')
+    runner.train()
+    assert runner.epoch == 2
 
 
 def test_an_error_of_training_itself_stays_what_it_is(tmp_path, trained):

@@ -189,45 +189,15 @@ def _authors(workload: Workload) -> BuiltModel:
         raise Unavailable("the folder of the authors' code was not given (--authors)")
     if importlib.util.find_spec('torchvision') is None:
         raise Unavailable("torchvision, which the authors' code needs, is not installed")
-    sys.path.insert(0, workload.authors)
-    # Two names of torch 1.7 that the authors' attention.py imports, and ops that a CPU torch lacks.
-    torch.nn.modules.linear._LinearWithBias = torch.nn.Linear
-    sys.modules['torch._overrides'] = torch.overrides
-    _declare_torchvision_ops()
-    import torchvision
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tests/parity/golden'))
+    from authors_code import add_to_path, without_download
+
+    add_to_path(workload.authors)
     from models.conditional_detr import build as build_authors
     from util.misc import NestedTensor
 
-    resnet50 = torchvision.models.resnet50
-    torchvision.models.resnet50 = lambda pretrained=False, **options: resnet50(weights=None, **options)
-    model, criterion, postprocessors = build_authors(
-        Namespace(
-            dataset_file='coco',
-            device=workload.device,
-            masks=False,
-            frozen_weights=None,
-            aux_loss=True,
-            num_queries=workload.queries,
-            hidden_dim=256,
-            dropout=0.1,
-            nheads=8,
-            dim_feedforward=2048,
-            enc_layers=6,
-            dec_layers=6,
-            pre_norm=False,
-            position_embedding='sine',
-            lr_backbone=1e-5,
-            backbone='resnet50',
-            dilation=workload.model == 'r50-dc5',
-            cls_loss_coef=2,
-            bbox_loss_coef=5,
-            giou_loss_coef=2,
-            focal_alpha=0.25,
-            set_cost_class=2,
-            set_cost_bbox=5,
-            set_cost_giou=2,
-        )
-    )
+    with without_download():
+        model, criterion, postprocessors = build_authors(_authors_arguments(workload))
     model, criterion = model.to(workload.device).eval(), criterion.to(workload.device)
     images, boxes, labels = _inputs(workload)
     nested = NestedTensor(images, images.new_zeros((len(images), *images.shape[-2:]), dtype=torch.bool))
@@ -241,11 +211,31 @@ def _authors(workload: Workload) -> BuiltModel:
     return model, loss, lambda: postprocessors['bbox'](model(nested), sizes)
 
 
-def _declare_torchvision_ops() -> None:
-    """Let a CUDA build of torchvision be imported beside a CPU torch: its compiled ops are declared, not defined."""
-    if torch.cuda.is_available():
-        return
-    source = Path(importlib.util.find_spec('torchvision').origin).parent / '_meta_registrations.py'
-    _declare_torchvision_ops.library = torch.library.Library('torchvision', 'DEF')
-    for name in sorted(set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"', source.read_text()))):
-        _declare_torchvision_ops.library.define(f'{name}(Tensor a) -> Tensor')
+def _authors_arguments(workload: Workload) -> Namespace:
+    """Their command line's arguments for COCO."""
+    return Namespace(
+        dataset_file='coco',
+        device=workload.device,
+        masks=False,
+        frozen_weights=None,
+        aux_loss=True,
+        num_queries=workload.queries,
+        hidden_dim=256,
+        dropout=0.1,
+        nheads=8,
+        dim_feedforward=2048,
+        enc_layers=6,
+        dec_layers=6,
+        pre_norm=False,
+        position_embedding='sine',
+        lr_backbone=1e-5,
+        backbone='resnet50',
+        dilation=workload.model == 'r50-dc5',
+        cls_loss_coef=2,
+        bbox_loss_coef=5,
+        giou_loss_coef=2,
+        focal_alpha=0.25,
+        set_cost_class=2,
+        set_cost_bbox=5,
+        set_cost_giou=2,
+    )

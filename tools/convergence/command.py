@@ -6,11 +6,12 @@
 From scratch (without --backbone) DETR learns nothing in so small a budget: docs/convergence/README.md.
 
 Finished runs are skipped and interrupted ones resumed, so the command can be killed and run again. --report-only
-trains nothing. Writes convergence.json, convergence.md (a table) and convergence.png into --out.
+trains nothing. Writes convergence.json, convergence.md (a table) and convergence.png into --out, after each run.
 """
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
@@ -51,10 +52,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='folder of the runs')
     parser.add_argument('--out', type=Path, help='folder of the report (default: the work directory)')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
     args = parser.parse_args()
     if args.epochs < 1:
         parser.error(f'--epochs: must be at least 1, got {args.epochs}')
+    if args.jobs < 1:
+        parser.error(f'--jobs: must be at least 1, got {args.jobs}')
     if min(args.seeds) < 0:
         parser.error(f'--seeds: must be 0 or more, got {min(args.seeds)}')
     if not all(0 < target < 1 for target in args.target_ap):
@@ -69,11 +73,28 @@ def compare(args: argparse.Namespace) -> None:
         train = Path(__file__).resolve().parents[1] / 'train.py'
         base = Config.fromfile(find_config(args.base))
         backbone = args.backbone and runs.check_backbone(args.backbone, base)
-        for seed in args.seeds:  # one seed of everything first, so that a killed command leaves a comparison
-            for system in args.systems:
-                print(f'{system}, seed {seed}: {args.work_dir / f"{system}_seed{seed}" / "output.txt"}', flush=True)
-                result = runs.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
-                print(f'{system}, seed {seed}: AP {result["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
+
+        def run(system: str, seed: int) -> dict:
+            print(f'{system}, seed {seed}: {args.work_dir / f"{system}_seed{seed}" / "output.txt"}', flush=True)
+            return runs.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
+
+        with ThreadPoolExecutor(args.jobs) as pool:  # each run is a process; a thread waits for it
+            # One seed of everything first, so that a killed command leaves a comparison.
+            left = [pool.submit(run, system, seed) for seed in args.seeds for system in args.systems]
+            try:
+                for run_ in as_completed(left):
+                    result = run_.result()
+                    about = f'{result["system"]}, seed {result["seed"]}'
+                    print(f'{about}: AP {result["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
+                    write_report(args)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    print(write_report(args))
+    print(f'wrote convergence.json, .md and .png to {args.out or args.work_dir}')
+
+
+def write_report(args: argparse.Namespace) -> str:
+    """Write the report of all finished runs; returns its table."""
     found = runs.read_runs(args.work_dir)
     summary = report.summarise(found, args.target_ap)
     out = args.out or args.work_dir
@@ -81,8 +102,7 @@ def compare(args: argparse.Namespace) -> None:
     (out / 'convergence.json').write_text(json.dumps(dict(summary, runs=found), indent=1) + '\n')
     report.plot(found, out / 'convergence.png', args.target_ap)
     (out / 'convergence.md').write_text(report.table(summary) + '\n')
-    print(report.table(summary))
-    print(f'wrote convergence.json, .md and .png to {out}')
+    return report.table(summary)
 
 
 def main() -> int:

@@ -49,6 +49,13 @@ def run_part(part: Part, out: Path, limit: float) -> dict:
     return result
 
 
+def time_for(parts: list[Part], left: float) -> float:
+    """Seconds for the first of ``parts`` if ``left`` seconds are left for all of them."""
+    first, *rest = parts
+    limit = max(first.limit, left - sum(part.limit for part in rest)) if first.longer else first.limit
+    return min(limit, left)
+
+
 def environment(rehearse: bool) -> dict:
     """The machine and versions of the measurement."""
     import torch
@@ -81,7 +88,7 @@ def main() -> int:
     parser.add_argument('--rehearse', action='store_true', help='tiny sizes on the CPU')
     parser.add_argument('--parts', nargs='+', metavar='PART', help='only these (default: all, in order)')
     parser.add_argument('--coco128', default=os.environ.get('COCO128_ROOT'), help='folder of COCO128, for overfit')
-    parser.add_argument('--more-systems', nargs='*', default=[], help='for convergence, besides the four')
+    parser.add_argument('--more-systems', nargs='*', default=[], help='for convergence, besides the five')
     parser.add_argument('--minutes', type=float, default=40, help='for all parts together (default: 40)')
     args = parser.parse_args()
     import torch
@@ -104,14 +111,13 @@ def main() -> int:
     results['environment'] = environment(args.rehearse)
     end = time.monotonic() + 60 * args.minutes
     good = True
-    for part in chosen:
-        if args.parts and part.name not in args.parts:
-            continue
+    chosen = [part for part in chosen if not args.parts or part.name in args.parts]
+    for index, part in enumerate(chosen):
         left = end - time.monotonic()
         if left < 10:
             results[part.name] = dict(what=part.what, outcome='no time left')
         else:
-            results[part.name] = run_part(part, out, min(part.limit, left))
+            results[part.name] = run_part(part, out, time_for(chosen[index:], left))
         summary.write_text(json.dumps(results, indent=1) + '\n')
         print(f'{part.name}: {results[part.name]["outcome"]}, {results[part.name].get("seconds", 0)} s', flush=True)
         good = good and results[part.name]['outcome'] == 'done'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 'configs/shapes/conditional-detr_r18_small_shapes-start.safetensors'
-SYSTEMS = ('detr', 'conditional-detr', 'dab-detr', 'deformable-detr')
+SYSTEMS = ('detr', 'conditional-detr', 'conditional-detr_6-groups', 'dab-detr', 'deformable-detr')
+"""For convergence: the four systems, and Conditional DETR with groups of queries."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Part:
         what: what it shows.
         limit: seconds after which it is stopped.
         command: the command, with ``{out}`` for its folder.
+        longer: whether it also gets the time that earlier parts left of theirs.
     """
 
     name: str
     what: str
     limit: int
     command: tuple[str, ...]
+    longer: bool = False
 
 
 def parts(args: Namespace) -> list[Part]:
@@ -42,23 +46,20 @@ def parts(args: Namespace) -> list[Part]:
         benchmark += ('--parts', 'queries', '--growth-queries', '4', '--implementations', 'mmcondetr-optimized')
     convergence = (python, 'tools/convergence.py', '--work-dir', '{out}/runs', '--out', '{out}', '--backbone', START)
     if tiny:
-        convergence += ('--systems', 'conditional-detr', '--seeds', '0', '--epochs', '1', '--base', '{out}/base.py')
+        systems = ('conditional-detr', 'conditional-detr_6-groups', *args.more_systems)
+        convergence += ('--systems', *systems, '--seeds', '0', '--epochs', '1', '--base', '{out}/base.py')
     else:
         convergence += ('--systems', *SYSTEMS, *args.more_systems, '--seeds', '0', '1', '--epochs', '12')
-    tests = ('--override-ini', 'addopts=--import-mode=importlib', '-p', 'no:cacheprovider', '-q')
+        # Such small models leave most of a GPU idle. A run has two processes that load images.
+        convergence += ('--jobs', str(max(1, min(5, (os.cpu_count() or 1) // 3))))
     return [
-        Part(
-            'cuda-tests',
-            'the tests that need CUDA',
-            180,
-            (python, '-m', 'pytest', *tests, '-m', 'cuda', 'tests/unit', '--junitxml', '{out}/junit.xml'),
-        ),
+        Part('cuda-tests', 'the tests that need CUDA', 180, (*worker, 'cuda-tests', '{out}', *sizes)),
         Part('parity', 'CUDA against the CPU, and against mmdet', 240, (*worker, 'parity', '{out}', *sizes)),
         Part('amp', 'training in float16 and bfloat16', 180, (*worker, 'amp', '{out}', *sizes)),
         Part('resume', 'killed and resumed, against an unbroken run', 180, (*worker, 'resume', '{out}', *sizes)),
         Part('benchmark', "the benchmark's cells on the GPU", 540, benchmark),
         Part('compile', 'torch.compile: graphs, agreement, speed', 180, (*worker, 'compile', '{out}', *sizes)),
-        Part('convergence', 'two seeds of the systems at small scale', 600, convergence),
+        Part('convergence', 'two seeds of the systems at small scale', 600, convergence, longer=True),
         Part(
             'overfit',
             'an R50 on 16 images of COCO128',

@@ -1,4 +1,4 @@
-"""The parts that are not covered by other tools: parity, mixed precision, resuming, torch.compile and overfitting.
+"""The parts that no other tool covers: CUDA tests, parity, mixed precision, resuming, torch.compile and overfitting.
 
 Each writes ``figures.json`` into its folder, after every figure, and exits with 1 if one exceeds its bound.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import torch
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
 from tools.gpu_day.parts import ROOT
+from tools.lanes.running import read_junit
 
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tests/parity'), str(ROOT / 'tests/integration')]
 
@@ -49,6 +51,21 @@ class Figures:
         self.values[name], self.good = holds, self.good and holds
         self.path.write_text(json.dumps(self.values, indent=1) + '\n')
         print(name, holds, flush=True)
+
+
+CUDA_TESTS = ('tests/unit', 'tests/parity/test_mmcv_ops.py')
+
+
+def cuda_tests(args: argparse.Namespace, figures: Figures) -> None:
+    """The tests marked ``cuda``: models, masks, ops, and the ops against mmcv's kernels where mmcv was compiled."""
+    junit = Path(args.out, 'junit.xml')
+    options = ('--override-ini', 'addopts=--import-mode=importlib', '-p', 'no:cacheprovider', '-q', '-m', 'cuda')
+    environment = os.environ | (dict(MMCONDETR_REHEARSE_CUDA='1') if args.tiny else {})
+    command = [sys.executable, '-m', 'pytest', *options, *CUDA_TESTS, '--junitxml', str(junit)]
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    for name, value in read_junit(junit).items():
+        figures.add(name, value)
+    figures.check('some passed, none failed', code == 0 and figures.values['passed'] > 0)
 
 
 def _apart(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -217,8 +234,6 @@ def _pretend_coco128(folder: Path) -> Path:
 
 def overfit(args: argparse.Namespace, figures: Figures) -> None:
     """An R50 from scratch on 16 images: the loss by epoch and the AP on the same images."""
-    import os
-
     folder = Path(args.out)
     data = _pretend_coco128(folder / 'coco128') if args.tiny else args.coco128
     if not data or not Path(data, 'annotations/instances_train2017.json').is_file():
@@ -253,6 +268,7 @@ def overfit(args: argparse.Namespace, figures: Figures) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     kinds = dict(parity=parity, amp=amp, resume=resume, compile=compile_, overfit=overfit)
+    kinds['cuda-tests'] = cuda_tests
     parser.add_argument('part', choices=list(kinds))
     parser.add_argument('out')
     parser.add_argument('--device', default='cuda')

@@ -1,4 +1,4 @@
-"""Lets the authors' code of 2021 and 2022 run with a current torch on a CPU, for the make_*_golden.py scripts."""
+"""Lets the authors' code of 2021 and 2022 run with a current torch, for make_*_golden.py and tools/benchmark."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def add_to_path(clone: str) -> None:
 
 def declare_torchvision_ops() -> None:
     """Let a CUDA build of torchvision be imported beside a CPU torch: its compiled ops are declared, not defined."""
+    if torch.cuda.is_available():
+        return
     source = pathlib.Path(importlib.util.find_spec('torchvision').origin).parent / '_meta_registrations.py'
     declare_torchvision_ops.library = torch.library.Library('torchvision', 'DEF')
     for name in sorted(set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"', source.read_text()))):
