@@ -183,7 +183,7 @@ def test_a_shortened_run_says_so():
         before=[kind], environment=dict(whole['parts']['folders']['environment'], commit='1')
     )
     repeated = page.page(whole)
-    assert 'Parts of another commit (see below) were repeated' in ' '.join(repeated.split())
+    assert '1300 attempts in 0 minutes of work (a whole run: 76), in 2 runs of some' in ' '.join(repeated.split())
     assert '## What had gone wrong' in repeated and '| traceback | 2 | `a name` | `KeyError` |' in repeated
     assert 'shortened' not in text and 'A whole run: 1300 attempts in 38 of 38 minutes, 2 at a time' in text
 

@@ -166,6 +166,8 @@ def attack(args: argparse.Namespace, folder: Path) -> dict:
         for name, part in json.loads(found.read_text()).items():
             before = results['parts'].get(name, {})
             part['before'] = before.get('before', []) + before.get('wrong', [])
+            if 'note' in before:
+                part['note'] = before['note']
             results['parts'][name] = part
         results['parts'] = {name: results['parts'][name] for name in SHARES if name in results['parts']}
         args.out.write_text(json.dumps(results, indent=1) + '\n')

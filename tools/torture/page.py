@@ -82,17 +82,23 @@ def _extent(results: dict) -> list[str]:
         max(part['environment'].get(name, 0) for part in parts) for name in ('minutes', 'load', 'jobs')
     )
     tried = sum(part['tried'] for part in parts)
+    runs = {tuple(part['environment'].get(name) for name in ('commit', 'minutes', 'jobs')) for part in parts}
+    if len(runs) > 1:
+        work = sum(part['seconds'] for part in parts) / 60
+        text = (
+            f'{tried} attempts in {work:.0f} minutes of work (a whole run: {2 * WHOLE_RUN}), in {len(runs)} runs of '
+            f'some of the parts each: see "On what". Load average of the machine up to {load:g}.'
+        )
+        return [fill(text, 120), '']
     text = (
         f'{"A whole run" if minutes >= WHOLE_RUN else "**A shortened run**"}: {tried} attempts in {minutes:g} of '
         f'{WHOLE_RUN} minutes, {jobs or 1} at a time; load average of the machine up to {load:g}.'
     )
     if minutes < WHOLE_RUN:
         text += (
-            ' Some parts were repeated after their findings were fixed. A goal that is met here was met in these '
-            'attempts, which are too few to prove it; a soak of less than 1000 steps proves nothing about memory.'
+            ' A goal that is met here was met in these attempts, which are too few to prove it; a soak of less than '
+            '1000 steps proves nothing about memory.'
         )
-    elif len({part['environment']['commit'] for part in parts}) > 1:
-        text += ' Parts of another commit (see below) were repeated after their findings were fixed.'
     return [fill(text, 120), '']
 
 
@@ -124,7 +130,7 @@ def page(results: dict) -> str:
     lines += _kinds(wrong)
     before = {name: part['before'] for name, part in results['parts'].items() if part.get('before')}
     if before:
-        lines += ['', '## What had gone wrong', '', 'Found by the whole run in parts that were repeated since.']
+        lines += ['', '## What had gone wrong', '', 'Found by earlier runs, in parts that were repeated since.']
         for name, part in results['parts'].items():  # written by hand into the JSON
             lines += ['', fill(f'- {name}: {part["note"]}', 120, subsequent_indent='  ')] if part.get('note') else []
     return '\n'.join(lines + _kinds(before)) + '\n'
@@ -154,6 +160,7 @@ def _environments(results: dict) -> dict[str, list[str]]:
         text = (
             f'{about["date"]}, commit {(about["commit"] or "unknown")[:10]}, seed {about["seed"]}, {about["machine"]}, '
         )
-        text += f'Python {about["python"]}, {versions}; {about["minutes"]:g} minutes for the parts of that run together'
+        text += f'Python {about["python"]}, {versions}; a run of at most {about["minutes"]:g} minutes'
+        text += f', {about.get("jobs", 1)} at a time'
         found.setdefault(text, []).append(name)
     return found
