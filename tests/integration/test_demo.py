@@ -23,30 +23,30 @@ def test_it_leaves_metrics_checkpoint_and_pictures(demo):
     assert set(metrics) == {'trained', 'finished'}
     assert all(set(values) == set(METRICS) for values in metrics.values())
     assert metrics['finished']['AP50'] > 0.5  # the checkpoint that ships is a trained one
-    assert (work_dir / 'epoch_5.pth').is_file()
+    assert (work_dir / 'epoch_3.pth').is_file()
     for name in PICTURES:
         assert (work_dir / name).stat().st_size > 10_000, name
 
 
 def test_a_second_run_does_not_train_again(demo, capfd):
     work_dir, metrics = demo
-    kept = [work_dir / 'epoch_5.pth', *sorted((work_dir / 'shapes').rglob('*.*'))]
+    kept = [work_dir / 'epoch_3.pth', *sorted((work_dir / 'shapes').rglob('*.*'))]
     before = [path.stat().st_mtime_ns for path in kept]
     (work_dir / 'attention.png').unlink()
     assert run_demo(work_dir, num_train=32, num_val=24) == metrics
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert (work_dir / 'attention.png').is_file()
-    assert 'epoch_5.pth already exists' in capfd.readouterr().out.replace('\n', '')
+    assert 'epoch_3.pth already exists' in capfd.readouterr().out.replace('\n', '')
 
 
 def test_an_interrupted_training_is_resumed(demo, capfd):
     work_dir, _ = demo
-    before = torch.load(work_dir / 'epoch_5.pth', weights_only=True)['state_dict']
-    (work_dir / 'epoch_5.pth').unlink()
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_4.pth'))
+    before = torch.load(work_dir / 'epoch_3.pth', weights_only=True)['state_dict']
+    (work_dir / 'epoch_3.pth').unlink()
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
     run_demo(work_dir, num_train=32, num_val=24)
-    assert 'resumed epoch: 4' in capfd.readouterr().out
-    after = torch.load(work_dir / 'epoch_5.pth', weights_only=True)['state_dict']
+    assert 'resumed epoch: 2' in capfd.readouterr().out
+    after = torch.load(work_dir / 'epoch_3.pth', weights_only=True)['state_dict']
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 

@@ -32,12 +32,12 @@ from mmcondetr.visualization.curves import read_records
 from mmcondetr.visualization.panels import save_figure
 from mmcondetr.writing import replacing
 
-CONFIG = 'conditional-detr_r18_small-6-groups_1xb16-5e_shapes'
+CONFIG = 'conditional-detr_r18_small-6-groups_1xb4-3e_shapes'
 FINISHED = Path(__file__).parents[2] / 'configs/shapes/conditional-detr_r18_small_shapes-start.safetensors'
 COMMITTED = Path(__file__).parents[2] / 'docs/convergence/shapes/convergence.json'  # runs without groups
 BEHIND = {'conditional-detr': ('Conditional DETR, no groups', 'green'), 'detr': ('DETR', 'black')}
 METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
-SCORE_THRESHOLD = 0.3  # minimum score of the boxes drawn: low, because after five epochs scores are low
+SCORE_THRESHOLD = 0.3  # minimum score of the boxes drawn: low, because after three epochs scores are low
 
 
 def run_demo(work_dir: Path, num_train: int = 2000, num_val: int = 200) -> dict[str, dict[str, float]]:
