@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmcondetr.cli.common import OptionsAction
+from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.config import load_config
 from mmcondetr.errors import UserError
 
@@ -25,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     args.launcher, args.work_dir = 'none', None
     config = load_config(args)
+    if args.cfg_options:  # a broken file can be printed and read; an option that training refuses is refused here, too
+        check_config(config)
     if args.key is None:
         print(config.pretty_text)
         return

@@ -69,22 +69,29 @@ def _why_unknown(config: Config, top: str, known: set[str]) -> str:
     return f"the config has no '{top}', and nothing would read it.{hint}"
 
 
-def _paths_of(value: Any, sought: Any, path: str = '') -> Iterable[str]:
-    """The paths of a value inside dicts."""
+def _inside(value: Any, path: str) -> Iterable[tuple[str, Any]]:
+    """What is directly inside a dict or a list, with its path."""
     if isinstance(value, (dict, Config)):
-        for key in value:
-            yield from _paths_of(value[key], sought, f'{path}.{key}' if path else str(key))
-    elif value == sought and type(value) is type(sought):
+        yield from ((f'{path}.{key}' if path else str(key), value[key]) for key in value)
+    elif isinstance(value, (list, tuple)):
+        yield from ((f'{path}.{index}', entry) for index, entry in enumerate(value))
+
+
+def _paths_of(value: Any, sought: Any, path: str = '') -> Iterable[str]:
+    """The paths of a value inside dicts and lists."""
+    if path and value == sought and type(value) is type(sought):
         yield path
+    else:
+        for place, entry in _inside(value, path):
+            yield from _paths_of(entry, sought, place)
 
 
 def _paths_named(value: Any, name: str, path: str) -> Iterable[str]:
-    """The paths of a key of that name inside dicts."""
-    if isinstance(value, dict):
-        for key in value:
-            if key == name:
-                yield f'{path}.{key}'
-            yield from _paths_named(value[key], name, f'{path}.{key}')
+    """The paths of a key of that name inside dicts and lists."""
+    for place, entry in _inside(value, path):
+        if place == f'{path}.{name}':
+            yield place
+        yield from _paths_named(entry, name, place)
 
 
 def _check_place(config: Config, key: str, value: Any) -> None:

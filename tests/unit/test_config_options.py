@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
+from mmcondetr.cli import main
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.config_options import apply_options
@@ -33,6 +34,7 @@ def config() -> Config:
             'data_root',
             "'data_root' is a variable .* is used at .*train_dataloader.dataset.data_root",
         ),
+        ('prob', r'Did you mean train_dataloader\.dataset\.pipeline\.2\.prob\?'),
         ('model.decoder.layers', "model.decoder has no 'layers'. Did you mean layer"),
         ('train_dataloader.batch_size.x', "train_dataloader.batch_size is 16, which has nothing named 'x'"),
         ('train_dataloader.dataset.pipeline.9.type', "is a list of 4 entries; '9' must be an index"),
@@ -41,6 +43,30 @@ def config() -> Config:
 def test_a_key_that_nothing_reads_stops(config, key, message):
     with pytest.raises(UserError, match=rf'--cfg-options {key}: .*{message}'):
         apply_options(config, {key: 4})
+
+
+def test_a_variable_that_is_used_in_pipelines_names_its_places():
+    steps = [dict(type='mmcondetr.LoadImage'), dict(type='mmdet.Resize', scale=(64, 48))]
+    datasets = {f'{part}_dataloader': dict(dataset=dict(pipeline=steps)) for part in ('train', 'val')}
+    with pytest.raises(
+        UserError, match="'scale' is a variable .* is used at train_dataloader.dataset.pipeline.1.scale, v"
+    ):
+        apply_options(Config(dict(scale=(64, 48), **datasets)), dict(scale=(32, 24)))
+
+
+@pytest.mark.parametrize(
+    'command, option',
+    [
+        ('train', 'model.decoder.nonsense=1'),
+        ('config', 'model.decoder.nonsense=1'),
+        ('config', 'train_dataloader.nonsense=1'),
+        ('config', 'model.num_queries=0'),
+    ],
+)
+def test_config_refuses_the_options_that_training_refuses(command, option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, str(SHAPES), '--cfg-options', option]) == 2
+    assert f'error: {option.partition("=")[0]}: ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
