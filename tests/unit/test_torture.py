@@ -188,6 +188,19 @@ def test_a_shortened_run_says_so():
     assert 'shortened' not in text and 'A whole run: 1300 attempts in 38 of 38 minutes, 2 at a time' in text
 
 
+def test_more_attempts_of_the_same_code_are_added():
+    first, second = (results(kills_traceback=1)['parts']['kills'] for _ in range(2))
+    assert not command.can_join(first, second), 'the same seed: the same attempts'
+    second['environment']['seed'] = 1
+    assert command.can_join(first, second) and not command.can_join({}, second)
+    both = command.join(dict(first, note='why'), second)
+    assert (both['tried'], both['seconds'], both['counts']['traceback'], both['note']) == (200, 2, 2, 'why')
+    assert (both['environment']['seed'], both['environment']['minutes']) == ('0, 1', 2)
+    assert not command.can_join(both, second)
+    second['environment']['commit'] = '1' * 40
+    assert not command.can_join(first, second)
+
+
 def test_two_jobs_share_the_parts():
     one, two = command.divide(list(command.SHARES), 2)
     assert sorted(one + two) == sorted(command.SHARES)

@@ -93,6 +93,30 @@ def summarise(results: list[Result], seconds: float) -> dict:
     return dict(tried=len(results), seconds=round(seconds), counts=counts, wrong=found[:40], not_tried=len(notes))
 
 
+def _seeds(part: dict) -> list[str]:
+    return str(part['environment']['seed']).split(', ')
+
+
+def can_join(before: dict, part: dict) -> bool:
+    """Whether two results of a part are of the same code and versions, and of other attempts."""
+    if not before or set(_seeds(before)) & set(_seeds(part)):
+        return False
+    first, second = (
+        {name: value for name, value in each['environment'].items() if name in ('commit', 'machine', 'versions')}
+        for each in (before, part)
+    )
+    return first == second
+
+
+def join(before: dict, part: dict) -> dict:
+    """Two results of a part as one."""
+    first, second = before['environment'], part['environment']
+    about = dict(second, seed=', '.join(_seeds(before) + _seeds(part)), minutes=first['minutes'] + second['minutes'])
+    sums = {name: before[name] + part[name] for name in ('tried', 'seconds', 'wrong', 'not_tried')}
+    counts = {outcome: before['counts'][outcome] + count for outcome, count in part['counts'].items()}
+    return {**before, **sums, 'counts': counts, 'environment': about | dict(load=max(first['load'], second['load']))}
+
+
 def environment(seed: int, minutes: float, jobs: int) -> dict:
     """The machine and versions of the run."""
     commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -128,10 +152,13 @@ def parse_args() -> argparse.Namespace:
         '--out', type=Path, help='default: docs/reliability.json; with --parts or --attempt work_dirs/torture.json'
     )
     parser.add_argument('--keep', action='store_true', help='keep the results of parts that are not run now')
+    parser.add_argument(
+        '--more', action='store_true', help='as --keep, and add to the results that parts have of this commit'
+    )
     parser.add_argument('--page', action='store_true', help='run nothing; write the page from the results')
     args = parser.parse_args()
     if args.out is None:  # the published results are those of a whole run, or of --keep
-        some = (len(args.parts) < len(SHARES) or args.attempt) and not args.keep
+        some = (len(args.parts) < len(SHARES) or args.attempt) and not (args.keep or args.more)
         args.out = ROOT / ('work_dirs/torture.json' if some else 'docs/reliability.json')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     return args
@@ -149,7 +176,8 @@ def attack(args: argparse.Namespace, folder: Path) -> dict:
     """Run the chosen parts under ``folder``, several at a time; the result file is rewritten after each."""
     from tools.torture.ground import prepare_imports
 
-    results = json.loads(args.out.read_text()) if args.keep and args.out.exists() else dict(parts={})
+    keep = (args.keep or args.more) and args.out.exists()
+    results = json.loads(args.out.read_text()) if keep else dict(parts={})
     prepare_imports()
     jobs = {}
     for number, parts in enumerate(divide(args.parts, args.jobs)):
@@ -165,6 +193,9 @@ def attack(args: argparse.Namespace, folder: Path) -> dict:
             raise SystemExit(f'a job failed: {found}')
         for name, part in json.loads(found.read_text()).items():
             before = results['parts'].get(name, {})
+            if args.more and can_join(before, part):
+                results['parts'][name] = join(before, part)
+                continue
             part['before'] = before.get('before', []) + before.get('wrong', [])
             if 'note' in before:
                 part['note'] = before['note']
