@@ -15,6 +15,7 @@ from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
 from tools.convergence import report as convergence_report
 from tools.convergence import runs as convergence
+from tools.convergence import timing
 
 START = str(config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors')
 BASE = Config.fromfile(find_config(convergence.BASE))
@@ -107,6 +108,26 @@ def test_report_by_hand():
     detr, conditional = convergence_report.table(report).splitlines()[2:]
     assert detr == '| detr | 2 | 0.300 ± 0.000 | 3, 4 | 4, 4 | - |'
     assert conditional == '| conditional-detr | 2 | 0.550 ± 0.071 | 1, 2 (2.3x) | 2, 3 (1.6x) | 2, 3 (1.6x) |'
+
+
+def test_measured_steps_are_a_column_of_the_report():
+    seconds = {'detr': [0.4, 0.2, 0.3], 'conditional-detr': [0.2, 0.2]}
+    lines = convergence_report.table(convergence_report.summarise(RUNS, [0.2], seconds)).splitlines()
+    assert lines[0].startswith('| system | seeds | time of a step | AP at the end |')
+    assert lines[2].startswith('| detr | 2 | 1.50 (0.30 s) |') and lines[3].startswith(
+        '| conditional-detr | 2 | 1.00 ('
+    )
+    alone = convergence_report.summarise(RUNS, [0.2], {'detr': [0.3]})  # nothing to compare it with
+    assert 'time of a step' not in convergence_report.table(alone)
+
+
+def test_steps_are_timed_in_turn_on_the_same_batches(tmp_path):
+    base = Config(BASE._cfg_dict.to_dict())
+    base.train_dataloader.batch_size = 2
+    base.train_dataloader.dataset.update(data_root=str(tmp_path), generate=dict(num_train=4, num_val=1))
+    seconds = timing.time_steps(['conditional-detr', 'conditional-detr_2-groups'], base, repeats=1)
+    assert list(seconds) == ['conditional-detr', 'conditional-detr_2-groups']
+    assert all(len(own) == 1 and own[0] > 0 for own in seconds.values())
 
 
 def test_a_target_that_one_seed_missed_has_no_mean():

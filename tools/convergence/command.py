@@ -13,11 +13,15 @@ import argparse
 import json
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from statistics import median
 
 import mmcondetr  # noqa: F401  (before anything of mmdet)
 from mmcondetr.cli.common import run_guarded
 from mmcondetr.engine.config import find_config
-from tools.convergence import report, runs
+from mmcondetr.writing import replacing
+from tools.convergence import report, runs, timing
+
+STEP_SECONDS = 'step_seconds.json'  # in the work directory
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='folder of the runs')
     parser.add_argument('--out', type=Path, help='folder of the report (default: the work directory)')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
+    parser.add_argument('--time-steps', action='store_true', help='measure training steps of the systems in turn')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
     args = parser.parse_args()
     if args.epochs < 1:
@@ -69,6 +74,14 @@ def parse_args() -> argparse.Namespace:
 def compare(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
+    if args.time_steps:
+        seconds = timing.time_steps(args.systems, Config.fromfile(find_config(args.base)))
+        args.work_dir.mkdir(parents=True, exist_ok=True)
+        with replacing(args.work_dir / STEP_SECONDS) as temporary:
+            temporary.write_text(json.dumps(seconds) + '\n')
+        for system, own in seconds.items():
+            print(f'{system}: {median(own):.3f} s a step ({min(own):.3f} - {max(own):.3f})')
+        return
     if not args.report_only:
         train = Path(__file__).resolve().parents[1] / 'train.py'
         base = Config.fromfile(find_config(args.base))
@@ -96,7 +109,9 @@ def compare(args: argparse.Namespace) -> None:
 def write_report(args: argparse.Namespace) -> str:
     """Write the report of all finished runs; returns its table."""
     found = runs.read_runs(args.work_dir)
-    summary = report.summarise(found, args.target_ap)
+    times = args.work_dir / STEP_SECONDS
+    seconds = json.loads(times.read_text()) if times.is_file() else {}
+    summary = report.summarise(found, args.target_ap, seconds)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / 'convergence.json').write_text(json.dumps(dict(summary, runs=found), indent=1) + '\n')

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,6 +15,7 @@ from mmcondetr.visualization.curves import COLOURS
 from tools.convergence.runs import SYSTEMS
 
 REFERENCE = 'detr'
+PLAIN = 'conditional-detr'  # the system whose training step the others' are compared with
 
 
 def _place(system: str) -> tuple[int, str]:
@@ -40,17 +41,19 @@ def _ratio(theirs: dict | None, ours: dict | None) -> float | None:
     return theirs['mean'] / ours['mean'] if theirs and ours else None
 
 
-def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
+def summarise(runs: Sequence[dict], targets: Sequence[float], seconds: Mapping[str, Sequence[float]] = {}) -> dict:
     """Summarise the runs.
 
     Args:
         runs: of any systems and seeds.
         targets: APs; each system's report has the epoch in which each was first reached.
+        seconds: of training steps that were measured in turn (:mod:`tools.convergence.timing`), by system.
 
     Returns:
         ``targets`` and ``systems``: per system the seeds, the budget, the start, the final AP, the epochs to every
         target (None unless all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than
-        DETR each of these is. If DETR ends below the lowest target, it has learned too little for a comparison at the
+        DETR each of these is; and the median of its training steps and their ratio to plain Conditional DETR's, where
+        both were measured. If DETR ends below the lowest target, it has learned too little for a comparison at the
         end, and ``detrs_final_ap`` is None.
     """
     for field in ('epochs', 'base', 'backbone'):
@@ -82,6 +85,9 @@ def summarise(runs: Sequence[dict], targets: Sequence[float]) -> dict:
             epochs_to_detrs_final_ap=matched,
             faster_to_detrs_final_ap=reference[0]['epochs'] / matched['mean'] if matched else None,
         )
+        if name in seconds and PLAIN in seconds:
+            step = median(seconds[name])
+            systems[name].update(step_seconds=step, step_ratio=step / median(seconds[PLAIN]))
     return dict(
         metric='COCO AP', targets=list(targets), detrs_final_ap=reference_final if comparable else None, systems=systems
     )
@@ -91,7 +97,9 @@ def table(report: dict) -> str:
     """The report as a Markdown table, one row per system."""
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
-    heading = ['system', 'seeds', 'AP at the end', *reached, "epochs to DETR's final AP"]
+    timed = any('step_ratio' in system for system in report['systems'].values())
+    heading = ['system', 'seeds', *(['time of a step'] if timed else []), 'AP at the end', *reached]
+    heading.append("epochs to DETR's final AP")
     rows = []
     for system_name, system in report['systems'].items():
         ap, count = system['final_ap'], len(system['seeds'])
@@ -102,12 +110,17 @@ def table(report: dict) -> str:
             [
                 system_name,
                 count,
+                *([_step(system)] if timed else []),
                 final,
                 *reached,
                 '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']),
             ]
         )
     return markdown.table(heading, rows)
+
+
+def _step(system: dict) -> str:
+    return f'{system["step_ratio"]:.2f} ({system["step_seconds"]:.2f} s)' if 'step_ratio' in system else '-'
 
 
 def _cell(reached: dict | None, faster: float | None) -> str:
