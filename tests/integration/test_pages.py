@@ -11,12 +11,16 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from exported import least
 from own_data_files import make_shapes
+from tiny_files import write_model
+from tiny_model import tiny_config
 
 from mmcondetr import cli
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
-PAGES = ('train', 'predict', 'explain', 'analyze', 'resume', 'questions')
+ONE_JOURNEY = ('train', 'predict', 'explain', 'analyze', 'resume', 'questions')
+PAGES = (*ONE_JOURNEY, 'deploy')  # whose model is a tiny one: tracing takes a while
 SECTIONS = ['Command', 'Picture', 'Output', 'Python', 'Mistakes']
 #: A run of one epoch of two steps instead of thousands.
 TINY = """
@@ -26,6 +30,25 @@ param_scheduler = [dict(type='MultiStepLR', begin=0, end=1, by_epoch=True, miles
 train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader.update(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
+"""
+
+#: What mmcondetr test needs besides the model.
+EVALUATED = """
+test_dataloader = dict(
+    batch_size=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mmcondetr.CocoDataset',
+        data_root='photos',
+        ann_file='annotations/val.json',
+        data_prefix=dict(img='val'),
+        test_mode=True,
+        metainfo=dict(classes=('circle', 'triangle', 'square', 'star', 'ring')),
+        pipeline=test_dataloader['dataset']['pipeline'],
+    ),
+)
+test_evaluator = dict(type='mmcondetr.CocoMetric', ann_file='photos/annotations/val.json', metric='bbox')
+test_cfg = dict(type='TestLoop')
 """
 
 
@@ -69,19 +92,24 @@ def folder(tmp_path_factory):
     return folder
 
 
+def follow(page: str, capsys) -> None:
+    """Do what a page says, in the current folder."""
+    for kind, content in blocks(page):
+        for words in commands(content) if kind == 'bash' else ():
+            assert cli.main(words) == 0, f'{page}: {words}\n{capsys.readouterr().err}'
+            if words[0] == 'init':
+                with open('my_config.py', 'a') as file:
+                    file.write(TINY)
+        if kind == 'python':
+            exec(compile(content, f'{page}.md', 'exec'), {})
+
+
 @pytest.mark.slow
 def test_they_do_what_the_pages_say(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)  # init would choose the model that needs a download
-    for page in PAGES:
-        for kind, content in blocks(page):
-            for words in commands(content) if kind == 'bash' else ():
-                assert cli.main(words) == 0, f'{page}: {words}\n{capsys.readouterr().err}'
-                if words[0] == 'init':
-                    with open('my_config.py', 'a') as file:
-                        file.write(TINY)
-            if kind == 'python':
-                exec(compile(content, f'{page}.md', 'exec'), {})
+    for page in ONE_JOURNEY:
+        follow(page, capsys)
     for written in (
         'data_check/data.html', 'work_dirs/my_config/epoch_2.pth', 'work_dirs/from_python/epoch_1.pth', 'curves.png',
         'found/predictions.json', 'found/pictures/000001.png', 'chosen/predictions.json', 'small/predictions.json',
@@ -89,3 +117,24 @@ def test_they_do_what_the_pages_say(folder, monkeypatch, capsys):
         'analysis_of_files/analysis.json', 'analysis_from_python/analysis.json',
     ):  # fmt: skip
         assert Path(written).is_file(), written
+
+
+@pytest.mark.slow
+def test_an_exported_file_does_what_the_page_says(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip('onnxruntime')
+    for name in ('photos', 'new_photos'):
+        shutil.copytree(folder / name, tmp_path / name)
+    shutil.copy(folder / 'photo.png', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = least(tiny_config())
+    model['decoder']['num_layers'] = model['encoder']['num_layers'] = 1
+    _, checkpoint = write_model(tmp_path, model, 'my_config')
+    run = tmp_path / 'work_dirs' / 'my_config'
+    run.mkdir(parents=True)
+    shutil.move(checkpoint, run / 'epoch_1.pth')
+    with open('my_config.py', 'a') as file:
+        file.write(EVALUATED)
+    follow('deploy', capsys)
+    said = capsys.readouterr().out
+    assert 'largest differences from the model in PyTorch' in said and 'bbox_mAP' in said
+    assert Path('model.onnx').is_file()
