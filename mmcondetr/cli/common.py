@@ -10,7 +10,9 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -28,7 +30,7 @@ STOPPED = 75
 """Exit code of a training that SIGTERM stopped and that has saved: EX_TEMPFAIL of sysexits.h, 'try again later'."""
 
 TRACEBACK = 'MMCONDETR_TRACEBACK'
-"""Environment variable that, if set, adds the traceback to user-fixable errors."""
+"""Environment variable that, if set, adds the traceback to user-fixable errors, and the place to warnings."""
 
 #: Raised by constructors on unexpected arguments.
 _IN_BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -142,7 +144,8 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
     """
     logging.raiseExceptions = False  # a log on a full disk must not cause a traceback
     try:
-        _run_interruptible(run)
+        with _short_warnings():
+            _run_interruptible(run)
     except UserError as error:
         tell_others(str(error))
         if os.environ.get(TRACEBACK):
@@ -188,10 +191,30 @@ def _run_interruptible(run: Callable[[], None]) -> None:
         raise
 
 
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print warnings for users as one line, without the line of a library's code that was running."""
+    former = warnings.formatwarning
+
+    def shorten(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        if os.environ.get(TRACEBACK) or not issubclass(category, UserWarning):
+            return former(message, category, *where, **more)
+        return f'warning: {_printable(str(message))}\n'
+
+    warnings.formatwarning = shorten
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
+
+
+def _printable(text: str) -> str:
+    """Names in files of strangers must not steer the terminal."""
+    return ''.join(char if char.isprintable() or char in '\n\t' else f'\\x{ord(char):02x}' for char in text)
+
+
 def _say(line: str) -> None:
-    """Print a message; names in files of strangers must not steer the terminal."""
-    shown = ''.join(char if char.isprintable() or char in '\n\t' else f'\\x{ord(char):02x}' for char in line)
-    print(shown, file=sys.stderr, flush=True)
+    print(_printable(line), file=sys.stderr, flush=True)
 
 
 def _process() -> str:

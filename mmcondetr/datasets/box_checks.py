@@ -112,9 +112,9 @@ def _cause(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, after: np.n
     form = max(fits, key=fits.__getitem__)
     if max(swapped, fits[form]) >= FIT:
         if swapped > fits[form]:
-            cause = 'Width and height of these images are probably swapped in the file: with the other order, they fit'
+            cause = 'Width and height of these images are probably swapped in the file; with the other order, they fit'
             return cause, '--image-sizes FOLDER', 'reads the sizes of the image files (FOLDER is that of the images)'
-        cause = f'The boxes of these images are probably {MEANINGS[form]}: the file is a mixture of formats'
+        cause = f'The boxes of these images are probably {MEANINGS[form]}, so the file is a mixture of formats'
         return cause, f'--boxes {form} --mixed', 'converts these images only'
     for form in ('xyxy', 'cxcywh'):
         if share_possible(boxes[after], sizes[after], form) >= FIT:

@@ -149,7 +149,7 @@ def _parameters(cls: type) -> tuple[set[str], bool]:
 def _check_names(path: str, value: dict, cls: type) -> None:
     known, complete = _parameters(cls)
     unknown = [key for key in value if key not in known and key not in _TAKEN_OUT]
-    if not (complete and cls.__module__.startswith('mmcondetr.')):
+    if not (complete and cls.__module__.startswith(('mmcondetr.', 'torch.optim.'))):
         # Its builder may remove more keys, or it may pass them on: refuse only what looks misspelt.
         unknown = [key for key in unknown if difflib.get_close_matches(key, known, cutoff=0.75)]
     _refuse_unknown(path, unknown, known, value['type'] if isinstance(value['type'], str) else cls.__name__)

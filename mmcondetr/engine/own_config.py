@@ -88,7 +88,7 @@ def choose(
     batch_size = min(batch_size, len(content['images']))
     steps = max(1, -(-len(content['images']) // batch_size))
     epochs = max(1, round(iterations / steps))
-    length = f'{epochs} epoch{"s" * (epochs > 1)} of {steps} iterations'
+    length = f'{epochs} epoch{"s" * (epochs > 1)} of {steps} iteration{"s" * (steps > 1)}'
     reasons += [why, f'{length} with {batch_size} images: {epochs * steps} iterations']
     most = max(Counter(entry['image_id'] for entry in content['annotations']).values())
     if most > start.detections:

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -223,6 +224,22 @@ def failing(error: BaseException):
 def test_a_user_fixable_error_is_one_line(capsys, error):
     assert cli.run_guarded(failing(error)) == cli.USER_ERROR
     assert capsys.readouterr().err == 'error: the file is gone\n'
+
+
+def test_a_warning_is_one_line_without_the_code_that_was_running(monkeypatch):
+    shown = []
+
+    def run():
+        for category in (UserWarning, DeprecationWarning):
+            shown.append(warnings.formatwarning(category('boxes\x1b[2J'), category, 'base_det_dataset.py', 76))
+
+    monkeypatch.delenv(cli.TRACEBACK, raising=False)
+    before = warnings.formatwarning
+    assert cli.run_guarded(run) == 0 and warnings.formatwarning is before
+    assert shown[0] == 'warning: boxes\\x1b[2J\n' and 'base_det_dataset.py:76' in shown[1]
+    monkeypatch.setenv(cli.TRACEBACK, '1')
+    cli.run_guarded(run)
+    assert 'base_det_dataset.py:76' in shown[2]
 
 
 def test_an_error_from_a_loaders_worker_loses_its_traceback(capsys):

@@ -58,6 +58,7 @@ def test_a_variable_that_is_used_in_pipelines_names_its_places():
     'command, option',
     [
         ('train', 'model.decoder.nonsense=1'),
+        ('config', 'optim_wrapper.optimizer.learning_rate=1'),
         ('config', 'model.decoder.nonsense=1'),
         ('config', 'train_dataloader.nonsense=1'),
         ('config', 'model.num_queries=0'),
