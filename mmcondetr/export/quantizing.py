@@ -1,6 +1,7 @@
 """Quantises the backbone to int8: it takes three quarters of an R50's time, and is the only part that 8 bits suit.
 
-Transformer and head stay in float: attention's softmax and the boxes' logits span ranges too large for 8 bits.
+Transformer and head stay in float: attention's softmax and the boxes' logits span ranges too large for 8 bits. So does
+the backbone's first convolution, whose error every later layer inherits (AP and time: docs/deploy.md).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mmcondetr.runtime.sessions import INPUTS
 
 
 def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Metadata) -> Path:
-    """Quantise weights and activations of the backbone's convolutions with NNCF.
+    """Quantise weights and activations of the backbone's convolutions, except the first, with NNCF.
 
     Args:
         source: an OpenVINO model in float32.
@@ -44,11 +45,12 @@ def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Meta
     nncf.set_log_level('ERROR')
     model = openvino.Core().read_model(source)
     inside = backbone_nodes(model)
-    outside = [
-        node.get_friendly_name()
-        for node in model.get_ordered_ops()
-        if node.get_friendly_name() not in inside and node.get_type_name() not in ('Constant', 'Parameter', 'Result')
+    ordered = [
+        node for node in model.get_ordered_ops() if node.get_type_name() not in ('Constant', 'Parameter', 'Result')
     ]
+    outside = [node.get_friendly_name() for node in ordered if node.get_friendly_name() not in inside]
+    convolutions = [node.get_friendly_name() for node in ordered if node.get_type_name() == 'Convolution']
+    outside += [name for name in convolutions if name in inside][:1]
     quantized = nncf.quantize(
         model,
         nncf.Dataset(list(images), prepare),
