@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
+from mmcondetr.engine.stopping import interrupted_again
 from mmcondetr.errors import Stopped, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; argparse's own errors have 2 as well
@@ -178,10 +179,11 @@ def _run_interruptible(run: Callable[[], None]) -> None:
     """Call ``run``; a Ctrl-C that a library has turned into an error (mmengine's formatting of configs) is one again.
 
     Raises:
-        KeyboardInterrupt: an error was raised while one was handled.
+        KeyboardInterrupt: an error was raised while one was handled, or it was swallowed.
     """
     try:
-        run()
+        with interrupted_again():
+            run()
     except Exception as error:
         reason: BaseException | None = error
         while reason is not None and not isinstance(reason, KeyboardInterrupt):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 
 _EVERY = 10  # several processes, which must stop at the same step, agree every so many steps
+_SOON = 0.05  # seconds, in which a destructor ends
 _listening = _asked = False
 
 
@@ -74,3 +77,22 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupted_again() -> Iterator[None]:
+    """Within this context a Ctrl-C that Python swallows comes again: one that meets a destructor is only printed."""
+    former = sys.unraisablehook
+
+    def swallowed(error: Any) -> None:
+        if issubclass(error.exc_type, KeyboardInterrupt):
+            # Not now, when it would be swallowed as well.
+            threading.Timer(_SOON, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            former(error)
+
+    sys.unraisablehook = swallowed
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former

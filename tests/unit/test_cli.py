@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -331,6 +332,26 @@ def test_ctrl_c_that_a_library_swallows_is_still_ctrl_c(capsys, monkeypatch):
     assert cli.run_guarded(lambda: config.pretty_text, '--resume') == cli.INTERRUPTED
     assert capsys.readouterr().err.splitlines() == ['interrupted: --resume continues from the last checkpoint']
     assert cli.run_guarded(failing(UserError('no'))) == cli.USER_ERROR
+
+
+def test_ctrl_c_in_a_destructor_is_obeyed(capsys, monkeypatch):
+    class Fragile:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def run():
+        Fragile()
+        time.sleep(20)
+
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    hook = sys.unraisablehook
+    started = time.monotonic()
+    try:
+        assert cli.run_guarded(run) == cli.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert time.monotonic() - started < 15 and capsys.readouterr().err == 'interrupted\n'
+    assert sys.unraisablehook is hook
 
 
 def test_a_work_directory_that_cannot_be_written(tmp_path):
