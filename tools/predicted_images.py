@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmcondetr.engine.config import find_config
+
 
 def load_with_images(
     path: str, checkpoint: str, options: dict | None, count: int | None, device: str = 'cpu'
@@ -17,13 +19,13 @@ def load_with_images(
     """The config, the model, and batches of one test image.
 
     Args:
-        path: the config's.
+        path: the config's, or the name of one in the package.
         checkpoint: a checkpoint that fits it.
         options: changes of the config, as of ``--cfg-options``.
         count: only so many images, the first; None for all.
         device: the model's.
     """
-    config = Config.fromfile(path)
+    config = Config.fromfile(find_config(path))
     config.merge_from_dict(options or {})
     init_default_scope('mmdet')
     config.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
