@@ -34,7 +34,7 @@ def arguments(**changes) -> Namespace:
     return Namespace(**{**given, **dict(amp=False, amp_dtype=None, auto_scale_lr=False, resume=None), **changes})
 
 
-def testing_arguments(**changes) -> Namespace:
+def arguments_of_test(**changes) -> Namespace:
     given = dict(checkpoint='a.pth', batch_size=None, out=None, show=False, show_dir=None, wait_time=2, tta=False)
     return Namespace(
         **{**given, **dict(optimize=None, compile=False, runtime=None, runtime_precision='fp32'), **changes}
@@ -138,7 +138,7 @@ def test_scaling_the_rate_needs_to_know_for_which_batch_it_is():
 
 def test_flags_of_the_test_tool_reach_the_config():
     config = load_config(arguments())
-    given = testing_arguments(out='a.pkl', show_dir='drawn', tta=True)
+    given = arguments_of_test(out='a.pkl', show_dir='drawn', tta=True)
     steps = list(config.test_dataloader.dataset.pipeline)
     testing.apply_testing_options(config, given)
     assert config.load_from == 'a.pth'
@@ -150,11 +150,11 @@ def test_flags_of_the_test_tool_reach_the_config():
 
 def test_batches_of_one_shape_are_a_flag_away():
     config = load_config(arguments())
-    testing.apply_testing_options(config, testing_arguments(batch_size=4))
+    testing.apply_testing_options(config, arguments_of_test(batch_size=4))
     loader = config.test_dataloader
     assert (loader.batch_size, loader.batch_sampler.type) == (4, 'mmcondetr.SameShapeBatchSampler')
     with pytest.raises(UserError, match='--batch-size must be at least 1, got 0'):
-        testing.apply_testing_options(config, testing_arguments(batch_size=0))
+        testing.apply_testing_options(config, arguments_of_test(batch_size=0))
 
 
 def test_a_missing_start_names_the_recipe_that_writes_it(monkeypatch, tmp_path):
@@ -201,17 +201,17 @@ def test_an_exported_file_is_not_asked_for_a_panoptic_map():
     config = load_config(arguments())
     config.test_evaluator = [config.test_evaluator, dict(type='mmcondetr.CocoPanopticMetric')]
     with pytest.raises(UserError, match='--runtime: test_evaluator measures panoptic quality'):
-        testing.apply_testing_options(config, testing_arguments(checkpoint='a.onnx', runtime='onnx'))
+        testing.apply_testing_options(config, arguments_of_test(checkpoint='a.onnx', runtime='onnx'))
 
 
 def test_predictions_go_into_a_pickle_file_only():
     with pytest.raises(UserError, match=r"--out 'a\.json'"):
-        testing.apply_testing_options(Config(dict()), testing_arguments(out='a.json'))
+        testing.apply_testing_options(Config(dict()), arguments_of_test(out='a.json'))
 
 
 def test_showing_needs_a_hook_that_shows():
     with pytest.raises(UserError, match=r'default_hooks\.visualization'):
-        testing.apply_testing_options(Config(ConfigDict()), testing_arguments(show=True))
+        testing.apply_testing_options(Config(ConfigDict()), arguments_of_test(show=True))
 
 
 def failing(error: BaseException):

@@ -17,6 +17,8 @@ JUNIT = """<testsuites><testsuite>
 <testcase classname="a.b" name="bad"><failure message="assert 1 == 2 | &lt;x&gt;"/></testcase>
 <testcase classname="a.b" name="broken"><error message="no such fixture"/></testcase>
 <testcase classname="a.b" name="left"><skipped message="needs CUDA"/></testcase>
+<testcase classname="" name="a.c"><skipped message="collection skipped">('a/c.py', 9, "Skipped: no 'onnx'")</skipped>
+</testcase>
 </testsuite></testsuites>"""
 
 
@@ -29,9 +31,9 @@ def result(**changes) -> dict:
 def test_a_junit_file_is_counted(tmp_path):
     (tmp_path / 'junit.xml').write_text(JUNIT)
     found = running.read_junit(tmp_path / 'junit.xml')
-    assert (found['passed'], found['failed'], found['skipped']) == (2, 2, 1)
+    assert (found['passed'], found['failed'], found['skipped']) == (2, 2, 2)
     assert [failure['test'] for failure in found['failures']] == ['a.b::bad', 'a.b::broken']
-    assert found['skipped_because'] == {'needs CUDA': 1}
+    assert found['skipped_because'] == {'needs CUDA': 1, "no 'onnx'": 1}
 
 
 def test_the_table_names_versions_and_failures():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import platform
 import shutil
 import subprocess
@@ -56,12 +57,19 @@ def read_junit(path: Path) -> dict:
             )
         elif skipped is not None:
             counts['skipped'] += 1
-            reasons[(skipped.get('message') or '')[:160]] += 1
+            reasons[_reason(skipped)[:160]] += 1
         else:
             counts['passed'] += 1
     return dict(
         **{name: counts[name] for name in ('passed', 'failed', 'skipped')}, failures=failures, skipped_because=reasons
     )
+
+
+def _reason(skipped: ElementTree.Element) -> str:
+    """Why a test was skipped; of a whole module pytest's message says only that, and its text has the reason."""
+    found = re.search(r"Skipped: (.*)[\"']\)", skipped.text or '')
+    message = skipped.get('message') or ''
+    return found[1] if found and message == 'collection skipped' else message
 
 
 def _call(command: list[str], log, cwd: Path, environment: dict, limit: float) -> int:
