@@ -1,11 +1,3 @@
-# mmdet's runtime with checkpoints that survive a kill, a check of the classes before training, a head that keeps the
-# classes of a loaded checkpoint, and pictures with boxes clipped to the image.
-_base_ = 'mmdet::_base_/default_runtime.py'
-custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
-
-default_hooks = dict(
-    checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
-    check_classes=dict(type='mmcondetr.CheckClassesHook'),
-    match_classes=dict(type='mmcondetr.MatchClassesHook'),
-    visualization=dict(type='mmcondetr.VisualizationHook'),
-)
+# mmdet's runtime with this package's hooks.
+_base_ = ['mmdet::_base_/default_runtime.py', './hooks.py']
+default_hooks = {{_base_.our_hooks}}

@@ -16,9 +16,9 @@ from mmcondetr.analysis.average_precision import ap_by_class
 from mmcondetr.analysis.error_kinds import KINDS, RIGHT, above, confusion, judge, measure_kinds
 from mmcondetr.analysis.html_page import pictures, table, text, write_page
 from mmcondetr.analysis.samples import Sample
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.inference.drawing import draw_boxes
+from mmcondetr.writing import replacing
 
 GREEN, RED, ORANGE = (40, 170, 80), (230, 40, 70), (250, 160, 20)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmcondetr.checkpoints.files import replacing
+from mmcondetr.writing import replacing
 
 LARGEST = 900  # pixels of a picture's longer side
 STYLE = """

@@ -18,7 +18,6 @@ import torch
 from mmcondetr.compat.plain_values import AsksForCode, Refused
 from mmcondetr.compat.safe_loading import torch_load
 from mmcondetr.errors import UserError
-from mmcondetr.writing import replacing as replacing
 
 _UNREADABLE = (
     pickle.UnpicklingError,

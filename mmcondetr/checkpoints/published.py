@@ -13,10 +13,9 @@ from typing import NamedTuple
 import yaml
 
 from mmcondetr.checkpoints.download import download, hash_prefix
-from mmcondetr.checkpoints.files import replacing
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.errors import UserError
-from mmcondetr.writing import file_sha256
+from mmcondetr.writing import file_sha256, replacing
 
 
 class PublishedModel(NamedTuple):

@@ -7,6 +7,7 @@ safe_loading.py    reading checkpoints without executing code
 plain_values.py    the values that a checkpoint may contain
 resume_errors.py   errors when resuming from an invalid file
 stored_configs.py  never execute configs stored in checkpoints
+inferencer.py      mmdet's DetInferencer with our image loading
 compiling.py       ``is_compiling`` for all versions of torch
 
 Importing this package imports none of them; the first two work without torch.

@@ -87,12 +87,18 @@ def _check_resumed(runner: Any, fresh: list[dict]) -> None:
         for name, value in before.items():
             if name != 'params' and not _alike(group.get(name), value):
                 raise ValueError(f'optimizer.param_groups has {name}={group.get(name)!r:.40}')
+            if name in ('capturable', 'differentiable') and group.get(name) != value:  # for another kind of program
+                raise ValueError(f'optimizer.param_groups has {name}={group.get(name)!r:.40}, the config {value!r:.40}')
     _check_optimizer_state(getattr(optimizer, 'state', {}))
     schedulers = runner.param_schedulers
     for scheduler in schedulers if isinstance(schedulers, list) else []:
         for name in ('last_step', '_global_step', 'begin', 'end'):
             if not isinstance(getattr(scheduler, name, 0), Number):
                 raise ValueError(f'param_schedulers has {name}={getattr(scheduler, name)!r:.40}')
+        # The rate is multiplied by gamma to the power of a milestone's count, which Python would compute for ever.
+        counts = getattr(scheduler, 'milestones', {})
+        if not isinstance(counts, Mapping) or not all(type(n) is int and 0 <= n < 1000 for n in counts.values()):
+            raise ValueError(f'param_schedulers has milestones={counts!r:.60}')
 
 
 def _check_optimizer_state(states: Mapping[Tensor, Mapping[str, Any]]) -> None:

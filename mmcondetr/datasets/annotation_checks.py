@@ -49,6 +49,9 @@ def check_values(
     if not file.annotations:
         message = 'the list is empty: there is nothing to learn and nothing to find'
         report.add('error' if training else 'warning', '$.annotations', message)
+    elif all(annotation.iscrowd for annotation in file.annotations):
+        message = f'is 1 in all {len(file.annotations)} annotations: crowds are neither learned nor to be found'
+        report.add('error' if training else 'warning', '$.annotations[*].iscrowd', message)
     kept = _check_boxes(file, columns, report, training, path, part)
     _check_copies(columns, report)
     _check_filled_in(file, report)

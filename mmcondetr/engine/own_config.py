@@ -140,6 +140,7 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
     }[choices.flips]
     total = choices.epochs * choices.steps
     drop = max(1, round(choices.epochs * 5 / 6))
+    warm_up = max(1, min(100, total // 4))
     test = data.files.get('test', data.files['val'])
     root = os.path.commonpath(data.image_roots.values())
     test_lines = (
@@ -183,7 +184,7 @@ def compose(data: OwnData, start: Start, choices: Choices, seed: int) -> str:
             f'max_epochs = {choices.epochs}  # of {choices.steps} iterations: {total} in all\n',
             f'train_cfg = dict(max_epochs=max_epochs, val_interval={max(1, choices.epochs // 10)})\n',
             'param_scheduler = [\n',
-            f"    dict(type='LinearLR', start_factor=0.1, begin=0, end={min(100, total // 4)}, by_epoch=False),\n",
+            f"    dict(type='LinearLR', start_factor=0.1, begin=0, end={warm_up}, by_epoch=False),\n",
             f"    dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[{drop}], gamma=0.1),\n",
             ']\n',
             f'randomness = dict(seed={seed})\n',

@@ -7,7 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
-from mmcondetr.checkpoints.files import replacing
+from mmcondetr.writing import replacing
 
 _NAME = '.checkpoints.json'
 

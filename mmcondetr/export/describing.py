@@ -15,7 +15,7 @@ from mmcondetr.runtime.metadata import INTERPOLATIONS, Metadata, Resize
 from mmcondetr.writing import file_sha256
 
 #: Transforms of a test pipeline that do not change pixels; names without a scope.
-_SILENT = ('LoadAnnotations', 'PackDetInputs')
+_SILENT = ('LoadAnnotations', 'LoadPanoptic', 'PackDetInputs')
 _LOADING = ('LoadImage', 'LoadImageFromFile')
 
 

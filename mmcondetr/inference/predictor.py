@@ -195,6 +195,11 @@ def _to_arrays(sample: Any) -> tuple[np.ndarray, ...]:
     scores = instances.scores.float().cpu().numpy()
     order = np.argsort(-scores, kind='stable')
     boxes = instances.bboxes.float().cpu().numpy()[order]
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise UserError(
+            'The predictions are NaN or infinite: the weights are not finite, or too large for the precision. '
+            '`mmcondetr test` names the first image.'
+        )
     maps = [instances.masks.cpu().numpy()[order]] if 'masks' in instances else []
     if 'pred_panoptic_seg' in sample:
         maps.append(sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())

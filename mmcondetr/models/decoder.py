@@ -78,6 +78,9 @@ class ConditionalDecoderLayer(nn.Module):
         cross_attention = FirstConditionalCrossAttention if self.index == 0 else ConditionalCrossAttention
         return SelfAttention(embed_dims, num_heads, dropout), cross_attention(embed_dims, num_heads, dropout)
 
+    def check_spatial_query(self, spatial_query: nn.Module) -> None:
+        """Raise a ValueError for a spatial query head that the layer cannot use; this one can use all."""
+
     def self_attend(self, f: Tensor, object_query: Tensor, *among: Among) -> Tensor:
         """First step: f (B, N, D), o_q (B or 1, N, D), optionally which queries see each other -> c_q (B, N, D)."""
         return self.norm1(f + self.dropout(self.self_attn(f, object_query, *among)))
@@ -118,6 +121,7 @@ class ConditionalDecoder(BaseModule):
         self.embed_dims = self.layers[0].embed_dims
         self.reference_point = MODELS.build(reference_point)
         self.spatial_query = MODELS.build(spatial_query)
+        self.layers[0].check_spatial_query(self.spatial_query)
         self.norm = nn.LayerNorm(self.embed_dims)
 
     def init_weights(self) -> None:

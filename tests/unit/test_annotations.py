@@ -201,6 +201,13 @@ def test_no_annotations(look):
     assert look(data, training=False).errors == []
 
 
+def test_crowds_alone_are_nothing_to_learn(look):
+    data = make()
+    data['annotations'] = [dict(annotation, iscrowd=1) for annotation in data['annotations']]
+    assert f'is 1 in all {len(data["annotations"])} annotations' in only(look(data).errors)
+    assert look(data, training=False).errors == []
+
+
 def test_classes_that_the_config_lacks_are_counted(look):
     report = look(make(), ('dog',))
     assert report.errors == []

@@ -95,3 +95,10 @@ def test_an_additive_decoder_says_which_reference_points_fit_it():
     decoder = build(config).decoder
     with pytest.raises(ValueError, match='decoder.reference_point must be AdditiveReferencePoint or AdditiveZero'):
         decoder(torch.randn(1, N, D), Memory(torch.randn(1, S, D), torch.randn(1, S, D)))
+
+
+def test_an_additive_decoder_refuses_a_transform():
+    config = tiny_variant(ROOT / 'configs/ablations/detr_r50_or_8xb2-50e_coco.py')
+    config['decoder']['spatial_query']['type'] = 'mmcondetr.ConditionalSpatialQueryHead'
+    with pytest.raises(ValueError, match='spatial_query must be PositionSpatialQuery, got ConditionalSpatialQueryHead'):
+        build(config)

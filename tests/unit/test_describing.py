@@ -53,6 +53,12 @@ def test_what_the_runner_cannot_do_is_named(pipeline, message):
         resize_rule(pipeline, 'mine')
 
 
+def test_panoptic_annotations_are_no_obstacle():
+    assert resize_rule([LOAD, RESIZE, dict(type='mmcondetr.LoadPanoptic'), PACK], 'mine') == resize_rule(
+        [LOAD, RESIZE, PACK], 'mine'
+    )
+
+
 def test_too_few_class_names_are_named(detector):
     detector.dataset_meta = dict(classes=CLASSES[:3])
     with pytest.raises(UserError, match='num_classes is 5, and the checkpoint or the data set names 3 classes'):

@@ -161,6 +161,13 @@ def test_the_config_is_short_and_says_what_was_chosen(shapes, tmp_path, capsys):
     assert f"'{out}' exists" in capsys.readouterr().err
 
 
+def test_the_shortest_training_can_be_built(shapes, tmp_path):
+    out = tmp_path / 'short.py'
+    assert main(['init', str(shapes), '--out', str(out), '--start', 'small', '--iterations', '1']) == 0
+    warm_up = Config.fromfile(str(out)).param_scheduler[0]
+    assert warm_up.begin < warm_up.end
+
+
 def test_the_other_start_is_the_papers_model(shapes, tmp_path):
     out = tmp_path / 'my.py'
     assert (

@@ -197,6 +197,13 @@ def test_a_panoptic_map_is_the_model_s_and_is_drawn(tmp_path):
     assert (np.array(found.plot()) != drawn).any(), 'with names'
 
 
+def test_predictions_that_are_not_finite_are_one_line(tmp_path):
+    broken = mmcondetr.Detector(*write_model(tmp_path, tiny_config()), device='cpu')
+    broken.model.decoder.norm.weight.data.fill_(float('nan'))
+    with pytest.raises(UserError, match='predictions are NaN or infinite'):
+        broken.predict(make_pixels())
+
+
 def test_masks_of_tiles_lie_where_their_tile_does(tmp_path):
     masked = mmcondetr.Detector(*write_model(tmp_path, with_masks(tiny_config())), device='cpu')
     pixels = make_pixels(70, 100)

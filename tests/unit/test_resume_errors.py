@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -59,6 +60,7 @@ DAMAGE = [
     ('optimizer.param_groups.0.params', [0]),
     ('optimizer.param_groups.0.lr', 'fast'),
     ('optimizer.param_groups.0.momentum', [0.9]),
+    ('optimizer.param_groups.0.differentiable', True),
     ('optimizer.state', {0: dict(momentum_buffer=torch.zeros(7))}),
     ('optimizer.state', {0: dict(exp_avg=torch.zeros(1, 1)), 1: dict(exp_avg=0)}),
     ('optimizer.state', {0: dict(exp_avg=torch.zeros(1, 1)), 1: dict(exp_avg=torch.tensor(0.0))}),
@@ -109,15 +111,16 @@ def test_an_error_of_training_itself_stays_what_it_is(tmp_path, trained):
         runner.train()
 
 
-def test_a_schedule_of_the_wrong_types(tmp_path):
+@pytest.mark.parametrize('name, value', [('last_step', 'last'), ('milestones', Counter({1: 10**10}))])
+def test_a_schedule_of_the_wrong_types(tmp_path, name, value):
     schedule = [dict(type='MultiStepLR', milestones=[1])]
     make_runner(tmp_path / 'a', epochs=1, param_scheduler=schedule).train()
     checkpoint = load_file(tmp_path / 'a/epoch_1.pth')
-    checkpoint['param_schedulers'][0]['last_step'] = 'last'
+    checkpoint['param_schedulers'][0][name] = value
     torch.save(checkpoint, tmp_path / 'damaged.pth')
     runner = make_runner(tmp_path / 'run', epochs=2, resume=True, param_scheduler=schedule)
     runner._load_from = str(tmp_path / 'damaged.pth')
-    with pytest.raises(UserError, match='^--resume: .*damaged.*last_step'):
+    with pytest.raises(UserError, match=f'^--resume: .*damaged.*{name}'):
         runner.train()
 
 

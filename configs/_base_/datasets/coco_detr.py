@@ -1,14 +1,7 @@
 # COCO as Conditional DETR's authors train on it: overrides of mmdet's DETR config. Unchanged from mmdet:
 # AdamW (1e-4, backbone 1e-5, weight decay 1e-4), gradient clip 0.1, two images per GPU, the test size, the runtime.
-_base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
-# What ../default_runtime.py adds to mmdet's runtime: mmengine refuses two bases that both have default_hooks.
-custom_imports = dict(imports=['mmcondetr'], allow_failed_imports=False)
-default_hooks = dict(
-    checkpoint=dict(type='mmcondetr.CheckpointHook', interval=1, max_keep_ckpts=2),
-    check_classes=dict(type='mmcondetr.CheckClassesHook'),
-    match_classes=dict(type='mmcondetr.MatchClassesHook'),
-    visualization=dict(type='mmcondetr.VisualizationHook'),
-)
+_base_ = ['mmdet::detr/detr_r50_8xb2-150e_coco.py', '../hooks.py']
+default_hooks = {{_base_.our_hooks}}
 
 # mmdet's augmentation differs in one place: it caps the longer side at 1333 in the resize before the crop, which the
 # authors do not, so a panorama becomes thinner than the crop's smallest side of 384. An edge this long never caps.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmcondetr.layers.linear import linear
 from mmcondetr.models.ablations.reference_points import ZeroReferencePoint
+from mmcondetr.models.ablations.spatial_queries import PositionSpatialQuery
 from mmcondetr.models.attention import Memory
 from mmcondetr.models.decoder import ConditionalDecoderLayer
 from mmcondetr.models.encoder import EncoderSelfAttention
@@ -77,7 +78,7 @@ class AdditiveCrossAttention(EncoderSelfAttention):
         if object_query is not None and p_q is not object_query:
             raise ValueError(
                 f'{type(self).__name__}: the additive decoder needs p_s = o_q: decoder.reference_point must be '
-                'AdditiveReferencePoint or AdditiveZeroReferencePoint, and decoder.spatial_query PositionSpatialQuery'
+                'AdditiveReferencePoint or AdditiveZeroReferencePoint'
             )
         p_q, p_k = self.positions(p_q, memory)
         parts = (c_q + p_q, memory.content + p_k, memory.content)
@@ -121,6 +122,14 @@ class AdditiveDecoderLayer(ConditionalDecoderLayer):
             EncoderSelfAttention(embed_dims, num_heads, dropout),
             AdditiveCrossAttention(embed_dims, num_heads, dropout),
         )
+
+    def check_spatial_query(self, spatial_query: nn.Module) -> None:
+        """Raise a ValueError unless p_q = p_s: with a transform, the layers after the first would not be DETR's."""
+        if not isinstance(spatial_query, PositionSpatialQuery):
+            raise ValueError(
+                f'{type(self).__name__}: the additive decoder needs p_q = p_s: decoder.spatial_query must be '
+                f'PositionSpatialQuery, got {type(spatial_query).__name__}'
+            )
 
 
 @MODELS.register_module()
