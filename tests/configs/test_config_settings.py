@@ -77,7 +77,7 @@ def test_runtime_of_coco_configs_is_ours(table1_leaf, load_config, root):
 def test_built_on_mmdets_detr(table1_leaf):
     path = table1_leaf
     while '::' not in str(path):
-        base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.MULTILINE).group(1)
+        base = re.search(r"^_base_ = \[?'(.*?)'", path.read_text(), re.MULTILINE).group(1)
         path = base if '::' in base else (path.parent / base).resolve()
     assert path == 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
 
