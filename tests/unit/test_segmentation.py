@@ -56,7 +56,7 @@ def write(tmp_path, segmentation, iscrowd=0):
     return str(tmp_path / 'val.json')
 
 
-def build(ann_file, with_mask=True):
+def build(ann_file, with_mask=True, **options):
     return DATASETS.build(
         dict(
             type='mmcondetr.CocoDataset',
@@ -65,6 +65,7 @@ def build(ann_file, with_mask=True):
             data_prefix=dict(img=''),
             check_images=False,
             pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=with_mask)],
+            **options,
         )
     )
 
@@ -161,7 +162,7 @@ def test_a_mask_that_is_no_text(tmp_path):
     ids=['polygon', 'sticks out', 'uncompressed'],
 )
 def test_right_masks_load(tmp_path, segmentation, iscrowd):
-    dataset = build(write(tmp_path, segmentation, iscrowd))
+    dataset = build(write(tmp_path, segmentation, iscrowd), test_mode=bool(iscrowd))  # crowds alone train nothing
     item = dataset.pipeline(dict(dataset.get_data_info(0), ori_shape=(30, 40)))
     assert item['gt_masks'].masks.shape == (1, 30, 40) and item['gt_masks'].masks.sum() > 40
     assert item['gt_ignore_flags'].tolist() == [bool(iscrowd)]
