@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import re
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,14 +189,22 @@ def _authors(workload: Workload) -> BuiltModel:
     if importlib.util.find_spec('torchvision') is None:
         raise Unavailable("torchvision, which the authors' code needs, is not installed")
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tests/parity/golden'))
-    from authors_code import add_to_path, without_download
+    from authors_code import add_to_path, arguments, without_download
 
     add_to_path(workload.authors)
     from models.conditional_detr import build as build_authors
     from util.misc import NestedTensor
 
+    args = arguments(
+        device=workload.device,
+        num_queries=workload.queries,
+        dilation=workload.model == 'r50-dc5',
+        cls_loss_coef=2,
+        focal_alpha=0.25,
+        set_cost_class=2,
+    )
     with without_download():
-        model, criterion, postprocessors = build_authors(_authors_arguments(workload))
+        model, criterion, postprocessors = build_authors(args)
     model, criterion = model.to(workload.device).eval(), criterion.to(workload.device)
     images, boxes, labels = _inputs(workload)
     nested = NestedTensor(images, images.new_zeros((len(images), *images.shape[-2:]), dtype=torch.bool))
@@ -209,33 +216,3 @@ def _authors(workload: Workload) -> BuiltModel:
         return sum(losses[name] * weight for name, weight in criterion.weight_dict.items() if name in losses)
 
     return model, loss, lambda: postprocessors['bbox'](model(nested), sizes)
-
-
-def _authors_arguments(workload: Workload) -> Namespace:
-    """Their command line's arguments for COCO."""
-    return Namespace(
-        dataset_file='coco',
-        device=workload.device,
-        masks=False,
-        frozen_weights=None,
-        aux_loss=True,
-        num_queries=workload.queries,
-        hidden_dim=256,
-        dropout=0.1,
-        nheads=8,
-        dim_feedforward=2048,
-        enc_layers=6,
-        dec_layers=6,
-        pre_norm=False,
-        position_embedding='sine',
-        lr_backbone=1e-5,
-        backbone='resnet50',
-        dilation=workload.model == 'r50-dc5',
-        cls_loss_coef=2,
-        bbox_loss_coef=5,
-        giou_loss_coef=2,
-        focal_alpha=0.25,
-        set_cost_class=2,
-        set_cost_bbox=5,
-        set_cost_giou=2,
-    )

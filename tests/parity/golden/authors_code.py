@@ -7,6 +7,7 @@ import pathlib
 import re
 import sys
 import types
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,34 @@ def declare_torchvision_ops() -> None:
     declare_torchvision_ops.library = torch.library.Library('torchvision', 'DEF')
     for name in sorted(set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"', source.read_text()))):
         declare_torchvision_ops.library.define(f'{name}(Tensor a) -> Tensor')
+
+
+def arguments(**own: object) -> Namespace:
+    """The arguments that the command lines of DETR and its descendants share; their defaults, except for ``own``."""
+    shared = dict(
+        dataset_file='coco',
+        device='cpu',
+        masks=False,
+        frozen_weights=None,
+        aux_loss=True,
+        num_queries=300,
+        hidden_dim=256,
+        dropout=0.1,
+        nheads=8,
+        dim_feedforward=2048,
+        enc_layers=6,
+        dec_layers=6,
+        pre_norm=False,
+        position_embedding='sine',
+        lr_backbone=1e-5,
+        backbone='resnet50',
+        dilation=False,
+        bbox_loss_coef=5,
+        giou_loss_coef=2,
+        set_cost_bbox=5,
+        set_cost_giou=2,
+    )
+    return Namespace(**shared | own)
 
 
 @contextmanager

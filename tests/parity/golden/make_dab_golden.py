@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from authors_code import add_to_path, without_download
+from authors_code import add_to_path, arguments, without_download
 from make_golden import HERE, LAST_QUERIES, LOGIT_QUERIES
 
 sys.path.insert(0, str(HERE.parent))
@@ -27,36 +26,17 @@ CASES = {'r50': (False, 0), 'r50_3-patterns': (False, 3), 'r50-dc5': (True, 0), 
 
 def build(dilation: bool, num_patterns: int, build_authors: Callable, **others):
     """The authors' model and criterion with their command line's defaults, except for ``others``."""
-    args = Namespace(
-        dataset_file='coco',
-        device='cpu',
-        masks=False,
-        frozen_weights=None,
-        aux_loss=True,
-        num_queries=300,
-        hidden_dim=256,
+    args = arguments(
         dropout=0.0,
-        nheads=8,
-        dim_feedforward=2048,
-        enc_layers=6,
-        dec_layers=6,
-        pre_norm=False,
-        position_embedding='sine',
         pe_temperatureH=20,
         pe_temperatureW=20,
-        lr_backbone=1e-5,
-        backbone='resnet50',
         dilation=dilation,
         transformer_activation='prelu',
         num_patterns=num_patterns,
         random_refpoints_xy=False,
         cls_loss_coef=1,
-        bbox_loss_coef=5,
-        giou_loss_coef=2,
         focal_alpha=0.25,
         set_cost_class=2,
-        set_cost_bbox=5,
-        set_cost_giou=2,
         num_select=300,
     )
     vars(args).update(others)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from argparse import Namespace
 
 import numpy as np
 import torch
-from authors_code import add_to_path, without_download
+from authors_code import add_to_path, arguments, without_download
 from make_golden import HERE
 
 sys.path.insert(0, str(HERE.parent))
@@ -28,31 +27,13 @@ def build():
     """DETR-R50 with masks and its criterion, with its command line's defaults."""
     from models.detr import build as build_authors
 
-    args = Namespace(
+    args = arguments(
         dataset_file='coco_panoptic',
-        device='cpu',
         masks=True,
-        frozen_weights=None,
-        aux_loss=True,
         num_queries=detr_weights.NUM_QUERIES,
-        hidden_dim=256,
-        dropout=0.1,
-        nheads=8,
-        dim_feedforward=2048,
-        enc_layers=6,
-        dec_layers=6,
-        pre_norm=False,
-        position_embedding='sine',
-        lr_backbone=1e-5,
-        backbone='resnet50',
-        dilation=False,
         set_cost_class=1,
-        set_cost_bbox=5,
-        set_cost_giou=2,
         mask_loss_coef=1,
         dice_loss_coef=1,
-        bbox_loss_coef=5,
-        giou_loss_coef=2,
         eos_coef=0.1,
     )
     with without_download():

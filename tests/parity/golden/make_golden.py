@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from argparse import Namespace
 
 import numpy as np
 import torch
-from authors_code import add_to_path, without_download
+from authors_code import add_to_path, arguments, without_download
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -29,32 +28,7 @@ def build(backbone: str, dilation: bool, **others):
     """The authors' model and criterion with their command line's defaults, except for ``others``."""
     from models.conditional_detr import build as build_authors
 
-    args = Namespace(
-        dataset_file='coco',
-        device='cpu',
-        masks=False,
-        frozen_weights=None,
-        aux_loss=True,
-        num_queries=300,
-        hidden_dim=256,
-        dropout=0.1,
-        nheads=8,
-        dim_feedforward=2048,
-        enc_layers=6,
-        dec_layers=6,
-        pre_norm=False,
-        position_embedding='sine',
-        lr_backbone=1e-5,
-        backbone=backbone,
-        dilation=dilation,
-        cls_loss_coef=2,
-        bbox_loss_coef=5,
-        giou_loss_coef=2,
-        focal_alpha=0.25,
-        set_cost_class=2,
-        set_cost_bbox=5,
-        set_cost_giou=2,
-    )
+    args = arguments(backbone=backbone, dilation=dilation, cls_loss_coef=2, focal_alpha=0.25, set_cost_class=2)
     vars(args).update(others)
     with without_download(backbone):
         model, criterion, _ = build_authors(args)
