@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmengine.fileio
@@ -11,6 +12,7 @@ import numpy as np
 
 from mmcondetr.errors import UserError
 
+_ID_STEP, _IDS = 123457, 2**24  # an odd step: ids differ, and all three bytes of the colours are used
 _WEIGHTS = np.array([65536, 256, 1], np.int64)  # weights of OpenCV's blue, green and red
 
 
@@ -47,3 +49,22 @@ def read_panoptic_png(path: str, field: str, backend_args: dict | None = None) -
             f'ids (R + 256 G + 65536 B); it {found}.'
         )
     return pixels.astype(np.int64) @ _WEIGHTS
+
+
+def describe_segment(index: int, category_id: int, mask: np.ndarray) -> dict[str, Any]:
+    """The entry of an image's segment in ``segments_info``, with an id that no other index has.
+
+    Args:
+        index: from 0, of the segment in its image.
+        mask: (height, width) bool.
+
+    Returns:
+        id, category_id, area in pixels, bbox (x, y, width, height in pixels) and iscrowd.
+    """
+    return dict(
+        id=(index + 1) * _ID_STEP % _IDS,
+        category_id=category_id,
+        area=int(mask.sum()),
+        bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
+        iscrowd=0,
+    )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
+
+from mmcondetr.datasets.panoptic_png import describe_segment
 
 STUFF_CLASSES = ('sky', 'grass', 'sand')
 STUFF_PALETTE = ((150, 200, 250), (120, 190, 90), (225, 205, 150))
 _COLORS = np.array([[215.0, 160.0, 95.0], [60.0, 140.0, 70.0], [120.0, 180.0, 205.0]])  # mean BGR colours
 _SPREAD = 22.0  # deviation of a region's colour from its kind's
 _MIN_PART = 0.15  # minimum share of the image for a region before shapes cover it; otherwise its border is redrawn
-_ID_STEP = 123457  # step between segment ids, so that all three bytes of the PNG's colours are used
 
 
 class StuffPainter:
@@ -71,16 +71,5 @@ def describe_segments(
     for kind in np.unique(stuff[owner < 0]).tolist():
         index[(owner < 0) & (stuff == kind)] = len(categories)
         categories.append(num_things + 1 + kind)
-    segments = []
-    for number, category in enumerate(categories):
-        mask = (index == number).astype(np.uint8)
-        segments.append(
-            dict(
-                id=(number + 1) * _ID_STEP,
-                category_id=category,
-                area=int(mask.sum()),
-                bbox=list(cv2.boundingRect(mask)),
-                iscrowd=0,
-            )
-        )
-    return (index + 1) * _ID_STEP, segments
+    segments = [describe_segment(number, category, index == number) for number, category in enumerate(categories)]
+    return np.array([segment['id'] for segment in segments])[index], segments

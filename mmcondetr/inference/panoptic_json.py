@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcondetr.datasets.panoptic_png import write_panoptic_png
+from mmcondetr.datasets.panoptic_png import describe_segment, write_panoptic_png
 from mmcondetr.inference.detections import Detections
 from mmcondetr.writing import replacing
-
-_ID_STEP, _IDS = 123457, 2**24  # an odd step: ids differ, and all three bytes of the PNG's colours are used
 
 
 class PanopticWriter:
@@ -74,17 +72,6 @@ def describe_panoptic(panoptic: np.ndarray, num_classes: int) -> tuple[np.ndarra
         if label >= num_classes:
             continue
         mask = panoptic == value
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        left, top = int(columns[0]), int(rows[0])
-        number = (len(segments) + 1) * _ID_STEP % _IDS
-        ids[mask] = number
-        segments.append(
-            dict(
-                id=number,
-                category_id=label + 1,
-                area=int(mask.sum()),
-                bbox=[left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
-                iscrowd=0,
-            )
-        )
+        segments.append(describe_segment(len(segments), label + 1, mask))
+        ids[mask] = segments[-1]['id']
     return ids, segments
