@@ -7,7 +7,7 @@ DetInferencer, ``torch.nn.Module.load_state_dict``. Names are therefore converte
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -89,7 +89,8 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
             tensors.setdefault(name, model_state[name])
     tensors = split_labels(tensors)
     tensors, grouped = query_groups.fit_groups(tensors, model_state, known.get('groups'))
-    tensors, notes, detector.untrained_classes = _fit_classes(tensors, model_state, known, where)
+    merging = getattr(getattr(detector, 'mask_head', None), 'panoptic', None)
+    tensors, notes, detector.untrained_classes = _fit_classes(tensors, model_state, known, where, merging)
     notes += grouped
     tensors, detector.untrained_masks = _keep_mask_head(tensors, model_state, where)
     _check(tensors, model_state, where, 'mmcondetr' if own else family.title)
@@ -102,9 +103,13 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
 
 
 def _fit_classes(
-    tensors: dict[str, Tensor], model_state: Mapping[str, Tensor], known: Mapping[str, Any], where: str
+    tensors: dict[str, Tensor], model_state: Mapping[str, Tensor], known: Mapping[str, Any], where: str, merging: Any
 ) -> tuple[dict[str, Tensor], list[str], str]:
-    """Fit the head to the model's classes; also returns log messages, and a notice of rows left as initialised."""
+    """Fit the head to the model's classes; also returns log messages, and a notice of rows left as initialised.
+
+    Args:
+        merging: the model's ``mask_head.panoptic``; None if it is not panoptic.
+    """
     if not all(name in tensors and name in model_state for name in classes.HEAD):
         return tensors, [], ''
     count, model_rows = len(tensors[classes.HEAD[0]]), len(model_state[classes.HEAD[0]])
@@ -130,7 +135,8 @@ def _fit_classes(
     if model_names is None and model_rows == 91 and classes.is_coco(given_names):
         start.update(classes.unused_rows(tensors, model_rows))
     else:
-        notice = _report_new_rows(rows, model_names, where)
+        reason = _explain_new_rows(rows, given_names, known.get('stuff', ()), model_names, merging)
+        notice = _report_new_rows(rows, model_names, where, reason)
     notes = f'{count} -> {model_rows} classes by ' + (
         'COCO category id' if classes.is_coco(given_names) and model_rows in (80, 91) else 'name'
     )
@@ -149,7 +155,31 @@ def _keep_mask_head(
     return {**tensors, **masks}, notice
 
 
-def _report_new_rows(rows: list[int | None], names: classes.Names | None, where: str) -> str:
+def _explain_new_rows(
+    rows: list[int | None],
+    given: classes.Names | None,
+    stuff: Sequence[str],
+    names: classes.Names | None,
+    merging: Any,
+) -> str:
+    """Why a checkpoint whose classes are ``given`` does not fill all rows of a model with the classes ``names``."""
+    count = len([name for name in classes.used(given or ()) if name != classes.BACKGROUND])
+    advice = 'test it with the config that it was trained with, or train this model from it (load_from)'
+    if merging is not None and count and not stuff and None in rows[merging.num_things :]:
+        kinds = merging.num_classes - merging.num_things
+        return (
+            f'the checkpoint is of a model of {count} classes without stuff, and this model is panoptic '
+            f'({merging.num_things} kinds of things, {kinds} of stuff): {advice}'
+        )
+    if merging is None and stuff and names is None:
+        return (
+            f'the checkpoint is of a panoptic model ({count - len(stuff)} kinds of things, {len(stuff)} of stuff), and '
+            f'this model has no model.mask_head.panoptic: {advice}'
+        )
+    return 'the checkpoint has no class of that name' if names or not count else f'the checkpoint has {count} classes'
+
+
+def _report_new_rows(rows: list[int | None], names: classes.Names | None, where: str, reason: str) -> str:
     """Log and return a notice of the rows that the checkpoint does not fill; empty if it fills all."""
     new = [index for index, row in enumerate(rows) if row is None]
     if not new:
@@ -157,8 +187,8 @@ def _report_new_rows(rows: list[int | None], names: classes.Names | None, where:
     which = 'all of their rows' if len(new) == len(rows) else f'{len(new)} of their {len(rows)} rows'
     shown = ', '.join(str(names[index] if names else index) for index in new[:80]) + (', ...' if len(new) > 80 else '')
     notice = (
-        f'{where}: {" and ".join(classes.HEAD)} are left as initialised in {which} ({shown}): the checkpoint has '
-        'no class of that name. Everything else is loaded; fine-tune before testing.'
+        f'{where}: {" and ".join(classes.HEAD)} are left as initialised in {which} ({shown}): {reason}. '
+        'Everything else is loaded; fine-tune before testing.'
     )
     print_log(notice, 'current', logging.WARNING)
     return notice

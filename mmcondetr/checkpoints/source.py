@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmcondetr.checkpoints import classes
+from mmcondetr.checkpoints.coco_panoptic_classes import STUFF
 from mmcondetr.checkpoints.renaming import recognise
 from mmcondetr.checkpoints.rules import Family
 from mmcondetr.errors import UserError
@@ -38,6 +39,7 @@ class Source(NamedTuple):
         record: metadata written by :mod:`mmcondetr.checkpoints.conversion`; otherwise empty.
         where: the file or URL, for messages.
         groups: number of groups of object queries, from the authors' command line; None if not given.
+        stuff: names of the classes that are stuff, if the checkpoint is of a panoptic model; otherwise empty.
     """
 
     tensors: Mapping[str, Tensor]
@@ -47,6 +49,7 @@ class Source(NamedTuple):
     record: dict[str, Any]
     where: str
     groups: int | None = None
+    stuff: tuple[str, ...] = ()
 
 
 _FLOATING = ('.weight', '.bias', '.running_mean', '.running_var')
@@ -92,15 +95,9 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
             f"Checkpoint '{path}' is damaged: the SHA-256 of its tensors differs from the one in its metadata "
             f'({record["tensors_sha256"]}). Copy or download it again.'
         )
-    return Source(
-        tensors,
-        family,
-        _names(checkpoint, meta, record, config, tensors, family),
-        _dc5(checkpoint, record, config, where),
-        record,
-        where,
-        _groups(checkpoint),
-    )
+    names = _names(checkpoint, meta, record, config, tensors, family)
+    dc5, groups = _dc5(checkpoint, record, config, where), _groups(checkpoint)
+    return Source(tensors, family, names, dc5, record, where, groups, _stuff(meta, names))
 
 
 def _groups(checkpoint: Mapping[str, Any]) -> int | None:
@@ -218,6 +215,14 @@ def _names(
     return tuple(named)
 
 
+def _stuff(meta: Mapping[str, Any], names: classes.Names | None) -> tuple[str, ...]:
+    """The stuff of a checkpoint's data set, or COCO's if the rows are those of its panoptic classes."""
+    known = set(classes.used(names or ()))
+    dataset = meta.get('dataset_meta') if isinstance(meta.get('dataset_meta'), Mapping) else {}
+    stuff = dataset.get('stuff_classes') or (STUFF if set(classes.COCO_PANOPTIC) <= known else ())
+    return tuple(stuff) if _are_names(stuff) and set(stuff) <= known else ()
+
+
 def check_class_names(checkpoint: Mapping[str, Any], where: str) -> None:
     """Check ``meta['dataset_meta']``, from which mmdet takes the class names as they are.
 
@@ -305,7 +310,7 @@ def with_record(source: Source, checkpoint: Mapping[str, Any]) -> dict[str, Any]
         return dict(checkpoint)  # written by another program
     tensors = OrderedDict(source.tensors)
     metadata = OrderedDict(getattr(find_tensors(checkpoint), '_metadata', {}))
-    known = dict(names=source.names, dc5=source.dc5, where=source.where, groups=source.groups)
+    known = dict(names=source.names, dc5=source.dc5, where=source.where, groups=source.groups, stuff=source.stuff)
     metadata[''] = {**metadata.get('', {}), RECORD: known}
     tensors._metadata = metadata
     if source.family is None and find_tensors(checkpoint) is checkpoint:

@@ -28,6 +28,7 @@ from mmcondetr.analysis.html_page import listing, pictures, table, write_page
 from mmcondetr.cli.common import OptionsAction
 from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, load_segments
 from mmcondetr.engine.check_config import check_config
+from mmcondetr.engine.check_masks import check_measured_masks, check_things, check_trained_masks
 from mmcondetr.engine.config import check_start, load_config
 from mmcondetr.errors import UserError
 
@@ -48,17 +49,18 @@ def run(args: argparse.Namespace) -> None:
         print(f'{name}: {version}')
     args.launcher, args.work_dir = 'none', None
     config = load_config(args)
-    try:
-        check_config(config)
-    except UserError as error:
-        errors.append(str(error))
+    for check in (check_config, check_measured_masks, check_trained_masks):
+        try:
+            check(config)
+        except UserError as error:
+            errors.append(str(error))
     errors += _look_at_model(config)
     datasets = _build_lazily(config, errors)
     parts = [
         _look_at(name, dataset, args.no_images, _has_masks(config, name, dataset)) for name, dataset in datasets.items()
     ]
     for part in parts:
-        errors += part.errors
+        errors += part.errors or _look_at_things(config, part.name, datasets[part.name])
         warned += part.warnings
     warned += _look_at_queries(config, parts)
     copies, maybe = find_copies(parts)
@@ -109,6 +111,8 @@ def _look_at_model(config: Config) -> list[str]:
             classes = dataset.metainfo.get('classes', ())
             if outputs is not None and len(classes) != outputs:
                 errors.append(f'model.bbox_head.num_classes={outputs}, but {name} has {len(classes)} classes')
+    except UserError as error:
+        errors.append(str(error))
     except Exception as error:  # anything raised because of a wrong setting is an error in the config
         errors.append(f'the model cannot be built: {type(error).__name__}: {" ".join(str(error).split())}')
     try:
@@ -186,6 +190,17 @@ def _look_at_panoptic(name: str, dataset: CocoPanopticDataset, no_images: bool) 
         except UserError as error:
             part.errors.append(f'{name}: {error}')
     return part
+
+
+def _look_at_things(config: Config, name: str, dataset: Any) -> list[str]:
+    """Compare the model's number of things with that of a part without errors."""
+    merging = ((config.get('model') or {}).get('mask_head') or {}).get('panoptic') or {}
+    try:
+        if isinstance(merging.get('num_things'), int):
+            check_things(merging['num_things'], dataset, f'{name}_dataloader')
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _look_at_queries(config: Config, parts: Sequence[Part]) -> list[str]:

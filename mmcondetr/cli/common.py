@@ -21,6 +21,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmcondetr.engine.check_config import check_config
+from mmcondetr.engine.check_masks import check_measured_masks
 from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
 from mmcondetr.engine.stopping import interrupted_again
@@ -85,6 +86,7 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     check_config(config)
+    check_measured_masks(config)
     setup_cache_size_limit_of_dynamo()
     prepare_processes(config)
     if 'visualizer' in config:  # a unique name, or a second run in a process would log into the first one's folder

@@ -53,7 +53,9 @@ class CocoPanopticDataset(BaseDetDataset):
     """Things and stuff from COCO's panoptic JSON and PNGs; each segment is an instance with class, box and mask.
 
     ``metainfo`` has ``classes``, things first and then stuff, each in the order of the file, as mmdet has them for
-    COCO (the default). With a sampler that yields :class:`EpochIndex` an item depends on (seed, epoch, index) only.
+    COCO (the default); segments of classes of the file that are left out are void. Which of them are things is read
+    from the file and becomes ``thing_classes`` and ``stuff_classes``. With a sampler that yields :class:`EpochIndex` an
+    item depends on (seed, epoch, index) only.
 
     Args:
         data_prefix: ``img`` and ``seg``, the folders of images and panoptic PNGs below ``data_root``.
@@ -81,6 +83,9 @@ class CocoPanopticDataset(BaseDetDataset):
         source = f'{self._loaders}.ann_file'
         file = read_panoptic_file(self.ann_file, source)
         check_panoptic_classes(file, self.metainfo['classes'], name_file(self.ann_file, source))
+        is_thing = {category.name: bool(category.isthing) for category in file.categories}
+        for field, kind in (('thing_classes', True), ('stuff_classes', False)):
+            self._metainfo[field] = tuple(name for name in self.metainfo['classes'] if is_thing[name] is kind)
         labels = {name: label for label, name in enumerate(self.metainfo['classes'])}
         label_of = {category.id: labels.get(category.name) for category in file.categories}
         images = {image.id: image for image in file.images}

@@ -60,13 +60,14 @@ class PanopticFile(msgspec.Struct, gc=False):
 
 
 def read_panoptic_file(path: str, source: str) -> PanopticFile:
-    """Read and check a panoptic annotation file; annotations of images that it does not list are dropped.
+    """Read and check a panoptic annotation file.
 
     Args:
         source: The config's field that names the file, for messages.
 
     Raises:
-        UserError: It is missing or not in COCO's panoptic format; an id is repeated, or a category is missing.
+        UserError: It is missing or not in COCO's panoptic format; an id is repeated, or an image or a category is
+            missing.
     """
     if not os.path.isfile(path):
         raise UserError(f"Annotation file '{path}' does not exist. It comes from {source} in the config.")
@@ -80,8 +81,6 @@ def read_panoptic_file(path: str, source: str) -> PanopticFile:
         raise UserError(f"{name} is not in COCO's panoptic format: {message}{where and f', at {where}'}.") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise UserError(f'{name} is not valid JSON, perhaps truncated: {error}.') from error
-    images = {image.id for image in content.images}
-    content.annotations = [annotation for annotation in content.annotations if annotation.image_id in images]
     _check_values(content, name)
     return content
 
@@ -89,6 +88,13 @@ def read_panoptic_file(path: str, source: str) -> PanopticFile:
 def _check_values(content: PanopticFile, name: str) -> None:
     for part, key in (('images', 'id'), ('annotations', 'image_id'), ('categories', 'id')):
         _check_unique([getattr(entry, key) for entry in getattr(content, part)], f'{name}: {key} of {part}')
+    images = {image.id for image in content.images}
+    unknown = sorted({annotation.image_id for annotation in content.annotations} - images)
+    if unknown:
+        raise UserError(
+            f'{name}: image_id of annotations must be the id of one of images, but {len(unknown)} of '
+            f'{len(content.annotations)} are not: {some(unknown)}. Remove these annotations, or add their images.'
+        )
     categories = {category.id for category in content.categories}
     for annotation in content.annotations:
         where = f'{name}: segments_info of image {annotation.image_id}'

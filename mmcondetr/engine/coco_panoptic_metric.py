@@ -12,6 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
+from mmcondetr.datasets.annotation_checks import some
 from mmcondetr.datasets.coco_panoptic import check_segment_ids
 from mmcondetr.datasets.panoptic_file import read_panoptic_file
 from mmcondetr.datasets.panoptic_png import read_panoptic_png
@@ -29,7 +30,8 @@ class CocoPanopticMetric(BaseMetric):
 
     It does not need panopticapi. Samples have ``pred_panoptic_seg``, whose ``sem_seg`` (1, height, width) is class +
     1000 * instance, or the number of classes where nothing is predicted. Unlike panopticapi it evaluates the tested
-    images only, not all that the file lists.
+    images only, not all that the file lists. Segments of classes that the data set leaves out are void, as in training:
+    predictions of which more than half lies there do not count as wrong.
 
     Args:
         ann_file: COCO's panoptic JSON.
@@ -40,7 +42,8 @@ class CocoPanopticMetric(BaseMetric):
         backend_args: for mmengine's reading of the PNGs.
 
     Raises:
-        UserError: a file is missing or malformed, its classes differ from the data set's, or a prediction does not fit.
+        UserError: a file is missing or malformed, it lacks a class of the data set (raised before training, when the
+            validation loop is built), or a prediction does not fit.
     """
 
     default_prefix = 'coco_panoptic'
@@ -62,24 +65,29 @@ class CocoPanopticMetric(BaseMetric):
             raise UserError(f"Folder '{seg_prefix}' does not exist. It comes from {_EVALUATOR}.seg_prefix.")
         self.categories = file.categories
         self.annotations = {annotation.image_id: annotation for annotation in file.annotations}
-        self._labels: dict[int, int] | None = None
+        self._labels: dict[int, int] = {}  # class index by category id, without classes that the data set leaves out
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The data set's classes."""
         return tuple(self.dataset_meta['classes'])
 
-    def _label_of(self) -> dict[int, int]:
-        """Class index by category id."""
-        if self._labels is None:
-            names = [category.name for category in self.categories]
-            if sorted(names) != sorted(self.classes):
-                raise UserError(
-                    f"{_EVALUATOR}.ann_file '{self.ann_file}' has the classes {tuple(names)}, the data set "
-                    f'{self.classes}: they must be the same.'
-                )
-            self._labels = {category.id: self.classes.index(category.name) for category in self.categories}
-        return self._labels
+    @BaseMetric.dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        """Set by the loop, with the data set's metainfo; compares the classes."""
+        self._dataset_meta = meta
+        names = [category.name for category in self.categories]
+        missing = [name for name in self.classes if name not in names]
+        if missing:
+            raise UserError(
+                f"{_EVALUATOR}.ann_file '{self.ann_file}' lacks classes of the data set, {some(missing)}: "
+                "it must be the data set's file."
+            )
+        self._labels = {
+            category.id: self.classes.index(category.name)
+            for category in self.categories
+            if category.name in self.classes
+        }
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the segments of each image of a batch."""
@@ -93,7 +101,6 @@ class CocoPanopticMetric(BaseMetric):
         annotation = self.annotations.get(image)
         if annotation is None:
             raise UserError(f"{_EVALUATOR}.ann_file '{self.ann_file}' does not list the tested image {image}.")
-        label_of = self._label_of()
         path, field = os.path.join(self.seg_prefix, annotation.file_name), f'{_EVALUATOR}.seg_prefix'
         true_ids = read_panoptic_png(path, field, self.backend_args)
         check_segment_ids(true_ids, [segment.id for segment in annotation.segments_info], path, field, image)
@@ -103,8 +110,9 @@ class CocoPanopticMetric(BaseMetric):
                 f'{true_ids.shape}: predictions must have the size of the original image.'
             )
         true_segments = {
-            segment.id: TrueSegment(label_of[segment.category_id], bool(segment.iscrowd))
+            segment.id: TrueSegment(self._labels[segment.category_id], bool(segment.iscrowd))
             for segment in annotation.segments_info
+            if segment.category_id in self._labels
         }
         values = [value for value in np.unique(predicted).tolist() if value % INSTANCE_OFFSET < len(self.classes)]
         labels = {value + 1: value % INSTANCE_OFFSET for value in values}  # 0 means void, but is also a class
@@ -115,7 +123,8 @@ class CocoPanopticMetric(BaseMetric):
         counts = sum(dict(results).values())
         is_thing = np.zeros(len(self.classes), bool)
         for category in self.categories:
-            is_thing[self._label_of()[category.id]] = bool(category.isthing)
+            if category.id in self._labels:
+                is_thing[self._labels[category.id]] = bool(category.isthing)
         measures = summarise(counts, is_thing)
         print_log(self._table(counts, is_thing, measures), 'current')
         return measures

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmcondetr.checkpoints.work_dirs import checkpoints_in, last_checkpoint, noted_checkpoint
 from mmcondetr.compat.config_scope import config_root
+from mmcondetr.engine.check_masks import check_trained_masks
 from mmcondetr.engine.config_options import apply_options
 from mmcondetr.errors import UserError
 
@@ -70,7 +71,8 @@ def apply_training_options(config: Config, args: Namespace) -> None:
 
     Raises:
         UserError: ``--amp-dtype fp16`` without a GPU; ``--auto-scale-lr`` with a config that does not specify the batch
-            size of its learning rate; the checkpoint to start from does not exist.
+            size of its learning rate; the checkpoint to start from does not exist; masks are trained that are not
+            loaded.
     """
     if args.amp:
         _use_mixed_precision(config, args.amp_dtype)
@@ -150,8 +152,9 @@ def _recipe_of(checkpoint: str) -> str:
 
 
 def _prepare_start(config: Config) -> None:
-    """Check the starting checkpoint now; it includes the backbone, so no other weights are fetched."""
+    """Check the start and the masks now; a checkpoint includes the backbone, so no other weights are fetched."""
     check_start(config)
+    check_trained_masks(config)
     start = config.get('load_from')
     if (start or config.get('resume')) and str(config.get('model', {}).get('type')).startswith('mmcondetr.'):
         config.model.backbone.init_cfg = None

@@ -14,6 +14,7 @@ from mmcondetr.layers.precision import image_name
 from mmcondetr.models.attention import Memory
 from mmcondetr.models.decoder import Queries
 from mmcondetr.models.masks import masked_detector
+from mmcondetr.models.masks.mask_checks import check_stages
 from mmcondetr.models.masks.mask_inputs import MaskInputs
 from mmcondetr.registry import MODELS
 
@@ -57,6 +58,7 @@ class ConditionalDETR(BaseDetector):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        check_stages(backbone)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
         self.positional_encoding = MODELS.build(positional_encoding)

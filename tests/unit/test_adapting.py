@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from argparse import Namespace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from safetensors.torch import save_file
+from tiny_masks import with_masks
 from tiny_model import batch, build, tiny_config
 
 from mmcondetr.checkpoints import adapting, classes
@@ -259,6 +261,61 @@ def test_classes_that_share_a_name_keep_their_rows(tmp_path, log):
     assert torch.equal(weight[0], theirs[4]) and torch.equal(weight[2], theirs[1]) and torch.equal(weight[1], before[1])
     assert torch.equal(model.state_dict()[HEAD_BIAS][[0, 2]], source.state_dict()[HEAD_BIAS][[4, 1]])
     assert '1 of their 3 rows (tree)' in log[0] and '5 -> 3 classes by name' in log[1]
+
+
+SHAPES = ('circle', 'square', 'star')
+STUFF = ('sky', 'sand')
+
+
+def model_with_masks(num_classes, panoptic=None, seed=0):
+    config = with_masks(tiny_config(), panoptic=panoptic)
+    config['bbox_head']['num_classes'] = num_classes
+    return build(config, seed)
+
+
+def panoptic_file(tmp_path):
+    """Of a model of three kinds of things and two of stuff, as a run of ours writes it."""
+    source = model_with_masks(5, dict(num_classes=5, num_things=3), seed=1)
+    meta = dict(dataset_meta=dict(classes=SHAPES + STUFF, thing_classes=SHAPES, stuff_classes=STUFF))
+    torch.save(dict(state_dict=source.state_dict(), meta=meta), tmp_path / 'panoptic.pth')
+    return source, str(tmp_path / 'panoptic.pth')
+
+
+def test_a_panoptic_checkpoint_in_a_model_of_instances_says_so(tmp_path, log):
+    source, path = panoptic_file(tmp_path)
+    model = model_with_masks(3, seed=2)
+    load_for(model, path)  # as Detector does: the model does not know its classes
+    with pytest.raises(UserError) as raised:
+        model(*batch(), mode='predict')
+    message = (
+        'panoptic.pth: bbox_head.class_embed.weight .* the checkpoint is of a panoptic model .3 kinds of things, 2 '
+    )
+    assert re.search(f'{message}of stuff., and this model has no model.mask_head.panoptic: test it', str(raised.value))
+    assert 'no class of that name' not in str(raised.value)
+    load_for(model, path, SHAPES)  # as in a run: its things by name
+    assert torch.equal(model.state_dict()[HEAD_WEIGHT], source.state_dict()[HEAD_WEIGHT][:3])
+    assert '5 -> 3 classes by name' in log[-1]
+    model(*batch(), mode='predict')
+
+
+@pytest.mark.parametrize('names', [SHAPES + STUFF, None])
+def test_a_checkpoint_of_instances_in_a_panoptic_model_says_so(tmp_path, names):
+    model = model_with_masks(5, dict(num_classes=5, num_things=3), seed=2)
+    load_for(model, checkpoint_file(tmp_path, model_with_masks(3, seed=1), SHAPES), names)
+    with pytest.raises(
+        UserError,
+        match=r'rows \(.*the checkpoint is of a model of 3 classes without stuff, and this model is panoptic \(3 '
+        r'kinds of things, 2 of stuff\): test it with the config that it was trained with, or train this model from it',
+    ):
+        model(*batch(), mode='predict')
+
+
+def test_cocos_panoptic_classes_are_known_by_their_names(tmp_path):
+    path = checkpoint_file(tmp_path, model_with_masks(133, dict(num_classes=133, num_things=80), seed=1))
+    model = model_with_masks(4, seed=2)
+    load_for(model, path)
+    with pytest.raises(UserError, match=r'of a panoptic model \(80 kinds of things, 53 of stuff\)'):
+        model(*batch(), mode='predict')
 
 
 def test_the_same_classes_in_another_order_change_places(tmp_path, log):

@@ -103,8 +103,29 @@ def test_panoptic_data_with_every_png(tmp_path, monkeypatch, capsys):
         f'train_dataloader = {small}\nval_dataloader = {small}\ntest_dataloader = {small}\n'
     )
     assert check(config) == 0, capsys.readouterr().err
+    config.write_text(config.read_text() + 'model = dict(mask_head=dict(panoptic=dict(num_things=5)))\n')
+    assert check(config, '--no-images') == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 3 and 'num_things=5, but train_dataloader.dataset has 6' in errors[0]
     last = sorted((root / 'panoptic_train').glob('*.png'))[-1]  # training decodes the first 16 at its start
     write_panoptic_png(last, read_panoptic_png(str(last), 'field') + 1)
     assert check(config) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
-    assert len(errors) == 2 and f"'{last}'" in errors[0], errors
+    assert len(errors) == 3 and f"'{last}'" in errors[0] and 'num_things=5, but val_dataloader' in errors[1], errors
+
+
+MASKED = """
+_base_ = './my.py'
+mask_head = dict(type='mmcondetr.MaskHead', embed_dims=64, lateral_channels=(32, 64), num_groups=4)
+model = dict(backbone=dict(out_indices=(0, 1, 2)), mask_head=mask_head)
+"""
+
+
+def test_a_mask_head_that_does_not_fit_or_is_not_trained_on_masks(config, capsys):
+    masked = config.with_name('masked.py')
+    masked.write_text(MASKED)
+    assert check(masked, '--no-images', '--samples', 0) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert errors[0].startswith('error: train_dataloader.dataset.pipeline: model.mask_head is trained on masks')
+    assert errors[1].startswith('error: model.mask_head.embed_dims=64: must be the width of queries and tokens, 128')
+    assert len(errors) == 3 and '2 errors, above' in errors[2]

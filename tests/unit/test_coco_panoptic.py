@@ -87,6 +87,10 @@ def change_first_segment(**changes):
             lambda data: data['annotations'].append(data['annotations'][0]),
             'image_id of annotations must appear once; repeated: 1',
         ),
+        (
+            lambda data: data['images'].pop(1),
+            'image_id of annotations must be the id of one of images, but 1 of 4 are not: 2',
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_before_training(root, change, message):
@@ -121,3 +125,15 @@ def test_images_without_annotation_are_left_out_with_a_warning(root):
     edit_json(root / 'annotations/panoptic_val.json', lambda data: data['annotations'].pop())
     with pytest.warns(UserWarning, match='1 images have no panoptic annotation'):
         assert len(DATASETS.build(panoptic_dataset(root))) == 3
+
+
+def test_classes_that_are_left_out_are_void_and_things_are_the_files(root):
+    kept = tuple(name for name in CLASSES if name not in ('star', 'sand'))
+    with pytest.warns(UserWarning, match='that are not in .* are void: star, sand'):
+        dataset = DATASETS.build({**panoptic_dataset(root), 'metainfo': dict(classes=kept)})
+    assert dataset.metainfo['thing_classes'] == kept[:5] and dataset.metainfo['stuff_classes'] == kept[5:]
+    whole = DATASETS.build(panoptic_dataset(root))
+    names = lambda each, item: [each.metainfo['classes'][label] for label in item['gt_bboxes_labels']]  # noqa: E731
+    given = [names(whole, item) for item in whole]
+    assert [names(dataset, item) for item in dataset] == [[name for name in one if name in kept] for one in given]
+    assert any('star' in one for one in given) and any('sand' in one for one in given)

@@ -49,8 +49,8 @@ def truth_as_prediction(root) -> dict[int, np.ndarray]:
     return predictions
 
 
-def evaluate(root, predictions):
-    metric = build(root)
+def evaluate(root, predictions, metainfo=METAINFO):
+    metric = build(root, metainfo)
     for image, prediction in predictions.items():
         sem_seg = torch.as_tensor(prediction)[None]
         metric.process({}, [dict(img_id=image, pred_panoptic_seg=dict(sem_seg=sem_seg))])
@@ -91,8 +91,8 @@ def test_what_does_not_fit_is_named(root):
         build(root).count(99, np.zeros((64, 64), int))
     with pytest.raises(UserError, match=r'The prediction of image 1 is \(32, 32\)'):
         build(root).count(1, np.zeros((32, 32), int))
-    with pytest.raises(UserError, match='they must be the same'):
-        build(root, dict(classes=('cat',))).count(1, np.zeros((64, 64), int))
+    with pytest.raises(UserError, match=r"panoptic_val.json' lacks classes of the data set, cat: it must be"):
+        build(root, dict(classes=('cat', *METAINFO['classes'])))
     edit_json(
         root / 'annotations/panoptic_val.json', lambda data: data['annotations'][0]['segments_info'][0].update(id=5)
     )
@@ -106,3 +106,24 @@ def test_what_does_not_fit_is_named(root):
                 seg_prefix=str(root / 'absent'),
             )
         )
+
+
+def test_classes_that_the_data_set_leaves_out_are_void(root):
+    """What is predicted on them is not wrong, what is missed elsewhere still is."""
+    kept = tuple(name for name in METAINFO['classes'] if name not in ('star', 'sand'))
+    new = np.array([kept.index(name) if name in kept else len(kept) for name in METAINFO['classes']])
+    predictions = truth_as_prediction(root)
+    left_out = [
+        np.isin(each % 1000, [METAINFO['classes'].index(name) for name in ('star', 'sand')])
+        for each in predictions.values()
+    ]
+    assert any(mask.any() for mask in left_out)
+    renamed = {image: new[each % 1000] + each // 1000 * 1000 for image, each in predictions.items()}
+    result = evaluate(root, renamed, dict(classes=kept))
+    assert result['coco_panoptic/PQ'] == result['coco_panoptic/PQ_th'] == pytest.approx(100)
+    for image, mask in zip(renamed, left_out):  # a circle where a star is
+        renamed[image] = np.where(mask, 9000, renamed[image])
+    assert evaluate(root, renamed, dict(classes=kept))['coco_panoptic/PQ'] == pytest.approx(100)
+    for image in renamed:
+        renamed[image] = np.where(renamed[image] == 9000, renamed[image], len(kept))
+    assert evaluate(root, renamed, dict(classes=kept))['coco_panoptic/PQ'] == 0

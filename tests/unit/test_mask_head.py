@@ -151,13 +151,65 @@ def test_masks_are_not_trained_beside_groups_of_queries_but_after_them():
     assert set(losses) == {'loss_mask', 'loss_dice'}
 
 
-def test_a_backbone_without_the_finer_feature_maps_is_named():
-    config = with_masks(tiny_config())
-    config['backbone']['out_indices'] = (3,)
-    with pytest.raises(
-        UserError, match=r'model.mask_head needs 4 feature maps.*out_indices is \(3,\): write .*\(0, 1, 2, 3\)'
-    ):
+EVERY = r'Write out_indices=\(0, 1, 2, 3\)'
+COCO_LATERALS = dict(lateral_channels=(256, 512, 1024))  # the default, of an R50 of full width
+
+
+@pytest.mark.parametrize(
+    'backbone, changes, message',
+    [
+        (dict(out_indices=(3,)), {}, rf'model.backbone.out_indices=\(3,\) .*{EVERY}\.$'),
+        (dict(out_indices=(0, 1, 2)), {}, rf'out_indices=\(0, 1, 2\) .* model.neck \(256 channels\).*{EVERY}\.$'),
+        (
+            {},
+            COCO_LATERALS,
+            r'lateral_channels=\(256, 512, 1024\) .*model.mask_head.lateral_channels=\(32, 64, 128\)\.$',
+        ),
+        ({}, dict(lateral_channels=(64, 128)), r'Write out_indices=\(1, 2, 3\)\.$'),
+        (dict(out_indices=(3,)), COCO_LATERALS, rf'{EVERY} and model.mask_head.lateral_channels=\(32, 64, 128\)\.$'),
+        (
+            dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1)),
+            {},
+            r'model.backbone.out_indices=\(0, 1, 2, 3\): must be .* 0 to 2 .* the finer ones, too, \(0, 1, 2\)',
+        ),
+        (dict(out_indices=(3, 2, 1, 0)), {}, r'model.backbone.out_indices=\(3, 2, 1, 0\): must be .*increasing'),
+        ({}, dict(embed_dims=64), 'model.mask_head.embed_dims=64: .* write embed_dims=32'),
+        ({}, dict(num_heads=5), 'model.mask_head.num_heads=5: must divide model.mask_head.embed_dims=32'),
+        ({}, dict(num_groups=8), r'model.mask_head.num_groups=8: .*\[36, 16, 8, 4, 2\] .* write num_groups=2,'),
+        (
+            {},
+            dict(panoptic=dict(num_classes=4, num_things=3)),
+            'panoptic.num_classes=4: must be .*bbox_head.num_classes, 5',
+        ),
+        ({}, dict(panoptic=dict(num_classes=5, num_things=6)), 'panoptic.num_things=6: .* num_classes=5'),
+    ],
+)
+def test_settings_that_do_not_fit_are_named_with_the_right_value(backbone, changes, message):
+    config = with_masks(tiny_config(), **changes)
+    config['backbone'].update(backbone)
+    with pytest.raises(UserError, match=message) as raised:
         build(config)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_neck_that_takes_no_feature_map_is_named():
+    config = with_masks(tiny_config())
+    config['neck']['in_channels'] = [100]
+    with pytest.raises(UserError, match=r'model.neck.in_channels=\[100\]: .* write in_channels=\[256\]'):
+        build(config)
+
+
+def test_feature_maps_of_a_backbone_of_unknown_channels_are_compared_when_they_come(monkeypatch):
+    monkeypatch.setattr('mmcondetr.models.masks.mask_checks._stage_channels', lambda backbone: None)
+    config = with_masks(tiny_config(), lateral_channels=(32, 64))
+    with pytest.raises(UserError, match=r'out_indices=\(0, 1, 2, 3\): must name 3 feature maps'):
+        build(config)
+    model = build(with_masks(tiny_config(), lateral_channels=(32, 64, 96)))
+    message = r'lateral_channels=\(32, 64, 96\): .* write lateral_channels=\(32, 64, 128\)'
+    with pytest.raises(UserError, match=message):
+        model.loss(*masked_batch())
+    with pytest.raises(UserError, match=message):
+        model.predict(*batch())
 
 
 def test_an_image_without_masks_is_named():

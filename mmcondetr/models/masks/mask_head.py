@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmcondetr.layers.precision import check_finite, full_precision, image_name
 from mmcondetr.models.masks.mask_attention import MaskAttention
+from mmcondetr.models.masks.mask_checks import check_widths
 from mmcondetr.models.masks.mask_inputs import MaskInputs, check_masks
 from mmcondetr.models.masks.mask_losses import dice_loss, focal_loss
 from mmcondetr.models.masks.mask_sizes import finish, pad, resize
@@ -41,6 +42,9 @@ class MaskHead(BaseModule):
         chunk: queries per pass in inference; all 300 together need gigabytes for an image of 800 x 1066 pixels.
         init_cfg: mmengine's initialisation.
 
+    Raises:
+        UserError: widths, heads and groups do not divide each other.
+
     Paper: DETR, section 4.4, Figure 8, and its code (``--masks``).
     """
 
@@ -58,12 +62,14 @@ class MaskHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.embed_dims, self.lateral_channels = embed_dims, tuple(lateral_channels)
         self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.freeze_detector, self.chunk = freeze_detector, chunk
         self.panoptic = PanopticMerging(**panoptic) if panoptic is not None else None
-        self.attention = MaskAttention(embed_dims, num_heads)
         entrance = embed_dims + num_heads
         widths = [entrance, *(embed_dims // 2 ** (step + 1) for step in range(len(lateral_channels) + 1))]
+        check_widths(widths, embed_dims, num_heads, num_groups)
+        self.attention = MaskAttention(embed_dims, num_heads)
         self.convs = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1) for before, after in zip([entrance, *widths], widths)
         )
@@ -114,13 +120,7 @@ class MaskHead(BaseModule):
     def _enter(self, projected: Tensor, maps: Tensor, image: Tensor) -> Tensor:
         """The first convolution, on [feature map; attention maps]; its first part is shared by all queries of an image.
 
-        Args:
-            projected: (B, D, h, w).
-            maps: (K, H, h, w).
-            image: (K,), the image of each query.
-
-        Returns:
-            (K, D + H, h, w).
+        Shapes: projected (B, D, h, w), maps (K, H, h, w), image (K,), the image of each query -> (K, D + H, h, w).
         """
         weight = self.convs[0].weight.split([projected.shape[1], maps.shape[1]], dim=1)
         shared = F.conv2d(projected, weight[0], self.convs[0].bias, padding=1)

@@ -10,6 +10,8 @@ from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from mmcondetr.errors import UserError
+from mmcondetr.models.masks.mask_checks import check_fit, check_laterals
+from mmcondetr.models.masks.mask_inputs import MaskInputs
 from mmcondetr.models.masks.mask_sizes import finish
 
 
@@ -17,18 +19,12 @@ def prepare(detector: nn.Module) -> None:
     """Called once, when the detector is built: freeze it if the mask head requires that.
 
     Raises:
-        UserError: detections are trained together with masks and with more than the object queries, or the backbone
-            does not output the feature maps that the mask head needs.
+        UserError: detections are trained together with masks and with more than the object queries, or the mask head
+            does not fit the detector.
     """
     if detector.mask_head is None:
         return
-    asked, given = len(detector.mask_head.laterals) + 1, getattr(detector.backbone, 'out_indices', None)
-    if given is not None and len(given) != asked:
-        raise UserError(
-            f'model.mask_head needs {asked} feature maps of the backbone, the last one for the encoder and a finer one '
-            f'for each of lateral_channels, but model.backbone.out_indices is {tuple(given)}: write '
-            f'out_indices={tuple(range(asked))}, or other lateral_channels.'
-        )
+    check_fit(detector)
     if _is_frozen(detector):
         for name, parameter in detector.named_parameters():
             parameter.requires_grad_(name.startswith('mask_head.'))
@@ -50,7 +46,7 @@ def keep_frozen(detector: nn.Module) -> None:
 def loss(detector: nn.Module, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
     """Detection losses of all layers, unless the detector is frozen, and losses of the last layer's masks."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and not _is_frozen(detector)):
-        inputs = detector.encode_with_maps(images, samples)
+        inputs = _encode(detector, images, samples)
         hidden_states, references = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
     losses = {} if _is_frozen(detector) else detector.bbox_head.loss(hidden_states, references, samples)
     matches = detector.bbox_head.match(hidden_states[-1:], references[-1:], samples)
@@ -59,7 +55,7 @@ def loss(detector: nn.Module, images: Tensor, samples: SampleList) -> dict[str, 
 
 def predict(detector: nn.Module, images: Tensor, samples: SampleList, rescale: bool) -> SampleList:
     """Detections with ``masks``, and if masks are merged ``pred_panoptic_seg``."""
-    inputs = detector.encode_with_maps(images, samples)
+    inputs = _encode(detector, images, samples)
     hidden_states, references = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
     results = detector.bbox_head.predict(hidden_states, references, samples, rescale, with_queries=True)
     merged = detector.mask_head.predict(inputs, hidden_states[-1], results, samples, rescale)
@@ -74,6 +70,12 @@ def masks_of(detector: nn.Module, images: Tensor, samples: SampleList, queries: 
     hidden_states, _ = detector.decoder(detector.query_embedding.weight[None], inputs.memory)
     logits = detector.mask_head(inputs, [hidden_states[-1][0, list(queries)]])
     return finish(logits.float(), samples[0], samples[0].ori_shape[:2]) > 0
+
+
+def _encode(detector: nn.Module, images: Tensor, samples: SampleList) -> MaskInputs:
+    inputs = detector.encode_with_maps(images, samples)
+    check_laterals(detector.mask_head.lateral_channels, inputs)
+    return inputs
 
 
 def _is_frozen(detector: nn.Module) -> bool:

@@ -6,6 +6,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmcondetr.errors import UserError
+
 INSTANCE_OFFSET = 1000  # mmdet's encoding of a pixel: class + 1000 * instance
 
 
@@ -19,10 +21,18 @@ class PanopticMerging:
             softmax is 0.85.
         min_area: in pixels; segments of this size or less are dropped, until none is left.
 
+    Raises:
+        UserError: there are more things than classes.
+
     Paper: DETR, section 4.4, and its code (``PostProcessPanoptic``).
     """
 
     def __init__(self, num_classes: int, num_things: int, score_threshold: float = 0.25, min_area: int = 4) -> None:
+        if not 0 <= num_things <= num_classes:
+            raise UserError(
+                f'model.mask_head.panoptic.num_things={num_things}: must lie between 0 and num_classes={num_classes}, '
+                'the number of things and stuff together.'
+            )
         self.num_classes, self.num_things = num_classes, num_things
         self.score_threshold, self.min_area = score_threshold, min_area
 
