@@ -110,6 +110,35 @@ def test_report_by_hand():
     assert conditional == '| conditional-detr | 2 | 0.550 ± 0.071 | 1, 2 (2.3x) | 2, 3 (1.6x) | 2, 3 (1.6x) |'
 
 
+def test_a_run_that_was_stopped_counts_as_far_as_it_went(tmp_path):
+    stopped = run('conditional-detr', 2, [0.1, 0.3], steps=[1, 2])
+    report = convergence_report.summarise([*RUNS, stopped], targets=[0.2, 0.4])
+    system = report['systems']['conditional-detr']
+    assert system['trained'] == [4, 4, 2] and system['final_ap']['values'] == [0.5, 0.6]
+    assert system['epochs_to_targets']['0.2']['values'] == [1, 2, 2] and system['epochs_to_targets']['0.4'] is None
+    lines = convergence_report.table(report).splitlines()
+    assert lines[0].startswith('| system | seeds | epochs trained | AP at the end |')
+    assert lines[3].startswith('| conditional-detr | 3 | 4, 4, 2 | 0.550 ± 0.071 | 1, 2, 2 (2.1x) | not reached |')
+    alone = convergence_report.summarise([stopped], targets=[0.2])
+    assert alone['systems']['conditional-detr']['final_ap'] is None
+    assert convergence_report.table(alone).splitlines()[2] == '| conditional-detr | 1 | 2 | - | 2 | - |'
+    convergence_report.plot([*RUNS, stopped], tmp_path / 'out.png', [0.2])
+
+
+def test_a_stopped_run_is_continued_and_a_longer_one_read(tmp_path):
+    result = tmp_path / 'detr_seed0.json'
+    result.write_text(json.dumps(run('detr', 0, [0.0, 0.1], steps=[1, 2])))
+    missing = Path('does/not/exist.py')
+    assert convergence.run_once('detr', BASE, 4, 0, tmp_path, missing, stop_after=2)['ap'] == [0.0, 0.1]
+    with pytest.raises(UserError, match='training ended with exit code'):
+        convergence.run_once('detr', BASE, 4, 0, tmp_path, missing, stop_after=3)
+    config = Config.fromfile(tmp_path / 'detr_seed0/run.py')
+    assert config.train_cfg.max_epochs == 3 and config.param_scheduler[1].milestones == [3]
+    config = convergence.system_config('detr', BASE, 24, 0, stop_after=5)
+    assert config.train_cfg.max_epochs == 5 and config.param_scheduler[1].milestones == [20]
+    assert convergence.system_config('detr', BASE, 4, 0, stop_after=9).train_cfg.max_epochs == 4
+
+
 def test_measured_steps_are_a_column_of_the_report():
     seconds = {'detr': [0.4, 0.2, 0.3], 'conditional-detr': [0.2, 0.2]}
     lines = convergence_report.table(convergence_report.summarise(RUNS, [0.2], seconds)).splitlines()

@@ -37,6 +37,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--epochs', type=int, default=24, help='budget of every run (default: 24)')
     parser.add_argument(
+        '--stop-after',
+        type=int,
+        metavar='EPOCHS',
+        help='train only so many epochs of the budget, with its schedule (default: all); a later call continues',
+    )
+    parser.add_argument(
         '--target-ap',
         type=float,
         nargs='+',
@@ -62,6 +68,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.epochs < 1:
         parser.error(f'--epochs: must be at least 1, got {args.epochs}')
+    if args.stop_after is not None and not 1 <= args.stop_after <= args.epochs:
+        parser.error(f'--stop-after: must be from 1 to the budget, {args.epochs} epochs, got {args.stop_after}')
     if args.jobs < 1:
         parser.error(f'--jobs: must be at least 1, got {args.jobs}')
     if min(args.seeds) < 0:
@@ -89,7 +97,7 @@ def compare(args: argparse.Namespace) -> None:
 
         def run(system: str, seed: int) -> dict:
             print(f'{system}, seed {seed}: {args.work_dir / f"{system}_seed{seed}" / "output.txt"}', flush=True)
-            return runs.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone)
+            return runs.run_once(system, base, args.epochs, seed, args.work_dir, train, backbone, args.stop_after)
 
         with ThreadPoolExecutor(args.jobs) as pool:  # each run is a process; a thread waits for it
             # One seed of everything first, so that a killed command leaves a comparison.
@@ -98,7 +106,7 @@ def compare(args: argparse.Namespace) -> None:
                 for run_ in as_completed(left):
                     result = run_.result()
                     about = f'{result["system"]}, seed {result["seed"]}'
-                    print(f'{about}: AP {result["ap"][-1]:.3f} after {args.epochs} epochs', flush=True)
+                    print(f'{about}: AP {result["ap"][-1]:.3f} after {result["steps"][-1]} epochs', flush=True)
                     write_report(args)
             finally:
                 pool.shutdown(cancel_futures=True)

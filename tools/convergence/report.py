@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -31,6 +32,11 @@ def _first(run: dict, target: float) -> int | None:
     return next((step for step, ap in zip(run['steps'], run['ap']) if ap >= target), None)
 
 
+def _finals(runs: Sequence[dict]) -> list[float]:
+    """The last APs of the runs that were trained to the end of their budget."""
+    return [run['ap'][-1] for run in runs if len(run['ap']) == run['epochs']]
+
+
 def _epochs_to(runs: Sequence[dict], target: float) -> dict | None:
     """Mean and spread of the first epoch at or above a target; None unless there are runs and all reached it."""
     reached = [_first(run, target) for run in runs]
@@ -50,11 +56,11 @@ def summarise(runs: Sequence[dict], targets: Sequence[float], seconds: Mapping[s
         seconds: of training steps that were measured in turn (:mod:`tools.convergence.timing`), by system.
 
     Returns:
-        ``targets`` and ``systems``: per system the seeds, the budget, the start, the final AP, the epochs to every
-        target (None unless all seeds reached it), the epochs to DETR's mean final AP, and how many times faster than
-        DETR each of these is; and the median of its training steps and their ratio to plain Conditional DETR's, where
-        both were measured. If DETR ends below the lowest target, it has learned too little for a comparison at the
-        end, and ``detrs_final_ap`` is None.
+        ``targets`` and ``systems``: per system the seeds, the budget, the epochs that each seed was trained, the start,
+        the final AP (None if all were stopped before), the epochs to every target (None unless all seeds reached it),
+        the epochs to DETR's mean final AP, and how many times faster than DETR each of these is; and the median of its
+        training steps and their ratio to plain Conditional DETR's, where both were measured. If DETR ends below the
+        lowest target, it has learned too little for a comparison at the end, and ``detrs_final_ap`` is None.
     """
     for field in ('epochs', 'base', 'backbone'):
         values = {str(run.get(field)) for run in runs}
@@ -67,8 +73,8 @@ def summarise(runs: Sequence[dict], targets: Sequence[float], seconds: Mapping[s
     for run in sorted(runs, key=lambda run: _place(run['system'])):
         by_system.setdefault(run['system'], []).append(run)
     reference = by_system.get(REFERENCE, [])
-    reference_final = fmean(run['ap'][-1] for run in reference) if reference else 0.0
-    comparable = bool(reference) and reference_final >= min(targets)
+    reference_final = fmean(_finals(reference) or [0.0])
+    comparable = reference_final >= min(targets)
     systems = {}
     for name, own in by_system.items():
         reached = {str(target): _epochs_to(own, target) for target in targets}
@@ -77,9 +83,10 @@ def summarise(runs: Sequence[dict], targets: Sequence[float], seconds: Mapping[s
         systems[name] = dict(
             seeds=[run['seed'] for run in own],
             epochs=own[0]['epochs'],
+            trained=[len(run['ap']) for run in own],
             base=own[0].get('base'),
             backbone=own[0].get('backbone'),
-            final_ap=_spread([run['ap'][-1] for run in own]),
+            final_ap=_spread(finals) if (finals := _finals(own)) else None,
             epochs_to_targets=reached,
             faster_to_targets=faster,
             epochs_to_detrs_final_ap=matched,
@@ -98,25 +105,34 @@ def table(report: dict) -> str:
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
     timed = any('step_ratio' in system for system in report['systems'].values())
-    heading = ['system', 'seeds', *(['time of a step'] if timed else []), 'AP at the end', *reached]
+    stopped = any(
+        min(system.get('trained', [system['epochs']])) < system['epochs'] for system in report['systems'].values()
+    )
+    heading = ['system', 'seeds', *(['time of a step'] if timed else []), *(['epochs trained'] if stopped else [])]
+    heading += ['AP at the end', *reached]
     heading.append("epochs to DETR's final AP")
     rows = []
     for system_name, system in report['systems'].items():
-        ap, count = system['final_ap'], len(system['seeds'])
         reached = [_cell(system['epochs_to_targets'][name], system['faster_to_targets'][name]) for name in targets]
         own = system_name == REFERENCE or report['detrs_final_ap'] is None
-        final = f'{ap["mean"]:.3f}' + (f' ± {ap["std"]:.3f}' if count > 1 else '')
         rows.append(
             [
                 system_name,
-                count,
+                len(system['seeds']),
                 *([_step(system)] if timed else []),
-                final,
+                *([', '.join(map(str, system['trained']))] if stopped else []),
+                _final(system['final_ap']),
                 *reached,
                 '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']),
             ]
         )
     return markdown.table(heading, rows)
+
+
+def _final(ap: dict | None) -> str:
+    if not ap:
+        return '-'
+    return f'{ap["mean"]:.3f}' + (f' ± {ap["std"]:.3f}' if len(ap['values']) > 1 else '')
 
 
 def _step(system: dict) -> str:
@@ -131,21 +147,26 @@ def _cell(reached: dict | None, faster: float | None) -> str:
 
 
 def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
-    """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides."""
+    """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides.
+
+    The seeds of a system that were trained for fewer epochs than others stop counting there.
+    """
     names = sorted({run['system'] for run in runs}, key=_place)
     many = len(names) > 7
     figure = Figure(figsize=(9.6, 5.4) if many else (7.2, 4.6), layout='constrained')
     axes = figure.add_subplot()
     for index, name in enumerate(names):
         own = [run for run in runs if run['system'] == name]
-        steps = own[0]['steps']
-        columns = [_spread(column) for column in zip(*(run['ap'] for run in own))]
+        steps = max((run['steps'] for run in own), key=len)
+        columns = [
+            _spread([ap for ap in column if ap is not None]) for column in zip_longest(*(run['ap'] for run in own))
+        ]
         mean, std = [column['mean'] for column in columns], [column['std'] for column in columns]
         colour, style = COLOURS[index % len(COLOURS)], ('-', '--', ':')[index // len(COLOURS) % 3]
         label = f'{name} ({len(own)} seed{"s" if len(own) > 1 else ""})'
-        axes.plot(steps[: len(mean)], mean, style, color=colour, label=label)
+        axes.plot(steps, mean, style, color=colour, label=label)
         axes.fill_between(
-            steps[: len(mean)],
+            steps,
             [a - b for a, b in zip(mean, std)],
             [a + b for a, b in zip(mean, std)],
             color=colour,

@@ -65,7 +65,9 @@ SYSTEMS.update({f'conditional-detr_{part}': SYSTEMS['conditional-detr'] for part
 SYSTEMS.update({f'dab-detr_{part}': SYSTEMS['dab-detr'] for part in _GROUPS})
 
 
-def system_config(system: str, base: Config, epochs: int, seed: int, backbone: str | None = None) -> Config:
+def system_config(
+    system: str, base: Config, epochs: int, seed: int, backbone: str | None = None, stop_after: int | None = None
+) -> Config:
     """The config of one run: the base's data and optimiser, the system's model, at most the backbone pretrained.
 
     Args:
@@ -74,6 +76,7 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
         epochs: the budget; the learning rate drops to a tenth after five sixths of it.
         seed: of initialisation, order and augmentation.
         backbone: checkpoint of one of our detectors, whose backbone every system starts from; None: from scratch.
+        stop_after: epochs that are trained of the budget, whose schedule stays as it is; None: all.
 
     Raises:
         UserError: there is no such system, or the base is another detector's.
@@ -92,7 +95,7 @@ def system_config(system: str, base: Config, epochs: int, seed: int, backbone: s
     config.load_from, config.resume = None, False
     config.model.backbone.init_cfg = backbone and dict(type='Pretrained', checkpoint=backbone, prefix='backbone.')
     config.randomness = dict(seed=seed)
-    config.train_cfg.update(max_epochs=epochs, val_interval=1)
+    config.train_cfg.update(max_epochs=min(stop_after or epochs, epochs), val_interval=1)
     config.param_scheduler = [
         dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
         dict(type='MultiStepLR', begin=0, end=epochs, by_epoch=True, milestones=[round(epochs * 5 / 6)], gamma=0.1),
@@ -154,18 +157,25 @@ def check_backbone(path: str, base: Config) -> str:
 
 
 def run_once(
-    system: str, base: Config, epochs: int, seed: int, work_dir: Path, train: Path, backbone: str | None = None
+    system: str,
+    base: Config,
+    epochs: int,
+    seed: int,
+    work_dir: Path,
+    train: Path,
+    backbone: str | None = None,
+    stop_after: int | None = None,
 ) -> dict:
-    """Train one run, or read the result of a finished one.
+    """Train one run, or read the result of a finished one. One that was stopped earlier than now is continued.
 
     Args:
-        system, base, epochs, seed, backbone: as for :func:`system_config`.
+        system, base, epochs, seed, backbone, stop_after: as for :func:`system_config`.
         work_dir: folder of the results and the runs' folders.
         train: tools/train.py.
 
     Returns:
         system, seed, epochs, base (its config's :func:`fingerprint`), backbone (its file's name and the start of its
-        SHA-256), and the curve: ``steps`` (epochs) and ``ap``.
+        SHA-256), and the curve: ``steps`` (epochs; fewer than the budget in a run that was stopped) and ``ap``.
 
     Raises:
         UserError: the training failed, or an earlier run has another budget, base or start.
@@ -181,9 +191,9 @@ def run_once(
     for earlier in (result, folder / 'asked.json'):
         if earlier.exists():
             _check_same(earlier, asked)
-    if result.exists():
+    if result.exists() and len(_read(result)['steps']) >= min(stop_after or epochs, epochs):
         return _read(result)
-    config = system_config(system, base, epochs, seed, backbone)
+    config = system_config(system, base, epochs, seed, backbone, stop_after)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'asked.json').write_text(json.dumps(asked))
     path = folder / 'run.py'
