@@ -98,16 +98,18 @@ def test_report_by_hand():
     report = convergence_report.summarise(RUNS, targets=[0.2, 0.3])
     systems = report['systems']
     assert list(systems) == ['detr', 'conditional-detr'] and report['targets'] == [0.2, 0.3]
-    assert systems['detr']['epochs_to_targets']['0.2']['values'] == [3, 4]
+    assert systems['detr']['epochs_to_targets']['0.2']['values'] == pytest.approx([3, 3.5])
     assert systems['conditional-detr']['epochs_to_targets']['0.2']['values'] == [1, 2]
-    assert systems['conditional-detr']['faster_to_targets']['0.2'] == pytest.approx(3.5 / 1.5)
-    assert systems['conditional-detr']['faster_to_targets']['0.3'] == pytest.approx(4 / 2.5)
+    assert systems['conditional-detr']['faster_to_targets']['0.2'] == pytest.approx(3.25 / 1.5)
+    assert systems['conditional-detr']['faster_to_targets']['0.3'] == pytest.approx(4 / 2.25)
     assert systems['conditional-detr']['final_ap']['mean'] == pytest.approx(0.55)
-    assert systems['conditional-detr']['epochs_to_detrs_final_ap']['values'] == [2, 3]
-    assert systems['conditional-detr']['faster_to_detrs_final_ap'] == pytest.approx(4 / 2.5)
+    assert systems['conditional-detr']['epochs_to_detrs_final_ap']['values'] == pytest.approx([2, 2.5])
+    assert systems['conditional-detr']['faster_to_detrs_final_ap'] == pytest.approx(4 / 2.25)
     detr, conditional = convergence_report.table(report).splitlines()[2:]
-    assert detr == '| detr | 2 | 0.300 ± 0.000 | 3, 4 | 4, 4 | - |'
-    assert conditional == '| conditional-detr | 2 | 0.550 ± 0.071 | 1, 2 (2.3x) | 2, 3 (1.6x) | 2, 3 (1.6x) |'
+    assert detr == '| detr | 2 | 0.300 ± 0.000 | 3.0, 3.5 | 4.0, 4.0 | - |'
+    assert (
+        conditional == '| conditional-detr | 2 | 0.550 ± 0.071 | 1.0, 2.0 (2.2x) | 2.0, 2.5 (1.8x) | 2.0, 2.5 (1.8x) |'
+    )
 
 
 def test_a_run_that_was_stopped_counts_as_far_as_it_went(tmp_path):
@@ -115,13 +117,15 @@ def test_a_run_that_was_stopped_counts_as_far_as_it_went(tmp_path):
     report = convergence_report.summarise([*RUNS, stopped], targets=[0.2, 0.4])
     system = report['systems']['conditional-detr']
     assert system['trained'] == [4, 4, 2] and system['final_ap']['values'] == [0.5, 0.6]
-    assert system['epochs_to_targets']['0.2']['values'] == [1, 2, 2] and system['epochs_to_targets']['0.4'] is None
+    assert system['epochs_to_targets']['0.2']['values'] == [1, 2, 1.5] and system['epochs_to_targets']['0.4'] is None
     lines = convergence_report.table(report).splitlines()
     assert lines[0].startswith('| system | seeds | epochs trained | AP at the end |')
-    assert lines[3].startswith('| conditional-detr | 3 | 4, 4, 2 | 0.550 ± 0.071 | 1, 2, 2 (2.1x) | not reached |')
+    assert lines[3].startswith(
+        '| conditional-detr | 3 | 4, 4, 2 | 0.550 ± 0.071 | 1.0, 2.0, 1.5 (2.2x) | not reached |'
+    )
     alone = convergence_report.summarise([stopped], targets=[0.2])
     assert alone['systems']['conditional-detr']['final_ap'] is None
-    assert convergence_report.table(alone).splitlines()[2] == '| conditional-detr | 1 | 2 | - | 2 | - |'
+    assert convergence_report.table(alone).splitlines()[2] == '| conditional-detr | 1 | 2 | - | 1.5 | - |'
     convergence_report.plot([*RUNS, stopped], tmp_path / 'out.png', [0.2])
 
 
@@ -137,6 +141,21 @@ def test_a_stopped_run_is_continued_and_a_longer_one_read(tmp_path):
     config = convergence.system_config('detr', BASE, 24, 0, stop_after=5)
     assert config.train_cfg.max_epochs == 5 and config.param_scheduler[1].milestones == [20]
     assert convergence.system_config('detr', BASE, 4, 0, stop_after=9).train_cfg.max_epochs == 4
+
+
+def test_another_comparisons_detr_stands_beside_the_runs(tmp_path):
+    reference = convergence_report.beside([dict(run, base='other 01234567') for run in RUNS])
+    assert [run['system'] for run in reference] == ['detr (other)'] * 2
+    own = [run('detr', 0, [0.0, 0.0], steps=[1, 2]), *RUNS[2:]]
+    report = convergence_report.summarise(own, [0.2], reference=reference)
+    assert list(report['systems']) == ['detr (other)', 'detr', 'conditional-detr']
+    assert report['systems']['conditional-detr']['faster_to_targets']['0.2'] == pytest.approx(3.25 / 1.5)
+    lines = convergence_report.table(report).splitlines()
+    assert lines[2] == '| detr (other) | 2 | 4, 4 | 0.300 ± 0.000 | 3.0, 3.5 | - |'
+    assert lines[3] == '| detr | 1 | 2 | - | not reached | - |'
+    convergence_report.plot([*own, *reference], tmp_path / 'out.png', [0.2])
+    with pytest.raises(UserError, match='none.json. does not exist'):
+        convergence.read(tmp_path / 'none.json')
 
 
 def test_measured_steps_are_a_column_of_the_report():
@@ -168,7 +187,7 @@ def test_a_target_that_one_seed_missed_has_no_mean():
 
 def test_one_seed_and_no_detr():
     report = convergence_report.summarise([run('csq-p', 0, [0.1, 0.2, 0.3, 0.4])], targets=[0.2])
-    assert convergence_report.table(report).splitlines()[2] == '| csq-p | 1 | 0.400 | 2 | - |'
+    assert convergence_report.table(report).splitlines()[2] == '| csq-p | 1 | 0.400 | 2.0 | - |'
 
 
 def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_path):
@@ -195,7 +214,7 @@ def test_a_detr_that_learned_nothing_is_compared_to_by_targets_alone():
     report = convergence_report.summarise([run('detr', 0, [0.0, 0.001, 0.001, 0.003]), RUNS[2]], targets=[0.1, 0.2])
     assert report['detrs_final_ap'] is None
     assert report['systems']['conditional-detr']['faster_to_detrs_final_ap'] is None
-    assert convergence_report.table(report).splitlines()[3] == '| conditional-detr | 1 | 0.500 | 1 | 1 | - |'
+    assert convergence_report.table(report).splitlines()[3] == '| conditional-detr | 1 | 0.500 | 0.5 | 1.0 | - |'
     assert convergence_report.summarise(RUNS, [0.2])['detrs_final_ap'] == pytest.approx(0.3)
 
 

@@ -62,6 +62,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/convergence'), help='folder of the runs')
     parser.add_argument('--out', type=Path, help='folder of the report (default: the work directory)')
+    parser.add_argument(
+        '--reference',
+        type=Path,
+        metavar='JSON',
+        help="convergence.json of another comparison, whose DETR is compared with (default: the work directory's own)",
+    )
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     parser.add_argument('--time-steps', action='store_true', help='measure training steps of the systems in turn')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
@@ -119,11 +125,12 @@ def write_report(args: argparse.Namespace) -> str:
     found = runs.read_runs(args.work_dir)
     times = args.work_dir / STEP_SECONDS
     seconds = json.loads(times.read_text()) if times.is_file() else {}
-    summary = report.summarise(found, args.target_ap, seconds)
+    reference = report.beside(runs.read(args.reference)['runs']) if args.reference else []
+    summary = report.summarise(found, args.target_ap, seconds, reference)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / 'convergence.json').write_text(json.dumps(dict(summary, runs=found), indent=1) + '\n')
-    report.plot(found, out / 'convergence.png', args.target_ap)
+    report.plot([*found, *reference], out / 'convergence.png', args.target_ap)
     (out / 'convergence.md').write_text(report.table(summary) + '\n')
     return report.table(summary)
 

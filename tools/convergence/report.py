@@ -28,8 +28,14 @@ def _spread(values: Sequence[float]) -> dict:
     return dict(mean=fmean(values), std=stdev(values) if len(values) > 1 else 0.0, values=list(values))
 
 
-def _first(run: dict, target: float) -> int | None:
-    return next((step for step, ap in zip(run['steps'], run['ap']) if ap >= target), None)
+def _crossing(run: dict, target: float) -> float | None:
+    """The epochs at which a run's curve, straight from 0 and between evaluations, first has an AP; None if never."""
+    before = (0, 0.0)
+    for step, ap in zip(run['steps'], run['ap']):
+        if ap >= target:
+            return before[0] + (step - before[0]) * (target - before[1]) / (ap - before[1])
+        before = (step, ap)
+    return None
 
 
 def _finals(runs: Sequence[dict]) -> list[float]:
@@ -38,8 +44,8 @@ def _finals(runs: Sequence[dict]) -> list[float]:
 
 
 def _epochs_to(runs: Sequence[dict], target: float) -> dict | None:
-    """Mean and spread of the first epoch at or above a target; None unless there are runs and all reached it."""
-    reached = [_first(run, target) for run in runs]
+    """Mean and spread of the epochs to a target; None unless there are runs and all reached it."""
+    reached = [_crossing(run, target) for run in runs]
     return _spread(reached) if reached and None not in reached else None
 
 
@@ -47,13 +53,29 @@ def _ratio(theirs: dict | None, ours: dict | None) -> float | None:
     return theirs['mean'] / ours['mean'] if theirs and ours else None
 
 
-def summarise(runs: Sequence[dict], targets: Sequence[float], seconds: Mapping[str, Sequence[float]] = {}) -> dict:
+def beside(runs: Sequence[dict]) -> list[dict]:
+    """DETR's runs of another comparison, under a name that says which: ``detr (BASE)``."""
+    return [
+        dict(run, system=f'{REFERENCE} ({str(run.get("base")).split()[0]})')
+        for run in runs
+        if run['system'] == REFERENCE
+    ]
+
+
+def summarise(
+    runs: Sequence[dict],
+    targets: Sequence[float],
+    seconds: Mapping[str, Sequence[float]] = {},
+    reference: Sequence[dict] = (),
+) -> dict:
     """Summarise the runs.
 
     Args:
         runs: of any systems and seeds.
-        targets: APs; each system's report has the epoch in which each was first reached.
+        targets: APs; each system's report has the epochs after which each was first reached, by linear interpolation
+            between evaluations.
         seconds: of training steps that were measured in turn (:mod:`tools.convergence.timing`), by system.
+        reference: DETR's runs of another comparison (:func:`beside`), to compare with instead of the runs' own.
 
     Returns:
         ``targets`` and ``systems``: per system the seeds, the budget, the epochs that each seed was trained, the start,
@@ -70,9 +92,9 @@ def summarise(runs: Sequence[dict], targets: Sequence[float], seconds: Mapping[s
                 'comparison in a --work-dir of its own.'
             )
     by_system: dict[str, list[dict]] = {}
-    for run in sorted(runs, key=lambda run: _place(run['system'])):
+    for run in [*reference, *sorted(runs, key=lambda run: _place(run['system']))]:
         by_system.setdefault(run['system'], []).append(run)
-    reference = by_system.get(REFERENCE, [])
+    reference = reference or by_system.get(REFERENCE, [])
     reference_final = fmean(_finals(reference) or [0.0])
     comparable = reference_final >= min(targets)
     systems = {}
@@ -114,7 +136,7 @@ def table(report: dict) -> str:
     rows = []
     for system_name, system in report['systems'].items():
         reached = [_cell(system['epochs_to_targets'][name], system['faster_to_targets'][name]) for name in targets]
-        own = system_name == REFERENCE or report['detrs_final_ap'] is None
+        own = system_name.partition(' ')[0] == REFERENCE or report['detrs_final_ap'] is None
         rows.append(
             [
                 system_name,
@@ -142,7 +164,7 @@ def _step(system: dict) -> str:
 def _cell(reached: dict | None, faster: float | None) -> str:
     if not reached:
         return 'not reached'
-    epochs = ', '.join(str(value) for value in reached['values'])
+    epochs = ', '.join(f'{value:.1f}' for value in reached['values'])
     return epochs + (f' ({faster:.1f}x)' if faster and round(faster, 6) != 1 else '')
 
 

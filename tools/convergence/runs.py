@@ -191,8 +191,8 @@ def run_once(
     for earlier in (result, folder / 'asked.json'):
         if earlier.exists():
             _check_same(earlier, asked)
-    if result.exists() and len(_read(result)['steps']) >= min(stop_after or epochs, epochs):
-        return _read(result)
+    if result.exists() and len(read(result)['steps']) >= min(stop_after or epochs, epochs):
+        return read(result)
     config = system_config(system, base, epochs, seed, backbone, stop_after)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'asked.json').write_text(json.dumps(asked))
@@ -224,15 +224,22 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
 
 
-def _read(path: Path) -> dict:
+def read(path: Path) -> dict:
+    """A result or report.
+
+    Raises:
+        UserError: it does not exist, or is no JSON.
+    """
     try:
         return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"'{path}' does not exist.") from error
     except ValueError as error:
         raise UserError(f"'{path}' is damaged ({error}): delete it to train that run again.") from error
 
 
 def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
-    found = _read(earlier)
+    found = read(earlier)
     for field, value in asked.items():
         if found.get(field) != value:
             raise UserError(
@@ -247,7 +254,7 @@ def read_runs(work_dir: Path) -> list[dict]:
     Raises:
         UserError: there is none.
     """
-    runs = [_read(path) for path in sorted(work_dir.glob('*_seed*.json'))]
+    runs = [read(path) for path in sorted(work_dir.glob('*_seed*.json'))]
     if not runs:
         raise UserError(f"'{work_dir}' contains no finished run (<system>_seed<number>.json).")
     return runs

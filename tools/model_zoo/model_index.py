@@ -35,8 +35,8 @@ SYSTEM_NOTE = (
     "paper AP, and params and GFLOPs (multiply-adds) before the parentheses: the paper's runs on COCO 2017 val; in "
     "parentheses what this project counts. shapes: this project's small-scale result, the same system at the size of "
     'the small model on the generated shapes: AP at the end of a budget, mean and standard deviation over seeds, and '
-    'the mean epoch in which the AP before the colon was first reached (docs/convergence/README.md); compare rows of '
-    'one budget only. "-": not in the paper, or not run.'
+    'the mean number of epochs to the AP before the colon (docs/convergence/README.md); compare rows of one budget '
+    'only. "-": not in the paper, or not run.'
 )
 TRAINING_HEADER = ('config', 'place in the paper', 'epochs', 'paper AP', 'plain config', "plain's paper AP", 'gain')
 TRAINING_NOTE = (
