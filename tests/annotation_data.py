@@ -25,6 +25,13 @@ def make(count: int = 60, seed: int = 0) -> dict:
 def from_xywh(boxes: np.ndarray, sizes: np.ndarray, form: str) -> np.ndarray:
     """The inverse of ``to_xywh``, implemented independently."""
     x, y, w, h = boxes.T
-    columns = dict(xywh=[x, y, w, h], xyxy=[x, y, x + w, y + h], cxcywh=[x + w / 2, y + h / 2, w, h])
-    values = np.stack(columns[form.removesuffix('01')], axis=1)
-    return values / np.hstack([sizes, sizes]) if form.endswith('01') else values
+    columns = dict(
+        xywh=[x, y, w, h],
+        xyxy=[x, y, x + w, y + h],
+        cxcywh=[x + w / 2, y + h / 2, w, h],
+        yxhw=[y, x, h, w],
+        yxyx=[y, x, y + h, x + w],
+    )
+    values = np.stack(columns[form.rstrip('01')], axis=1)
+    whole = dict(xywh01=1, xyxy01=1, cxcywh01=1, xywh100=100, xyxy100=100, cxcywh100=100).get(form)
+    return values if whole is None else whole * values / np.hstack([sizes, sizes])

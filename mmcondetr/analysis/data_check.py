@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmcondetr.datasets.annotation_file import read_annotations
+from mmcondetr.datasets.annotation_checks import repair, some
+from mmcondetr.datasets.annotation_file import AnnotationFile
 from mmcondetr.datasets.annotations import examine
-from mmcondetr.datasets.load_image import LoadImage
+from mmcondetr.datasets.load_image import LoadImage, WrongSizeError
 from mmcondetr.datasets.segmentation import check_segmentations
 from mmcondetr.errors import UserError
 
@@ -33,6 +35,7 @@ class Part:
         errors: one line each; training or evaluation would fail or be wrong.
         warnings: one line each.
         statistics: see :func:`mmcondetr.datasets.annotations.examine`.
+        file: the annotations, None if they cannot be read or are panoptic.
         digests: SHA-256 by image path.
         looks: perceptual hash, by image path.
     """
@@ -42,66 +45,111 @@ class Part:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     statistics: dict[str, Any] = field(default_factory=dict)
+    file: AnnotationFile | None = None
     digests: dict[str, str] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
 
 
-def look_at_annotations(name: str, ann_file: str, classes: Sequence[str], masks: bool = False) -> Part:
-    """Check the annotation file of a part, with its segmentations if ``masks`` are trained or measured."""
+def look_at_annotations(name: str, ann_file: str, classes: Sequence[str], folder: str, masks: bool = False) -> Part:
+    """Check the annotation file of a part, with its segmentations if ``masks`` are trained or measured.
+
+    Args:
+        folder: of the images.
+    """
     part = Part(name, ann_file)
-    report = examine(ann_file, tuple(classes), training=name == 'train', part=name)
+    report = examine(ann_file, tuple(classes), training=name == 'train', part=name, folder=folder)
     part.errors = [f"{name}, '{ann_file}': {finding}" for finding in report.errors]
     part.warnings = [f"{name}, '{ann_file}': {finding}" for finding in report.warnings]
-    part.statistics = report.statistics
+    part.statistics, part.file = report.statistics, report.file
     if masks and not report.errors:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter('always')
-                check_segmentations(read_annotations(ann_file), f"{name}, '{ann_file}'")
+                check_segmentations(report.file, f"{name}, '{ann_file}'")
             part.warnings += [str(warning.message) for warning in caught]
         except UserError as error:
             part.errors.append(str(error))
     return part
 
 
-def image_entries(ann_file: str, folder: str) -> list[dict[str, Any]]:
-    """Path, width and height of every image in an annotation file."""
+def image_entries(part: Part, folder: str) -> list[dict[str, Any]]:
+    """Path, width and height of every image of a part."""
     return [
         dict(
             img_path=os.path.join(folder, image.file_name),
             width=int(image.width),
             height=int(image.height),
-            ann_file=ann_file,
+            ann_file=part.ann_file,
         )
-        for image in read_annotations(ann_file).images
+        for image in part.file.images
     ]
 
 
-def look_at_images(part: Part, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Decode every image on several threads, adding to the part's findings; yields each path when it is done."""
+def look_at_images(part: Part, entries: Sequence[dict[str, Any]], folder: str) -> Iterator[str]:
+    """Decode every image on several threads, adding to the part's findings; yields each path when it is done.
+
+    Images of a wrong size have one cause and one repair, and so have missing ones: they are counted in one line.
+
+    Args:
+        entries: see :func:`image_entries`.
+        folder: of the images.
+    """
+    wrong, missing = [], []
     with ThreadPoolExecutor(THREADS) as pool:
         for entry, (error, digest, look) in zip(entries, pool.map(_check_image, entries)):
             path = entry['img_path']
-            if error:
+            if isinstance(error, WrongSizeError):
+                wrong.append((path, error))
+            elif isinstance(error, FileNotFoundError):
+                missing.append(path)
+            elif error is not None:
                 part.errors.append(f'{part.name}: {error}')
             else:
                 part.digests[path], part.looks[path] = digest, look
             yield path
+    if missing:
+        part.errors.append(
+            f"{part.name}: {len(missing)} of {len(entries)} image files of '{part.ann_file}' do not exist: "
+            f"{some(missing)}. Check data_root and data_prefix['img'] in the config"
+        )
+    if wrong:
+        part.errors.append(f'{part.name}: {_describe_sizes(part, wrong, len(entries), folder)}')
 
 
-def _check_image(entry: dict[str, Any]) -> tuple[str, str, int]:
-    """(error or '', SHA-256 of the file, perceptual hash)."""
+def _describe_sizes(part: Part, wrong: Sequence[tuple[str, WrongSizeError]], count: int, folder: str) -> str:
+    shown = some(
+        f"'{path}' is {'x'.join(map(str, error.loaded))} and not {'x'.join(map(str, error.annotated))}"
+        for path, error in wrong
+    )
+    swapped = sum(error.loaded == error.annotated[::-1] for _, error in wrong)
+    cause = 'Boxes may have been drawn on these images in another size: if so, --scale repairs them'
+    if swapped == len(wrong):
+        cause = 'Width and height are swapped'
+    elif swapped:
+        cause = f'Width and height are swapped in {swapped} of them'
+    path = part.ann_file if part.file is not None else ''
+    command = repair(path, f'--image-sizes {shlex.quote(folder)}', "reads the images' sizes", part.name)
+    return (
+        f"{len(wrong)} of {count} images have another size (width x height) than in '{part.ann_file}', so boxes would "
+        f'not fit: {shown}. {cause}; {command}'
+    )
+
+
+def _check_image(entry: dict[str, Any]) -> tuple[Exception | None, str, int]:
+    """(error or None, SHA-256 of the file, perceptual hash)."""
     try:
+        if not os.path.isfile(entry['img_path']):
+            raise FileNotFoundError(entry['img_path'])
         pixels = LoadImage().transform(dict(entry))['img']
         with open(entry['img_path'], 'rb') as file:
             digest = hashlib.sha256(file.read()).hexdigest()
     except (UserError, OSError) as error:
-        return str(error), '', 0
+        return error, '', 0
     grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), (17, 16), interpolation=cv2.INTER_AREA).astype(int)
     steps = grey[:, 1:] - grey[:, :-1]
     if np.abs(steps).max() < 3:  # uniform images all look alike
-        return '', digest, 0
-    return '', digest, int(''.join('1' if step > 0 else '0' for step in steps.ravel()), 2)
+        return None, digest, 0
+    return None, digest, int(''.join('1' if step > 0 else '0' for step in steps.ravel()), 2)
 
 
 def find_copies(parts: Sequence[Part]) -> tuple[list[str], list[str]]:

@@ -159,11 +159,12 @@ def _has_masks(config: Config, name: str, dataset: Any) -> bool:
 def _look_at(name: str, dataset: Any, no_images: bool, masks: bool) -> Part:
     if isinstance(dataset, CocoPanopticDataset):
         return _look_at_panoptic(name, dataset, no_images)
-    part = look_at_annotations(name, dataset.ann_file, dataset.metainfo.get('classes', ()), masks)
-    if no_images or not part.statistics:
+    folder = dataset.data_prefix.get('img', '')
+    part = look_at_annotations(name, dataset.ann_file, dataset.metainfo.get('classes', ()), folder, masks)
+    if no_images or part.file is None:
         return part
-    entries = image_entries(dataset.ann_file, dataset.data_prefix.get('img', ''))
-    for _ in track(look_at_images(part, entries), f'{name}: images', total=len(entries), transient=True):
+    entries = image_entries(part, folder)
+    for _ in track(look_at_images(part, entries, folder), f'{name}: images', total=len(entries), transient=True):
         pass
     return part
 
@@ -182,7 +183,8 @@ def _look_at_panoptic(name: str, dataset: CocoPanopticDataset, no_images: bool) 
     if no_images:
         return part
     items = [dataset.get_data_info(index) for index in range(len(dataset))]
-    for _ in track(look_at_images(part, items), f'{name}: images', total=len(items), transient=True):
+    folder = dataset.data_prefix.get('img', '')
+    for _ in track(look_at_images(part, items, folder), f'{name}: images', total=len(items), transient=True):
         pass
     for item in track(items, f'{name}: panoptic images', transient=True):
         try:

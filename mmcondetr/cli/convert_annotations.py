@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--boxes',
         choices=FORMATS,
-        help="the format of the source's boxes: x1, y1, x2, y2; centre, width, height; 01: as fractions of the image",
+        help="the format of the source's boxes: corners; centre, width, height; yx: y before x; 01: as fractions of "
+        'the image, 100: in percent of it',
     )
     parser.add_argument(
         '--mixed',

@@ -30,16 +30,19 @@ def check_values(
     training: bool = True,
     path: str = 'FILE',
     part: str = '',
+    folder: str | None = None,
 ) -> Report:
     """Check the values of a file that has been read.
 
     Args:
         classes: The config's; without them, the file's own.
         training: Whether a file without any annotation is an error.
-        path: The file's name in the commands that messages suggest.
+        path: The file's name in the commands that messages suggest; '' if it was made from other files.
         part: Of the config that names the file, for the same commands; '' if there is none.
+        folder: That the names of its images are relative to; None if it is not known. Image files are only looked at
+            where boxes are wrong and the images' sizes tell why.
     """
-    report = Report()
+    report = Report(file=file)
     columns = Columns(file)
     _check_ids(file, report)
     _check_images(file, report)
@@ -52,7 +55,7 @@ def check_values(
     elif all(annotation.iscrowd for annotation in file.annotations):
         message = f'is 1 in all {len(file.annotations)} annotations: crowds are neither learned nor to be found'
         report.add('error' if training else 'warning', '$.annotations[*].iscrowd', message)
-    kept = _check_boxes(file, columns, report, training, path, part)
+    kept = _check_boxes(file, columns, report, training, path, part, folder)
     _check_copies(columns, report)
     _check_filled_in(file, report)
     report.statistics = _statistics(file, columns, names, kept)
@@ -155,8 +158,11 @@ def repair(path: str, options: str, effect: str, part: str = '') -> str:
     """The command that repairs a file, what it does, and how a run then gets to read the new file.
 
     Args:
+        path: '' for data that were converted from other files, which must be corrected themselves.
         part: of the config that names the file, 'train', 'val' or 'test'; '' if there is no config yet.
     """
+    if not path:
+        return 'correct the labels that were converted'
     target = f'{path.removesuffix(".json")}_fixed.json'
     command = f"'mmcondetr convert-annotations {shlex.quote(path)} {shlex.quote(target)} {options}'"
     return f'{command} {effect}; {_name_new_file(target, part)}'
@@ -212,12 +218,18 @@ def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], r
 
 
 def _check_boxes(
-    file: AnnotationFile, columns: Columns, report: Report, training: bool, path: str, part: str
+    file: AnnotationFile,
+    columns: Columns,
+    report: Report,
+    training: bool,
+    path: str,
+    part: str,
+    folder: str | None,
 ) -> np.ndarray:
     """Check the boxes; returns which of them the data set keeps (A,)."""
     boxes, sizes = columns.boxes, columns.sizes
     known, kept = (sizes > 0).all(axis=1), has_part_inside(boxes, sizes)
-    doubt = doubt_boxes(boxes, sizes, columns.images, [image.file_name for image in file.images])
+    doubt = doubt_boxes(boxes, sizes, columns.images, [image.file_name for image in file.images], folder)
     if doubt is not None:
         place = '*' if doubt.first is None else doubt.first
         command = f': {repair(path, doubt.options, doubt.effect, part)}' if doubt.options else ''

@@ -92,11 +92,12 @@ class Finding:
 
 @dataclass
 class Report:
-    """The findings about a file, and its statistics (names -> numbers or dicts of them)."""
+    """The findings about a file, its statistics (names -> numbers or dicts of them), and its content if it is read."""
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     statistics: dict[str, Any] = field(default_factory=dict)
+    file: AnnotationFile | None = None
 
     @property
     def findings(self) -> list[Finding]:

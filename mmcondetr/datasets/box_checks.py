@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmcondetr.datasets.box_formats import (
+    ENOUGH,
     FIT,
     MEANINGS,
+    UNITS,
+    UNREACHED,
     are_fractions,
     guess_format,
     images_beyond,
     lies_beyond,
     share_possible,
 )
+from mmcondetr.datasets.image_files import read_size
+from mmcondetr.errors import UserError
 
 _LEAST_SHARE, _LEAST_COUNT = 0.02, 3  # fewer boxes beyond their image may be an annotator's slips, and are clipped
 _BOTH_SIDES = 0.25  # objects that continue outside do so on the left and above, too; wrong formats and sizes never do
 _SCALED_SHARE = 0.25  # of the boxes of a larger picture extend beyond a smaller one, at least
-_UNREACHED, _ENOUGH = 0.55, 50  # share of the image that no box leaves, and the boxes needed to wonder why
+_LOOKED_AT = 20  # image files whose sizes are compared with the file's
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,9 @@ class Doubt:
     effect: str = ''
 
 
-def doubt_boxes(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names: Sequence[str]) -> Doubt | None:
+def doubt_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names: Sequence[str], folder: str | None = None
+) -> Doubt | None:
     """Find what the boxes of a file are if they are not in COCO's format, in pixels of their images.
 
     Boxes that extend beyond their image by up to two pixels or 2 % are possible, as in COCO itself. So are many that
@@ -53,6 +62,7 @@ def doubt_boxes(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names:
         sizes: (N, 2), width and height of each box's image in pixels, 0 if unknown.
         images: (N,), index of each box's image.
         names: of the image files.
+        folder: that the names are relative to; None if it is not known here.
     """
     usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1) & (boxes != 0).any(axis=1))
     boxes, sizes, images = boxes[usable], sizes[usable], images[usable]
@@ -69,12 +79,12 @@ def doubt_boxes(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names:
             f'{after.sum()} of {len(boxes)} boxes extend beyond the right or lower border of their image, in '
             f"{len(np.unique(images[after]))} images, the first in '{names[images[first]]}'"
         )
-        cause, options, effect = _cause(boxes, sizes, images, after)
+        cause, options, effect = _cause(boxes, sizes, images, after, names, folder)
         return Doubt('error', int(usable[first]), f'{found}. {cause}', options, effect)
-    reached = (boxes[:, :2] + boxes[:, 2:] > _UNREACHED * sizes).any()
-    if len(boxes) >= _ENOUGH and not reached:
+    reached = (boxes[:, :2] + boxes[:, 2:] > UNREACHED * sizes).any()
+    if len(boxes) >= ENOUGH and not reached:
         message = (
-            f'none of {len(boxes)} boxes reaches the right or the lower {1 - _UNREACHED:.0%} of its image. Perhaps the '
+            f'none of {len(boxes)} boxes reaches the right or the lower {1 - UNREACHED:.0%} of its image. Perhaps the '
             'images were enlarged without their boxes: look at some'
         )
         return Doubt('warning', None, message, '--scale 2', 'doubles the boxes (another factor may be right)')
@@ -87,8 +97,9 @@ def _many(true: np.ndarray) -> bool:
 
 def _another_format(form: str, share: float, sure: bool) -> Doubt:
     fit = f'{share:.0%} of the boxes extend beyond their image'
-    if form.endswith('01'):
-        fit = 'all coordinates lie between 0 and 1'
+    for ending, whole in UNITS.items():
+        if form.endswith(ending):
+            fit = f'all coordinates lie between 0 and {whole:g}'
     message = (
         f'{fit}: the boxes are {"probably" if sure else "perhaps"} {MEANINGS[form]}, where COCO has {MEANINGS["xywh"]}'
     )
@@ -104,19 +115,25 @@ def _partly_fractions(fractions: np.ndarray, boxes: np.ndarray, sizes: np.ndarra
     return Doubt('error', int(usable[fractions][0]), message, f'--boxes {form} --mixed', 'converts the former')
 
 
-def _cause(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, after: np.ndarray) -> tuple[str, str, str]:
+def _cause(
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    images: np.ndarray,
+    after: np.ndarray,
+    names: Sequence[str],
+    folder: str | None,
+) -> tuple[str, str, str]:
     """The likely cause of boxes beyond their images, the options that repair it, and what these do."""
     touched = images_beyond(boxes, sizes, images)
-    swapped = share_possible(boxes[touched], sizes[touched][:, ::-1], 'xywh')
-    fits = {form: share_possible(boxes[touched], sizes[touched], form) for form in ('xyxy', 'cxcywh')}
-    form = max(fits, key=fits.__getitem__)
-    if max(swapped, fits[form]) >= FIT:
-        if swapped > fits[form]:
-            cause = 'Width and height of these images are probably swapped in the file; with the other order, they fit'
-            return cause, '--image-sizes FOLDER', 'reads the sizes of the image files (FOLDER is that of the images)'
+    fits = {form: share_possible(boxes[touched], sizes[touched], form) for form in ('xyxy', 'cxcywh', 'yxhw', 'yxyx')}
+    form = max(fits, key=fits.__getitem__)  # the first of equal ones
+    if fits[form] >= FIT:
+        if form == 'yxhw':
+            in_order = share_possible(boxes, sizes, 'yxhw') >= FIT
+            return _other_order(in_order, _look_at_sizes(images[touched], sizes[touched], names, folder), folder)
         cause = f'The boxes of these images are probably {MEANINGS[form]}, so the file is a mixture of formats'
         return cause, f'--boxes {form} --mixed', 'converts these images only'
-    for form in ('xyxy', 'cxcywh'):
+    for form in ('xyxy', 'cxcywh', 'yxyx'):
         if share_possible(boxes[after], sizes[after], form) >= FIT:
             cause = (
                 f'They are probably {MEANINGS[form]}, but others in the same images are not: a mixture of formats that '
@@ -130,3 +147,40 @@ def _cause(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, after: np.n
         return cause, f'--scale {1 / factor:.3g}', 'reduces all boxes likewise (--mixed: only those of these images)'
     cause = 'They may have been drawn on other images, or on these in another size; if they are right, they are clipped'
     return cause, '--clip', 'clips all boxes to their images'
+
+
+def _look_at_sizes(images: np.ndarray, sizes: np.ndarray, names: Sequence[str], folder: str | None) -> str:
+    """Whether image files are as large as stated: 'stated', 'swapped', or '' if both, neither or none can be read."""
+    if folder is None:
+        return ''
+    found = set()
+    numbers, first = np.unique(images, return_index=True)
+    for number, index in list(zip(numbers, first))[:_LOOKED_AT]:
+        try:
+            size = read_size(os.path.join(folder, names[number]))
+        except UserError:  # reported elsewhere
+            continue
+        found.add({tuple(sizes[index]): 'stated', tuple(sizes[index][::-1]): 'swapped'}.get(size, ''))
+    return found.pop() if len(found) == 1 else ''
+
+
+def _other_order(all_boxes: bool, files: str, folder: str | None) -> tuple[str, str, str]:
+    """Boxes that fit if width and height of their images change places, which image files can explain in two ways.
+
+    Args:
+        all_boxes: whether they fit in images that have no box beyond them, too.
+        files: see :func:`_look_at_sizes`.
+    """
+    as_boxes = '--boxes yxhw' + ' --mixed' * (not all_boxes)
+    if files == 'stated':
+        cause = f'The image files have the sizes stated, so these boxes are probably {MEANINGS["yxhw"]}'
+        return cause, as_boxes, 'converts them'
+    if files == 'swapped':
+        cause = 'Width and height of these images are swapped in the file; with those of the image files, the boxes fit'
+        return cause, f'--image-sizes {shlex.quote(folder)}', 'reads the sizes of the image files'
+    cause = (
+        'They fit if x and y change places: width and height of these images are probably swapped in the file, or the '
+        f'boxes are {MEANINGS["yxhw"]}'
+    )
+    effect = f'repairs the former, FOLDER being that of the images, and with {as_boxes} instead the latter'
+    return cause, '--image-sizes FOLDER', effect

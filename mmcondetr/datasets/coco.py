@@ -53,6 +53,11 @@ class CocoDataset(MMDetCocoDataset):
         loaders = 'val_dataloader/test_dataloader' if self.test_mode else 'train_dataloader'
         return f'{loaders}.dataset.ann_file'
 
+    @property
+    def _local(self) -> bool:
+        """Whether the images are files of this machine."""
+        return self.backend_args is None and '://' not in self.data_prefix.get('img', '')
+
     def load_data_list(self) -> list[dict]:
         """One dict per image, as in mmdet; checks the annotations and that the image files exist."""
         classes = self.metainfo['classes']
@@ -62,7 +67,8 @@ class CocoDataset(MMDetCocoDataset):
                 f'metainfo=dict(classes=({classes!r},)).'
             )
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
-            file = read_checked(path, self._field, tuple(classes), training=not self.test_mode)
+            folder = self.data_prefix.get('img', '') if self._local else None
+            file = read_checked(path, self._field, tuple(classes), not self.test_mode, folder)
         if self.with_masks:
             check_segmentations(file, name_file(self.ann_file, self._field))
         names = set(classes)
@@ -106,7 +112,7 @@ class CocoDataset(MMDetCocoDataset):
 
     def _check_image_files(self, data_list: list[dict]) -> None:
         paths = [info['img_path'] for info in data_list]
-        if self.backend_args is not None or any('://' in path for path in paths[:1]):
+        if not self._local or any('://' in path for path in paths[:1]):
             return
         absent = [path for path in paths if not os.path.isfile(path)]
         if absent:

@@ -28,6 +28,18 @@ def _orientation(data: bytes) -> int:
         return 1
 
 
+class WrongSizeError(UserError):
+    """An image file has another size than its annotation says.
+
+    Attributes:
+        loaded, annotated: (width, height) in pixels; (0, 0) if a data loader's worker has passed it on, as text.
+    """
+
+    def __init__(self, message: str, loaded: tuple[int, int] = (0, 0), annotated: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(message)
+        self.loaded, self.annotated = loaded, annotated
+
+
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
     """mmcv's LoadImageFromFile, with errors that name the file and the annotations that list it.
@@ -44,8 +56,8 @@ class LoadImage(LoadImageFromFile):
         """Adds ``img`` (height, width, 3), ``img_shape``, ``ori_shape`` and ``scale_factor``.
 
         Raises:
-            UserError: The file is missing, truncated, too large, too thin or not an image, or its size differs from the
-                annotations'.
+            UserError: The file is missing, truncated, too large, too thin or not an image.
+            WrongSizeError: Its size differs from the annotations'.
         """
         path = results['img_path']
         listed_in = f" (listed in '{results['ann_file']}')" if 'ann_file' in results else ''
@@ -94,13 +106,14 @@ class LoadImage(LoadImageFromFile):
     def _check_size(results: dict, path: str, listed_in: str) -> None:
         if 'height' not in results or 'width' not in results:
             return
-        annotated, loaded = (results['height'], results['width']), results['img_shape']
+        annotated, loaded = (results['width'], results['height']), results['img_shape'][::-1]
         if annotated == loaded:
             return
         advice = 'Correct width and height there, or use the image they were drawn on.'
         if annotated == loaded[::-1]:
             advice = 'They are probably swapped there: mmcondetr convert-annotations with --image-sizes corrects them.'
-        raise UserError(
-            f"Image file '{path}' is {loaded[1]}x{loaded[0]} pixels, but its annotation{listed_in} says "
-            f'{annotated[1]}x{annotated[0]} (width x height): boxes would not fit. {advice}'
+        message = (
+            f"Image file '{path}' is {loaded[0]}x{loaded[1]} pixels, but its annotation{listed_in} says "
+            f'{annotated[0]}x{annotated[1]} (width x height): boxes would not fit. {advice}'
         )
+        raise WrongSizeError(message, loaded, annotated)

@@ -32,8 +32,8 @@ def convert_annotations(
     """Write a copy of a COCO file with boxes as (x, y, width, height) in pixels; everything else is unchanged.
 
     Args:
-        boxes: The format of the file's boxes: 'xyxy', 'cxcywh', 'xywh01', 'xyxy01' or 'cxcywh01' (01: as
-            fractions of the image). ``area`` of annotations without a segmentation becomes the new box's.
+        boxes: The format of the file's boxes, one of ``FORMATS`` (01: as fractions of the image, 100: in percent).
+            ``area`` of annotations without a segmentation becomes the new box's.
         integer_ids: Write ids and references that are strings of digits as integers.
         add_to_category_ids: Add this to the annotations' ``category_id``; 1 where they count from 0 and the categories
             from 1.
@@ -58,6 +58,8 @@ def convert_annotations(
         raise UserError(f'--scale {scale:g}: must be a number above 0.')
     if mixed and boxes is None and scale is None:
         raise UserError('--mixed needs --boxes or --scale.')
+    if mixed and boxes is not None and boxes.endswith('100'):
+        raise UserError(f'--mixed --boxes {boxes}: percentages among pixels cannot be told apart from them.')
     if boxes is None and scale is None and not (integer_ids or add_to_category_ids or clip or image_sizes):
         raise UserError(
             'Nothing to convert: pass --boxes, --scale, --clip, --image-sizes, --integer-ids or --add-to-category-ids.'

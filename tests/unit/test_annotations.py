@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from annotation_data import CLASSES, from_xywh, make
@@ -84,6 +85,52 @@ def test_boxes_of_another_format_stop_with_the_command_that_converts_them(look, 
     assert f'--boxes {form}' in error and 'mmcondetr convert-annotations' in error and 'probably' in error
 
 
+def test_percentages_are_an_error_if_they_end_where_the_image_does(look):
+    """60 boxes that do: an error; those that end earlier, or few: a warning. Both name cause and repair."""
+
+    def percent(count: int, factor: float) -> dict:
+        return spoil(make(count), lambda box, size: factor * from_xywh(box, size, 'xywh100'))
+
+    error = only(look(percent(60, 1), part='train').errors)
+    assert 'all coordinates lie between 0 and 100: the boxes are probably (x, y, width, height) in percent' in error
+    assert '--boxes xywh100' in error and 'train_dataloader.dataset.ann_file=' in error
+    for data in (percent(60, 0.9), percent(20, 1)):
+        report = look(data)
+        assert report.errors == [] and 'perhaps (x, y, width, height) in percent' in only(report.warnings)
+        assert '--boxes xywh100' in only(report.warnings)
+
+
+def test_boxes_that_are_no_percentages(look):
+    data = spoil(make(), lambda box, size: from_xywh(box, size, 'xywh100'))
+    for image in data['images']:
+        image.update(width=128, height=104)
+    assert look(data).findings == [], 'in images that are hardly larger'
+    data = spoil(make(), lambda box, size: [[4, 5, 90, 20]])
+    assert 'in percent' not in ' '.join(map(str, look(data).findings)), 'a timestamp, which fills no image'
+    data = spoil(make(), lambda box, size: from_xywh(box, size, 'xywh100'))
+    data['annotations'][0]['bbox'] = [10, 10, 120, 80]
+    assert 'in percent' not in ' '.join(map(str, look(data).findings)), 'a box of more than 100'
+
+
+@pytest.mark.parametrize('files', ['stated', 'swapped', 'gone'])
+@pytest.mark.parametrize('share', [1, 0.5])
+def test_boxes_with_y_first_and_swapped_sizes_are_told_apart_by_the_image_files(look, tmp_path, files, share):
+    last = 10 + 20 * share
+    data = spoil(make(400), lambda box, size: box[:, [1, 0, 3, 2]], lambda _, entry: entry['image_id'] < last)
+    width, height = (640, 480) if files == 'stated' else (480, 640)
+    for image in data['images'] if files != 'gone' else ():
+        cv2.imwrite(str(tmp_path / image['file_name']), np.zeros((height, width), np.uint8))
+    error = only(look(data, folder=str(tmp_path)).errors)
+    if files == 'stated':
+        assert 'probably (y, x, height, width)' in error and '--image-sizes' not in error
+    elif files == 'swapped':
+        assert 'are swapped in the file' in error and 'yxhw' not in error and f'--image-sizes {tmp_path}' in error
+    else:
+        assert 'They fit if x and y change places' in error and '--image-sizes FOLDER' in error
+    if files != 'swapped':
+        assert '--boxes yxhw' in error and ('--mixed' in error) == (share < 1)
+
+
 @pytest.mark.parametrize('seed', range(5))
 @pytest.mark.parametrize('count', [1, 3, 10, 1000])
 def test_boxes_as_in_coco_are_taken_for_what_they_are(count, seed):
@@ -125,6 +172,7 @@ def test_swapped_sizes_and_other_sizes_stop_with_their_cause(look):
         image.update(width=480, height=640)
     error = only(look(data).errors)
     assert 'in 10 images' in error and 'probably swapped' in error and '--image-sizes FOLDER' in error
+    assert 'or the boxes are (y, x, height, width)' in error
     error = only(look(spoil(make(200), lambda box, size: 2 * box)).errors)
     assert 'reduced to 1/2 of their size without their boxes' in error and '--scale 0.5' in error
     far = spoil(make(200), lambda box, size: box + [[0, 0, 640, 0]], lambda index, _: index % 20 == 0)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from own_data_files import make_shapes, write_yolo
+from PIL import Image
 
 from mmcondetr.cli import main
 from mmcondetr.datasets.panoptic_png import read_panoptic_png, write_panoptic_png
@@ -52,6 +53,28 @@ def test_what_is_wrong_is_a_line_each(config, capsys):
     for part in (images[0].name, images[1].name, '77', '1 image is in train and in val'):
         assert sum(part in line for line in errors[:-1]) >= 1, part
     assert '4 errors' in (config.parent / 'out' / 'data.html').read_text()
+
+
+def test_images_of_a_wrong_size_and_missing_ones_are_counted_in_a_line_each(config, capsys):
+    yolo = config.parent / 'yolo'
+    change(yolo / 'coco_train.json', lambda content: [image.update(width=96) for image in content['images']])
+    images = sorted((yolo / 'images' / 'val').glob('*.png'))
+    for image in images[:2]:
+        image.unlink()
+    assert check(config) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')][:-1]
+    sizes, missing = errors
+    assert sizes.startswith('error: train: 6 of 6 images have another size (width x height) than in ')
+    assert sizes.count(".png' is 64x64 and not 96x64") == 5 and ', ...' in sizes  # the first of six
+    assert f'--image-sizes {yolo}/' in sizes and 'train_dataloader.dataset.ann_file=' in sizes
+    assert 'swapped' not in sizes
+    assert missing.startswith('error: val: 2 of 3 image files of ') and str(images[0]) in missing
+    change(yolo / 'coco_val.json', lambda content: [image.update(width=32, height=64) for image in content['images']])
+    for image in images[:2]:
+        Image.new('RGB', (64, 32)).save(image)
+    Image.new('RGB', (64, 64)).save(images[2])
+    assert check(config) == 1
+    assert 'Width and height are swapped in 2 of them; ' in capsys.readouterr().err
 
 
 def test_a_config_that_does_not_fit_its_data(config, capsys):

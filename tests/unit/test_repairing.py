@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ def spoiled(tmp_path):
 
 def suggested(path: str) -> list[str]:
     """The arguments of the command that the error names."""
-    (error,) = examine(path, CLASSES).errors
+    (error,) = examine(path, CLASSES, folder=os.path.dirname(path)).errors
     return error.message.split("'mmcondetr ")[1].split("'")[0].split()
 
 
@@ -40,6 +41,8 @@ def test_the_suggested_command_repairs_the_boxes(spoiled, tmp_path, capsys, form
         entry['bbox'] = box
         entry['area'] = 1.0
     data['annotations'][0]['segmentation'] = [[1, 1, 2, 2, 3, 1]]
+    if form == 'yxhw':  # or the sizes could be swapped
+        write_images(data, tmp_path)
     path = spoiled(data)
     assert main(suggested(path)) == 0
     assert '60 boxes converted' in capsys.readouterr().out
@@ -50,6 +53,11 @@ def test_the_suggested_command_repairs_the_boxes(spoiled, tmp_path, capsys, form
     assert areas[0] == 1.0, "a segmentation's area is not the box's"
     np.testing.assert_allclose(areas[1:], boxes[1:, 2] * boxes[1:, 3], rtol=1e-3)
     assert repaired['info'] == dict(year=2026) and repaired['images'] == data['images']
+
+
+def write_images(data: dict, folder) -> None:
+    for image in data['images']:
+        cv2.imwrite(str(folder / image['file_name']), np.zeros((image['height'], image['width']), np.uint8))
 
 
 def boxes_in(data: dict) -> np.ndarray:
@@ -64,9 +72,10 @@ def repaired_by(path: str, arguments: list[str]) -> dict:
         return json.load(file)
 
 
-@pytest.mark.parametrize('form', ('xyxy', 'cxcywh', 'cxcywh01'))
-def test_the_suggested_command_repairs_a_mixture(spoiled, form):
+@pytest.mark.parametrize('form', ('xyxy', 'cxcywh', 'yxhw', 'yxyx', 'cxcywh01'))
+def test_the_suggested_command_repairs_a_mixture(spoiled, tmp_path, form):
     data = make(400)
+    write_images(data, tmp_path)
     boxes = boxes_in(data)
     for entry in data['annotations']:
         if entry['image_id'] < 18:
@@ -104,13 +113,11 @@ def test_scaled_boxes_with_their_outlines(spoiled):
 
 def test_sizes_from_the_image_files(spoiled, tmp_path, capsys):
     data = make(200)
-    for image in data['images']:
-        cv2.imwrite(str(tmp_path / image['file_name']), np.zeros((480, 640), np.uint8))
+    write_images(data, tmp_path)
     for image in data['images'][:8]:
         image.update(width=480, height=640)
     path = spoiled(data)
-    arguments = [word.replace('FOLDER', str(tmp_path)) for word in suggested(path)]
-    assert repaired_by(path, arguments)['images'] == make()['images']
+    assert repaired_by(path, suggested(path))['images'] == make()['images']
     assert 'width and height of 8 images corrected' in capsys.readouterr().out
 
 
@@ -144,6 +151,7 @@ def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
         (['{0}', '{0}', '--boxes', 'xyxy', '--force'], 'already exists'),
         (['{0}', '{1}'], 'Nothing to convert'),
         (['{0}', '{1}', '--mixed'], '--mixed needs --boxes or --scale'),
+        (['{0}', '{1}', '--mixed', '--boxes', 'xyxy100'], 'percentages among pixels cannot be told apart'),
         (['{0}', '{1}', '--scale', '-1'], '--scale -1: must be a number above 0'),
         (['{0}', '{1}', '--image-sizes', 'gone'], "0.png' cannot be read"),
         (['{1}', '{0}x', '--integer-ids'], 'does not exist'),
