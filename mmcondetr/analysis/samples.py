@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmcondetr.datasets.image_roots import find_image_root
-from mmcondetr.datasets.own_data import load_json
+from mmcondetr.datasets.own_json import load_json
 from mmcondetr.errors import UserError
 
 

@@ -6,7 +6,8 @@
     mmcondetr init VOCdevkit/VOC2007 --out my_config.py                 # Annotations/, JPEGImages/
 
 YOLO and VOC are converted to COCO JSONs beside the data, which is not changed. A set with only one part is split into
-training and validation by --seed. The config has at most 40 lines, to be read and changed; next: mmcondetr check.
+training and validation by --seed. Nothing is written if mmcondetr train would refuse the data, nor over another file.
+The config has at most 40 lines, to be read and changed; next: mmcondetr check.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--iterations', type=int, help='length of training, for any number of images')
     parser.add_argument('--batch-size', type=int, help='images per step')
     parser.add_argument('--flips', choices=FLIPS, default='auto', help='augmentation (default: by the class names)')
-    parser.add_argument('--force', action='store_true', help='replace the config')
+    parser.add_argument(
+        '--force', action='store_true', help='replace the config, and COCO JSONs that an earlier call wrote'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if out.exists() and not args.force:
         raise UserError(f"'{out}' exists: pass another name as --out, or --force to replace it.")
     name = args.start if args.start != 'auto' else 'r50' if torch.cuda.is_available() else 'small'
-    data = find_own_data(args.data, args.val, args.images, args.val_share, args.seed, args.val_images)
+    data = find_own_data(args.data, args.val, args.images, args.val_share, args.seed, args.val_images, args.force)
     choices = choose(data, STARTS[name], args.iterations, args.batch_size, args.flips)
     text = compose(data, STARTS[name], choices, args.seed)
     write_config(out, text, args.force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -72,10 +73,13 @@ def _parse(path: Path) -> ElementTree.Element:
 
 def _number(entry: ElementTree.Element, side: str) -> float:
     try:
-        return float(entry.findtext(f'bndbox/{side}') or '')
+        value = float(entry.findtext(f'bndbox/{side}') or '')
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         name = entry.findtext('name')
-        raise UserError(f"An object '{name}' has no number as bndbox/{side} in a Pascal VOC XML.") from None
+        raise UserError(f"An object '{name}' has no number as bndbox/{side} in a Pascal VOC XML.")
+    return value
 
 
 def _parts(folder: Path, stems: list[str]) -> dict[str, list[str]]:

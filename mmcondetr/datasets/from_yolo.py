@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,8 @@ def _parse_line(line: str, where: str, width: int, height: int) -> dict[str, Any
         raise UserError(f'{where}: {line.strip()!r} are not numbers.') from None
     if len(numbers) < 4 or (len(numbers) > 4 and (len(numbers) < 6 or len(numbers) % 2)):
         raise UserError(f'{where}: expected class, cx, cy, width, height (or an outline), got {line.strip()!r}.')
+    if not all(map(math.isfinite, numbers)):
+        raise UserError(f'{where}: {line.strip()!r} are not finite numbers.')
     if max(numbers) > 1.5:
         raise UserError(f'{where}: {max(numbers):g} is not a fraction of the image; YOLO labels are from 0 to 1.')
     if len(numbers) == 4:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import warnings
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcondetr.datasets.annotation_file import AnnotationError, parse_json
-from mmcondetr.datasets.annotations import read_checked
+from mmcondetr.datasets.annotation_checks import check_values
+from mmcondetr.datasets.annotation_file import AnnotationFile, decode, name_file, read_annotations
+from mmcondetr.datasets.annotations import raise_first
 from mmcondetr.datasets.from_voc import is_voc, read_voc
 from mmcondetr.datasets.from_yolo import is_yolo, read_yolo
 from mmcondetr.datasets.image_roots import PART_WORDS, count_missing, find_image_root
+from mmcondetr.datasets.own_json import is_coco, load_json, parse_file, to_text, write_all
 from mmcondetr.errors import UserError
-
-WRITER = 'mmcondetr init'
 
 
 @dataclass
@@ -28,13 +25,15 @@ class OwnData:
     Attributes:
         kind: 'COCO', 'YOLO' or 'Pascal VOC'.
         files: COCO JSON by part, 'train', 'val' and perhaps 'test'.
+        contents: of these files.
         image_roots: folder that the file names of a part are relative to.
         notes: what the user should know, one line each.
     """
 
     kind: str
     files: dict[str, Path]
-    image_roots: dict[str, Path]
+    contents: dict[str, dict[str, Any]]
+    image_roots: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -45,8 +44,11 @@ def find_own_data(
     val_share: float = 0.2,
     seed: int = 0,
     val_images: str | os.PathLike | None = None,
+    force: bool = False,
 ) -> OwnData:
     """Recognise a data set, convert it to COCO JSONs beside it, and split it if it has only one part.
+
+    Nothing is written if training on the data would fail.
 
     Args:
         data: a COCO JSON, or a folder: of COCO JSONs, YOLO or Pascal VOC.
@@ -55,9 +57,11 @@ def find_own_data(
         val_share: fraction of the images for validation, if there is only one part.
         seed: of that split.
         val_images: as ``images``, for validation.
+        force: replace JSONs that an earlier call wrote with other content.
 
     Raises:
-        UserError: there is no such data set, or a file cannot be read; the message names it.
+        UserError: there is no such data set, a file cannot be read or has wrong values, or one of another origin is in
+            the place of one to write; the message names it.
     """
     path = Path(data).expanduser()
     if not path.exists():
@@ -73,35 +77,42 @@ def find_own_data(
         found = _converted('YOLO', path, *read_yolo(path))
     else:
         found = _of_folder(path)
-    for part, file in found.files.items():
-        _refuse_wrong(file, part)
+    texts = {}
     if found.kind == 'COCO':
+        decoded = {part: read_annotations(str(file)) for part, file in found.files.items()}
         _find_images(found, dict(train=images, val=val_images))
-    elif images is not None:
-        raise UserError(f'--images is for COCO JSONs; {found.kind} defines the location of its images.')
+    else:
+        if images is not None:
+            raise UserError(f'--images is for COCO JSONs; {found.kind} defines the location of its images.')
+        texts = {file: to_text(found.contents[part]) for part, file in found.files.items()}
+        decoded = {part: decode(texts[file].encode()) for part, file in found.files.items()}
+    for part in found.files:
+        _check_part(found, part, decoded[part], path)
     if 'val' not in found.files:
         if val_images is not None:
             raise UserError('--val-images needs data for validation: --val, or a folder with a JSON of that name.')
-        _split(found, val_share, seed)
+        texts.update(_split(found, val_share, seed))
+    write_all(texts, force)
     return found
 
 
-def _refuse_wrong(path: Path, part: str) -> None:
-    """Raise if training on the file would fail: sizes and classes would be chosen from wrong boxes."""
-    load_json(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # mmcondetr check reports them
-        read_checked(str(path), '', training=part == 'train')
+def _check_part(found: OwnData, part: str, file: AnnotationFile, given: Path) -> None:
+    """Raise if training on a part would fail: sizes and classes would be chosen from wrong boxes."""
+    path, name = str(found.files[part]), name_file(str(found.files[part]))
+    if found.kind != 'COCO':  # the JSON is not written yet, and would be written again from the same labels
+        path, name = '', f"{found.kind} folder '{given}' ({part})"
+    report = check_values(file, None, part == 'train', path, folder=str(found.image_roots[part]))
+    raise_first(report, name)
+    found.notes += [f'careful: {part}: {finding.message}' for finding in report.warnings if 'bbox' in finding.path]
 
 
 def _converted(kind: str, folder: Path, parts: dict[str, dict], notes: list[str]) -> OwnData:
-    """Write COCO dicts beside the data set."""
-    files = {}
+    """COCO dicts, to be written beside the data set."""
+    files = {name: folder / f'coco_{name}.json' for name in parts}
     for name, content in parts.items():
-        files[name] = _write(folder / f'coco_{name}.json', content)
         boxes = len(content['annotations'])
         notes.append(f'{kind} -> {files[name]}: {len(content["images"])} images, {boxes} boxes')
-    return OwnData(kind, files, dict.fromkeys(files, folder), notes)
+    return OwnData(kind, files, parts, dict.fromkeys(files, folder), notes)
 
 
 def _of_json(path: Path, val: Path | None) -> OwnData:
@@ -110,13 +121,17 @@ def _of_json(path: Path, val: Path | None) -> OwnData:
         if not val.is_file():
             raise UserError(f"Annotation file '{val}' does not exist (--val).")
         files['val'] = val
-    return OwnData('COCO', files, {})
+    return _of_files(files)
+
+
+def _of_files(files: dict[str, Path]) -> OwnData:
+    return OwnData('COCO', files, {part: load_json(path) for part, path in files.items()})
 
 
 def _find_images(data: OwnData, given: dict[str, str | os.PathLike | None]) -> None:
     """One folder per part: training and validation images may be in different folders, test images may be missing."""
     for part, path in [*data.files.items()]:
-        images = load_json(path)['images']
+        images = data.contents[part]['images']
         try:
             root = find_image_root(path, images, part, given.get(part), '--val-images' if part == 'val' else '--images')
         except UserError:
@@ -137,7 +152,7 @@ def _of_folder(folder: Path) -> OwnData:
     candidates, broken = [], []
     for file in sorted({*folder.glob('*.json'), *folder.glob('*/*.json')}):
         try:
-            if _is_coco(_parse(file)):
+            if is_coco(parse_file(file)):
                 candidates.append(file)
         except UserError as error:
             broken.append((file, error))
@@ -163,7 +178,7 @@ def _of_folder(folder: Path) -> OwnData:
             f"'{folder}' is not recognised: there is no COCO JSON in it, no YOLO labels (images/ and labels/, or "
             'data.yaml) and no Pascal VOC Annotations/*.xml.'
         )
-    return OwnData('COCO', files, {})
+    return _of_files(files)
 
 
 def _named(files: list[Path], folder: Path, words: tuple[str, ...]) -> list[Path]:
@@ -171,77 +186,30 @@ def _named(files: list[Path], folder: Path, words: tuple[str, ...]) -> list[Path
     return [file for file in files if any(word in file.as_posix()[len(str(folder)) :] for word in words)]
 
 
-def _is_coco(content: Any) -> bool:
-    if not isinstance(content, dict) or content.get('written_by') == WRITER:  # what an earlier call wrote
-        return False
-    return {'images', 'annotations', 'categories'} <= set(content)
-
-
-def _parse(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"Annotation file '{path}' cannot be read: {error.strerror}.") from error
-    except AnnotationError as error:
-        raise UserError(f"Annotation file '{path}' {error}.") from error
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """Read a COCO JSON that has its three lists; ``mmcondetr check`` checks the entries.
-
-    Raises:
-        UserError: it cannot be read, or is not in COCO format.
-    """
-    content = _parse(path)
-    parts = ('images', 'annotations', 'categories')
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
-        raise UserError(f"Annotation file '{path}' is not in COCO format: it needs the lists {', '.join(parts)}.")
-    for part, keys in zip(parts, (('id', 'file_name'), ('image_id', 'category_id', 'bbox'), ('id', 'name'))):
-        for index, entry in enumerate(content[part]):
-            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if lacking:
-                raise UserError(f"Annotation file '{path}': {part}[{index}] lacks {', '.join(lacking)}.")
-    if not content['images']:
-        raise UserError(f"Annotation file '{path}' lists no images.")
-    return content
-
-
-def _split(found: OwnData, share: float, seed: int) -> None:
-    """Write training and validation JSONs beside the given one, with images assigned at random."""
-    source = found.files['train']
-    content = load_json(source)
+def _split(found: OwnData, share: float, seed: int) -> dict[Path, str]:
+    """Assign images to training and validation at random; returns the JSONs to write beside the given one."""
+    source, content = found.files['train'], found.contents['train']
     images = sorted(content['images'], key=lambda image: str(image['file_name']))
     random.Random(seed).shuffle(images)
     count = max(1, round(share * len(images)))
     if count >= len(images):
         raise UserError(f"'{source}' lists {len(images)} image: one for training and one for validation are needed.")
     stem = source.stem.removeprefix('coco_').removesuffix('_train').removesuffix('train') or 'own'
+    texts = {}
     for part, chosen in (('val', images[:count]), ('train', images[count:])):
         ids = {image['id'] for image in chosen}
-        kept = dict(
+        file = source.with_name(f'coco_{stem}_{part}.json')
+        if file == source:
+            raise UserError(f"'{source}' is named like one part of a split: pass the other as --val, or rename it.")
+        found.files[part], found.image_roots[part] = file, found.image_roots['train']
+        found.contents[part] = dict(
             content,
             images=[image for image in content['images'] if image['id'] in ids],
             annotations=[entry for entry in content['annotations'] if entry['image_id'] in ids],
         )
-        found.files[part] = _write(source.with_name(f'coco_{stem}_{part}.json'), kept)
-        found.image_roots[part] = found.image_roots['train']
+        texts[file] = to_text(found.contents[part])
     found.notes.append(
         f'one part only, split by seed {seed}: {len(images) - count} images to train ({found.files["train"]}), {count} '
         f'to validate ({found.files["val"]}). Photos of one scene in both would make validation look too good: check.'
     )
-
-
-def _write(path: Path, content: dict[str, Any]) -> Path:
-    try:
-        path.write_text(json.dumps(dict(content, written_by=WRITER)), encoding='utf-8')
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be written: {error.strerror}.") from error
-    return path
-
-
-def count_boxes(content: dict[str, Any]) -> Counter[str]:
-    """Number of boxes by category name, including categories without any."""
-    names = {category['id']: category['name'] for category in content['categories']}
-    counts = Counter({name: 0 for name in names.values()})
-    counts.update(names[entry['category_id']] for entry in content['annotations'] if entry['category_id'] in names)
-    return counts
+    return texts

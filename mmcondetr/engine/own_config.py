@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcondetr.datasets.image_files import read_size
-from mmcondetr.datasets.own_data import OwnData, count_boxes, load_json
+from mmcondetr.datasets.own_data import OwnData
+from mmcondetr.datasets.own_json import count_boxes
 from mmcondetr.errors import UserError
 
 FLIPS = ('auto', 'horizontal', 'both', 'none')
@@ -72,7 +72,7 @@ def choose(
     Raises:
         UserError: there are no boxes, or a number is out of range.
     """
-    content = load_json(data.files['train'])
+    content = data.contents['train']
     counts = count_boxes(content)
     classes = tuple(name for name in counts if counts[name])
     if not classes:
@@ -84,7 +84,7 @@ def choose(
     reasons = [f'{len(classes)} classes: ' + ', '.join(f'{name} ({counts[name]} boxes)' for name in classes)]
     if empty:
         reasons.append(f'left out, for no box has them: {", ".join(empty)}')
-    scale, why = _choose_scale(content, data.image_roots['train'], start)
+    scale, why = _choose_scale(content, start)
     batch_size = min(batch_size, len(content['images']))
     steps = max(1, -(-len(content['images']) // batch_size))
     epochs = max(1, round(iterations / steps))
@@ -107,11 +107,9 @@ def choose(
     return Choices(classes, scale, epochs, steps, flips, batch_size, tuple(reasons))
 
 
-def _choose_scale(content: dict[str, Any], root: Path, start: Start) -> tuple[tuple[int, int], str]:
+def _choose_scale(content: dict[str, Any], start: Start) -> tuple[tuple[int, int], str]:
     """The frame (longer, shorter side in pixels) that images are resized into."""
-    sizes = {image['id']: (image.get('width'), image.get('height')) for image in content['images']}
-    if not all(isinstance(side, (int, float)) and side > 0 for size in sizes.values() for side in size):
-        sizes = {image['id']: read_size(root / image['file_name']) for image in content['images']}
+    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
     median = np.median([sorted(size, reverse=True) for size in sizes.values()], axis=0)
     first, most = start.longest
     if first == most:
@@ -119,7 +117,6 @@ def _choose_scale(content: dict[str, Any], root: Path, start: Start) -> tuple[tu
     shares = [
         min(float(entry['bbox'][2]), float(entry['bbox'][3])) / max(sizes[entry['image_id']])
         for entry in content['annotations']
-        if entry['image_id'] in sizes
     ]
     share = float(np.median([share for share in shares if share > 0] or [1.0]))
     # Enlarging images costs time and adds no detail: only objects that are too small justify it.

@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from own_data_files import class_names, make_shapes, write_voc, write_yolo
 from PIL import Image
@@ -81,7 +82,7 @@ def test_voc_becomes_the_same_boxes_and_keeps_its_fields(shapes, tmp_path):
     assert any('objects are difficult' in note for note in found.notes)
     again = find_own_data(tmp_path / 'voc', seed=3, val_share=0.4)
     assert boxes_of(again.files['val'], 'train_') == parts['val']
-    other = find_own_data(tmp_path / 'voc', seed=4, val_share=0.4)
+    other = find_own_data(tmp_path / 'voc', seed=4, val_share=0.4, force=True)
     assert boxes_of(other.files['val'], 'train_').keys() != parts['val'].keys()
 
 
@@ -114,6 +115,10 @@ LAUGHS = '- &a0 [ha]\n' + ''.join(f'- &a{n} [*a{n - 1}, *a{n - 1}]\n' for n in r
     [
         (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('0 a b c d\n'), 'line 1: .* not numbers'),
         (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('\n0 20 30 5 5\n'), 'line 2: 30 is no'),
+        (
+            lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('0 nan .5 .1 .1\n'),
+            'line 1: .*not finite',
+        ),
         (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('0 0.1 0.1 0.1\n'), 'line 1: expected'),
         (lambda yolo: next((yolo / 'labels/train').glob('*.txt')).write_text('77 .1 .1 .1 .1\n'), r'classes \[77\]'),
         (lambda yolo: (yolo / 'data.yaml').write_text('a: [\n'), 'data.yaml.* cannot be read as YAML'),
@@ -191,38 +196,34 @@ def test_the_other_start_is_the_papers_model(shapes, tmp_path):
     ],
 )
 def test_images_are_enlarged_for_small_objects_only(shapes, size, side, scale):
-    found = find_own_data(shapes)
-    content = json.loads(found.files['train'].read_text())
+    content = find_own_data(shapes).contents['train']
     for image in content['images']:
         image.update(width=size[0], height=size[1])
     for entry in content['annotations']:
         entry['bbox'] = [0, 0, side, side + 5]
-    chosen, why = _choose_scale(content, found.image_roots['train'], STARTS['small'])
+    chosen, why = _choose_scale(content, STARTS['small'])
     assert chosen == scale and f'resized into {scale[0]} x {scale[1]} pixels' in why
-    assert _choose_scale(content, found.image_roots['train'], STARTS['r50'])[0] == (1333, 800)
+    assert _choose_scale(content, STARTS['r50'])[0] == (1333, 800)
 
 
 def test_sizes_classes_and_flips_follow_the_data(shapes, tmp_path):
     found = find_own_data(write_yolo(shapes, tmp_path / 'yolo'))
-    content = json.loads(found.files['train'].read_text())
+    content = found.contents['train']
     for image in content['images']:
         image.update(width=1280, height=960)
     for entry in content['annotations']:
         entry['bbox'][2:] = [40, 50]  # 16 pixels need a side of 512
     content['categories'][0]['name'] = 'left hand'
     content['categories'].append(dict(id=99, name='nothing'))
-    found.files['train'].write_text(json.dumps(content))
     choices = choose(found, STARTS['small'], batch_size=2)
     assert choices.scale == (512, 384) and choices.flips == 'none' and 'nothing' not in choices.classes
     assert choices.steps == 3 and choices.epochs == 1000
     assert any('left out' in reason and 'nothing' in reason for reason in choices.reasons)
     assert not any('careful' in reason for reason in choices.reasons)
     content['annotations'] *= 31
-    found.files['train'].write_text(json.dumps(content))
     (warned,) = [reason for reason in choose(found, STARTS['small']).reasons if 'careful' in reason]
     assert 'objects, and this model finds 30 at most' in warned
     content['annotations'] = []
-    found.files['train'].write_text(json.dumps(content))
     with pytest.raises(UserError, match='holds no box'):
         choose(found, STARTS['small'])
 
@@ -265,3 +266,71 @@ def test_wrong_annotations_end_init_before_anything_is_written(shapes, tmp_path)
     ):
         find_own_data(tmp_path / 'own')
     assert [file.name for file in path.parent.iterdir()] == ['train.json']
+
+
+@pytest.mark.parametrize('value', [float('nan'), 0, -3])
+def test_boxes_that_train_would_refuse_or_leave_out(shapes, tmp_path, capsys, value):
+    """The same message as that of training; in one box, a line of what is found instead of silence."""
+    shutil.copytree(shapes, tmp_path / 'own')
+    path = tmp_path / 'own' / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    content['annotations'][1]['bbox'][2] = value
+    path.write_text(json.dumps(content))
+    out = tmp_path / 'my.py'
+    assert main(['init', str(tmp_path / 'own'), '--out', str(out), '--start', 'small']) == 0
+    assert '- careful: train: 1 boxes lie outside their image or have no area' in capsys.readouterr().out
+    before = out.read_text()
+    for entry in content['annotations']:
+        entry['bbox'][2] = value
+    path.write_text(json.dumps(content))
+    assert main(['init', str(tmp_path / 'own'), '--out', str(out), '--start', 'small', '--force']) == 2
+    said = capsys.readouterr().err
+    with pytest.raises(UserError) as training:
+        dataset = dict(Config.fromfile(str(out)).train_dataloader.dataset)
+        DATASETS.build(dataset)
+    reason = str(training.value).partition('): ')[2]
+    assert 'so none is left' in reason and reason in said and f"'{path}'" in said and out.read_text() == before
+
+
+def test_wrong_labels_are_reported_before_anything_is_converted(shapes, tmp_path):
+    folder = write_yolo(shapes, tmp_path / 'yolo')
+    for label in (folder / 'labels' / 'train').glob('*.txt'):
+        label.write_text('0 .5 .5 0 .1\n')
+    with pytest.raises(UserError, match=rf"YOLO folder '{folder}' \(train\): .* no area .*, so none is left"):
+        find_own_data(folder)
+    corners = ''.join(f'0 {x} {x} {x + 0.2} {x + 0.2}\n' for x in (0.5, 0.6, 0.7))
+    for label in (folder / 'labels' / 'train').glob('*.txt'):
+        label.write_text(corners)
+    with pytest.raises(UserError, match='extend beyond .* correct the labels that were converted'):
+        find_own_data(folder)
+    assert not list(folder.glob('*.json'))
+
+
+def test_no_file_is_replaced_that_another_program_or_config_may_need(shapes, tmp_path, capsys):
+    folder, out = write_yolo(shapes, tmp_path / 'yolo'), tmp_path / 'my.py'
+    command = ['init', str(folder), '--out', str(out), '--start', 'small']
+    theirs = folder / 'coco_val.json'
+    for content in ('{"images": [], "annotations": [], "categories": []}', 'no JSON'):
+        theirs.write_text(content)
+        assert main([*command, '--force']) == 2
+        assert f"'{theirs}' exists and was not written by mmcondetr init" in capsys.readouterr().err
+        assert theirs.read_text() == content and not out.exists() and not (folder / 'coco_train.json').exists()
+    theirs.unlink()
+    assert main(command) == 0
+    before = (folder / 'coco_train.json').read_text()
+    assert main([*command[:3], str(tmp_path / 'second.py'), *command[4:]]) == 0  # the same content
+    next((folder / 'labels' / 'train').glob('*.txt')).write_text('0 .5 .5 .2 .2\n')
+    capsys.readouterr()
+    assert main([*command[:3], str(tmp_path / 'third.py'), *command[4:]]) == 2
+    assert 'exists, from an earlier mmcondetr init of other labels' in capsys.readouterr().err
+    assert (folder / 'coco_train.json').read_text() == before
+    assert main([*command, '--force']) == 0 and (folder / 'coco_train.json').read_text() != before
+
+
+def test_one_part_of_a_split_is_not_split_again(shapes, tmp_path):
+    shutil.copytree(shapes / 'train', tmp_path / 'train')
+    source = shutil.copy(shapes / 'annotations' / 'train.json', tmp_path / 'birds.json')
+    found = find_own_data(source)
+    assert found.files['train'].name == 'coco_birds_train.json'
+    with pytest.raises(UserError, match="coco_birds_train.json' is named like one part of a split: pass the other as"):
+        find_own_data(found.files['train'])
