@@ -25,7 +25,10 @@ from mmcondetr.inference.detections import Detections
 from mmcondetr.inference.optimize import keep_freed_memory
 from mmcondetr.inference.panoptic_json import PanopticWriter
 from mmcondetr.inference.predictor import Detector
-from mmcondetr.inference.sources import Video, find_sources, is_video
+from mmcondetr.inference.sources import Video, find_sources, is_video, name_outputs, name_relative
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.webp')
+"""JPEG stays JPEG, because a PNG of a photo is large; TIFF, which browsers do not show, becomes PNG."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,19 +74,21 @@ def run(args: argparse.Namespace) -> None:
     with Progress(*columns, transient=True) as progress:
         if images:
             task = progress.add_task('images', total=len(images))
-            root = _common_folder(images)
-            for path, found in zip(images, detector.stream(images, **options)):
-                name = os.path.relpath(path, root)
+            names = name_relative(images)
+            targets = name_outputs(names, PICTURES, '.png')
+            for path, name, target, found in zip(images, names, targets, detector.stream(images, **options)):
                 for each in writers:
-                    each.add(Path(name).as_posix(), found)
+                    each.add(name, found)
                 if not args.no_pictures:
-                    found.plot(out / 'pictures' / _picture_name(name))
+                    found.plot(_other_file(out / 'pictures' / target, path))
                 progress.advance(task)
-        for path in videos:
+        names = name_relative(videos)
+        for path, name, target in zip(videos, names, name_outputs(names, ('.mp4',), '.mp4')):
             video = Video(path)
             task = progress.add_task(os.path.basename(path), total=-(-video.length // args.every) or None)
             found = _advancing(detector.stream(video.frames(args.every), **options), progress, task)
-            _predict_video(video, found, writers, None if args.no_pictures else out / 'pictures', args.every)
+            drawn = None if args.no_pictures else _other_file(out / 'pictures' / target, path)
+            _predict_video(video, name, found, writers, drawn, args.every)
     writer.write(out / 'predictions.json')
     print(f'{len(writer.annotations)} objects in {len(writer.images)} images')
     if not args.no_pictures:
@@ -94,14 +99,11 @@ def run(args: argparse.Namespace) -> None:
         print(f'wrote {segments.path} and {segments.folder}')
 
 
-def _common_folder(paths: list[str]) -> str:
-    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-
-
-def _picture_name(name: str) -> str:
-    """JPEG stays JPEG, because a PNG of a photo is large; TIFF, which browsers do not show, becomes PNG."""
-    stem, suffix = os.path.splitext(name)
-    return name if suffix.lower() in ('.jpg', '.jpeg', '.png', '.webp') else f'{stem}.png'
+def _other_file(target: Path, source: str) -> Path:
+    """The target, unless it is the source, which would be lost."""
+    if target.exists() and target.samefile(source):
+        raise UserError(f"'{target}' is the image or video itself: pass another folder as --out.")
+    return target
 
 
 def _advancing(results: Iterator[Detections], progress: Progress, task: int) -> Iterator[Detections]:
@@ -112,18 +114,16 @@ def _advancing(results: Iterator[Detections], progress: Progress, task: int) -> 
 
 def _predict_video(
     video: Video,
+    name: str,
     results: Iterator[Detections],
     writers: Sequence[CocoWriter | PanopticWriter],
-    folder: Path | None,
+    target: Path | None,
     every: int,
 ) -> None:
-    """Add each frame as an image of the JSON files, and write the drawn frames as a video (MP4) of the same name."""
-    name, drawn = os.path.basename(video.path), None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f'{os.path.splitext(name)[0]}.mp4'
-        if target.exists() and target.samefile(video.path):
-            raise UserError(f"'{target}' is the video itself: pass another folder as --out.")
+    """Add each frame as an image of the JSON files, and write the drawn frames as a video (MP4)."""
+    drawn = None
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
         drawn = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*'mp4v'), video.rate / every, video.size)
         if not drawn.isOpened():
             raise UserError(f"OpenCV cannot write '{target}'; --no-pictures writes the JSON only.")

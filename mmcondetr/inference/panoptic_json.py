@@ -40,8 +40,10 @@ class PanopticWriter:
         image_id, (width, height) = len(self.images) + 1, found.size
         self.images.append(dict(id=image_id, file_name=file_name, width=width, height=height, **more))
         png = f'{os.path.splitext(file_name)[0]}.png'
-        if '#' in file_name or png in self._taken:  # a frame of a video, or a.jpg beside a.png
+        if '#' in file_name:  # a frame of a video
             png = f'{file_name}.png'
+        while png in self._taken:  # a.jpg beside a.png
+            png = file_name = f'{file_name}.png'
         self._taken.add(png)
         ids, segments = describe_panoptic(found.panoptic, len(self._class_names))
         write_panoptic_png(self.folder / png, ids)

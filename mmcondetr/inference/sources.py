@@ -17,7 +17,7 @@ VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 
 
 def find_sources(given: Sequence[str]) -> list[str]:
-    """All images and videos in files, folders (recursively) and patterns such as 'photos/*.jpg', without duplicates.
+    """All images and videos in files, folders (recursively) and patterns such as 'photos/*.jpg', each once.
 
     Raises:
         UserError: a source does not exist, has an unknown suffix, or contains no image or video.
@@ -43,7 +43,39 @@ def find_sources(given: Sequence[str]) -> list[str]:
             found += inside
         else:
             raise UserError(f"'{source}' does not exist: give an image, a video, a folder or a pattern.")
-    return list(dict.fromkeys(found))
+    once: dict[str, str] = {}
+    for path in found:
+        once.setdefault(os.path.abspath(path), path)
+    return list(once.values())
+
+
+def name_relative(paths: Sequence[str]) -> list[str]:
+    """Names of files relative to the folder that contains all of them, with slashes: different for different files."""
+    if not paths:
+        return []
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+
+
+def name_outputs(names: Sequence[str], kept: tuple[str, ...], suffix: str) -> list[str]:
+    """A name for what is written about each file, different for each.
+
+    Args:
+        names: of the files, all different.
+        kept: suffixes that stay, in lower case.
+        suffix: for all others: ``a.tif`` becomes ``a.png``, or ``a.tif.png`` if there is an ``a.png``.
+    """
+    taken = {name for name in names if name.lower().endswith(kept)}
+    chosen = []
+    for name in names:
+        if not name.lower().endswith(kept):
+            stem = name
+            name = os.path.splitext(stem)[0] + suffix
+            while name in taken:
+                stem = name = f'{stem}{suffix}'
+            taken.add(name)
+        chosen.append(name)
+    return chosen
 
 
 def is_video(path: str) -> bool:

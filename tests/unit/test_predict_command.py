@@ -57,6 +57,30 @@ def test_a_folder_becomes_pictures_and_a_json(files, photos, tmp_path, capfd):
     assert (cv2.imread(str(out / 'pictures' / 'a.png')) != cv2.imread(str(photos / 'a.png'))).any()
 
 
+def test_equal_names_do_not_collide(files, photos, tmp_path, monkeypatch):
+    """a.tif and a.png, and files of one name in two folders, one of them given twice."""
+    pixels = cv2.imread(str(photos / 'a.png'))
+    for name in ('a.tif', 'a.tif.png', 'more/a.png', 'more/A.PNG'):
+        assert cv2.imwrite(str(photos / name), pixels)
+    monkeypatch.chdir(photos)
+    out = tmp_path / 'out'
+    options = ['--device', 'cpu', '--out', str(out)]
+    assert main(['predict', *files, 'a.png', str(photos), './more/../a.png', *options]) == 0
+    names = [image['file_name'] for image in json.loads((out / 'predictions.json').read_text())['images']]
+    assert len(names) == len(set(names)) == 7
+    drawn = {path.relative_to(out / 'pictures').as_posix() for path in (out / 'pictures').rglob('*.*')}
+    expected = {'a.png', 'a.tif.png', 'a.tif.png.png', 'b.jpg', 'more/c.png', 'more/a.png', 'more/A.PNG'}
+    assert drawn == expected
+
+
+def test_a_picture_does_not_replace_its_photo(files, photos, tmp_path, capfd):
+    photos.rename(tmp_path / 'pictures')
+    before = (tmp_path / 'pictures' / 'a.png').read_bytes()
+    assert main(['predict', *files, str(tmp_path / 'pictures'), '--device', 'cpu', '--out', str(tmp_path)]) == 2
+    assert "pictures/a.png' is the image or video itself: pass another folder" in capfd.readouterr().err
+    assert (tmp_path / 'pictures' / 'a.png').read_bytes() == before
+
+
 def test_masks_are_written_as_run_lengths(photos, tmp_path):
     masked = write_model(tmp_path, with_masks(tiny_config()))
     command = ['predict', *masked, str(photos / 'a.png'), '--score-threshold', '0', '--device', 'cpu']
@@ -138,6 +162,21 @@ def test_a_video_becomes_a_video(files, tmp_path):
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
     assert main([*command, '--no-pictures', '--tile', '40', '--device', 'cpu', '--out', str(tmp_path / 'json')]) == 0
     assert not (tmp_path / 'json' / 'pictures').exists()
+
+
+def test_videos_of_equal_names(files, tmp_path):
+    for name, code in (('one/film.avi', 'MJPG'), ('one/film.mp4', 'mp4v'), ('two/film.avi', 'MJPG')):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter_fourcc(*code), 10, (96, 64))
+        writer.write(np.full((64, 96, 3), 100, np.uint8))
+        writer.release()
+    out = tmp_path / 'out'
+    films = [str(tmp_path / folder) for folder in ('one', 'two')]
+    assert main(['predict', *files, *films, '--device', 'cpu', '--out', str(out)]) == 0
+    names = [image['file_name'] for image in json.loads((out / 'predictions.json').read_text())['images']]
+    assert names == ['one/film.avi#0', 'one/film.mp4#0', 'two/film.avi#0']
+    drawn = sorted(path.relative_to(out / 'pictures').as_posix() for path in (out / 'pictures').rglob('*.*'))
+    assert drawn == ['one/film.avi.mp4', 'one/film.mp4', 'two/film.mp4']
 
 
 def test_sources_are_found_once_and_in_order(photos):
