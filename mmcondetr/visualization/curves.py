@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +70,8 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
 
     Args:
         path: a log (one JSON object per line), or a work directory, whose logs are joined in chronological order, so
-            that a resumed run is one curve; later logs take precedence.
+            that a resumed run is one curve. From where a later log begins, what earlier ones have is left out: nothing
+            of a run before remains if training was started anew.
         metric: key in the log: of an evaluation, by epoch or iteration, or of training ('loss', 'lr'), by iteration.
         name: of the curve; the work directory's name if None.
 
@@ -76,23 +79,27 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
         UserError: there is no log, it cannot be read, or the metric is not in it.
     """
     path = Path(path)
+    logs = [_read_log(log) for log in _find_logs(path)]
+    records = list(chain.from_iterable(logs))
+    training = [record for record in records if 'iter' in record]
+    # Training steps count iterations; evaluation steps may count epochs.
+    by_epoch = any('epoch' in record for record in training) and not any(metric in record for record in training)
+    counted = 'epoch' if by_epoch else 'iter'
     values: dict[int, float] = {}
-    seen, by_epoch, in_training = set(), False, False
-    for record in read_records(path):
-        by_epoch = by_epoch or 'epoch' in record
-        training = 'iter' in record  # training steps count iterations; evaluation steps may count epochs
-        seen |= {key for key in record if '/' in key or 'loss' in key}
-        if metric in record:
-            values[int(record['step'])] = float(record[metric])
-            in_training = in_training or training
+    for log in logs:
+        begin = min((record.get(counted, math.inf) for record in log if 'iter' in record), default=math.inf)
+        values = {step: value for step, value in values.items() if step < begin}
+        values.update((int(record['step']), float(record[metric])) for record in log if metric in record)
     if not values:
+        seen = {key for record in records for key in record if '/' in key or 'loss' in key}
         known = ', '.join(sorted(seen))
+        if metric in seen:
+            raise UserError(f"'{path}' has no value of '{metric}' since training was started anew there.")
         if not any('/' in key for key in seen):
             known = f'{known}, but no evaluation' if known else 'no evaluation'
         raise UserError(f"'{path}' has no value of '{metric}'. It has: {known}.")
     steps = tuple(sorted(values))
-    unit = 'epoch' if by_epoch and not in_training else 'iteration'
-    return Curve(name or _name_of(path), unit, steps, tuple(values[s] for s in steps))
+    return Curve(name or _name_of(path), 'epoch' if by_epoch else 'iteration', steps, tuple(values[s] for s in steps))
 
 
 def plot_convergence(curves: Sequence[Curve], out_png: str | os.PathLike, metric: str = METRIC) -> None:

@@ -33,6 +33,24 @@ def test_a_resumed_run_is_one_curve(tmp_path):
     assert read_curve(tmp_path)[2:] == ((1, 2, 3, 4), (0.1, 0.2, 0.3, 0.4))
 
 
+def test_a_run_started_anew_leaves_nothing_of_the_one_before(tmp_path):
+    write_log(tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json', [0.1, 0.2, 0.25, 0.3])
+    write_log(tmp_path / '20260102_000000' / 'vis_data' / 'scalars.json', [0.05, 0.15])
+    assert read_curve(tmp_path)[2:] == ((1, 2), (0.05, 0.15))
+    assert read_curve(tmp_path, 'loss').steps == (10, 20)
+    write_log(tmp_path / '20260103_000000' / 'vis_data' / 'scalars.json', [0.2], first=2)  # resumed
+    assert read_curve(tmp_path)[2:] == ((1, 2), (0.05, 0.2))
+    assert read_curve(tmp_path, 'loss').steps == (10, 20)
+
+
+def test_a_run_started_anew_that_was_not_evaluated_yet(tmp_path):
+    write_log(tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json', [0.1, 0.2])
+    log = write_log(tmp_path / '20260102_000000' / 'vis_data' / 'scalars.json', [0.05])
+    log.write_text(log.read_text().splitlines()[0])
+    with pytest.raises(UserError, match="no value of 'coco/bbox_mAP' since training was started anew"):
+        read_curve(tmp_path)
+
+
 def test_a_cut_off_last_line_is_left_out(tmp_path):
     log = write_log(tmp_path / 'scalars.json', [0.1, 0.2])
     log.write_text(log.read_text()[:-9])
