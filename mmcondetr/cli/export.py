@@ -9,6 +9,7 @@ import os
 
 from mmengine.config import Config
 
+from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.cli.common import OptionsAction
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
@@ -26,7 +27,7 @@ def _batch(text: str) -> int | None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='path of a config, or the name of one in the package')
-    parser.add_argument('checkpoint', help='the checkpoint, of any family')
+    parser.add_argument('checkpoint', help="the checkpoint, of any family, or a run's folder, whose best one is taken")
     parser.add_argument('--out', required=True, help='the file to write, .onnx or .xml')
     parser.add_argument('--format', choices=FORMATS, help='default: from the suffix of --out')
     parser.add_argument(
@@ -53,12 +54,14 @@ def run(args: argparse.Namespace) -> None:
     calibration = []
     if args.int8:
         calibration = [read_image(path) for path in list_images(args.int8)[:MOST_CALIBRATION_IMAGES]]
-    path = find_config(args.config)
-    detector = load_detector(path, args.checkpoint, cfg_options=args.cfg_options)
+    path, checkpoint = find_config(args.config), args.checkpoint
+    if '://' not in checkpoint:
+        checkpoint = find_file(checkpoint)
+    detector = load_detector(path, checkpoint, cfg_options=args.cfg_options)
     config = Config.fromfile(path)
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
-    metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], args.checkpoint)
+    metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], checkpoint)
     export_detector(detector, metadata, args.out, format, args.batch, verify, calibration)
     print(f'written: {args.out}')
     if metadata.masks and detector.mask_head.panoptic is not None:
