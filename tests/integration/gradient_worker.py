@@ -4,7 +4,6 @@ Called as ``gradient_worker.py OUTPUT LAUNCHER GROUPS``: alone (launcher none) i
 processes (pytorch) its own one. With more than one group of queries the model is in training mode, without dropout.
 """
 
-import faulthandler
 import sys
 from pathlib import Path
 
@@ -39,7 +38,6 @@ def tiny(num_groups: int) -> dict:
 
 
 def main(output: str, launcher: str, groups: str) -> None:
-    faulthandler.dump_traceback_later(200, exit=True)  # a process that waits for the other says where
     torch.set_num_threads(1)
     model = tiny(int(groups))
     config = Config(dict(launcher=launcher, model=model, work_dir=str(Path(output).parent)))

@@ -1,9 +1,11 @@
 """Several processes on a CPU: gloo starts, and two processes do what one does with twice the batch."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,14 +19,24 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason='about machines w
 
 
 def run(*command: object, environment: dict) -> None:
-    done = subprocess.run(
+    """Run a command; if it does not end, fail with the stacks of all its processes."""
+    process = subprocess.Popen(
         [*map(str, command)],
-        env={**environment, 'CUDA_VISIBLE_DEVICES': '-1'},
-        capture_output=True,
+        env={**environment, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONFAULTHANDLER': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    try:
+        output, _ = process.communicate(timeout=250)
+    except subprocess.TimeoutExpired:
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.send_signal(signal.SIGABRT)  # faulthandler prints where it is
+        output, _ = process.communicate()
+        pytest.fail(
+            f'does not end; files: {sorted(path.name for path in Path(command[-3]).parent.iterdir())}\n{output}'
+        )
+    assert process.returncode == 0, output[-6000:]
 
 
 @pytest.mark.slow
