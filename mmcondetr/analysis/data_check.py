@@ -117,9 +117,9 @@ def look_at_images(part: Part, entries: Sequence[dict[str, Any]], folder: str) -
 
 
 def _describe_sizes(part: Part, wrong: Sequence[tuple[str, WrongSizeError]], count: int, folder: str) -> str:
-    shown = some(
-        f"'{path}' is {'x'.join(map(str, error.loaded))} and not {'x'.join(map(str, error.annotated))}"
-        for path, error in wrong
+    shown = ', '.join(
+        f"'{os.path.relpath(path, folder)}' ({_times(error.loaded)} instead of {_times(error.annotated)})"
+        for path, error in wrong[:3]
     )
     swapped = sum(error.loaded == error.annotated[::-1] for _, error in wrong)
     cause = 'Boxes may have been drawn on these images in another size: if so, --scale repairs them'
@@ -131,8 +131,12 @@ def _describe_sizes(part: Part, wrong: Sequence[tuple[str, WrongSizeError]], cou
     command = repair(path, f'--image-sizes {shlex.quote(folder)}', "reads the images' sizes", part.name)
     return (
         f"{len(wrong)} of {count} images have another size (width x height) than in '{part.ann_file}', so boxes would "
-        f'not fit: {shown}. {cause}; {command}'
+        f'not fit, such as {shown}. {cause}; {command}'
     )
+
+
+def _times(size: tuple[int, int]) -> str:
+    return 'x'.join(map(str, size))
 
 
 def _check_image(entry: dict[str, Any]) -> tuple[Exception | None, str, int]:

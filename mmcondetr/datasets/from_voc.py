@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmcondetr.datasets.image_files import find_image, list_images, read_size
 from mmcondetr.errors import UserError
 
 _FLAGS = ('difficult', 'truncated', 'occluded')
+_DEEPEST = 20
 _SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
@@ -22,6 +24,8 @@ def is_voc(folder: Path) -> bool:
 
 def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Read every XML; the lists in ImageSets/Main define the training images, otherwise all are used.
+
+    Fields that COCO has no name for are kept under ``voc`` of the image or the annotation, as text or nested dicts.
 
     A VOC box is given by its first and last pixel, counted from 1: x1 = xmin - 1, x2 = xmax. If a file has a
     coordinate below 1, as some tools write, they count from 0: x1 = xmin, x2 = xmax; a note reports this.
@@ -113,7 +117,9 @@ def _add_image(
         wrong.append(f'{stem}.xml')
     image_id = len(content['images']) + 1
     file_name = path.relative_to(folder).as_posix()
-    content['images'].append(dict(id=image_id, file_name=file_name, width=width, height=height))
+    image = dict(id=image_id, file_name=file_name, width=width, height=height)
+    rest = (child for child in root if child.tag not in ('object', 'filename'))
+    content['images'].append(_with_rest(image, stem, rest))
     for entry in root.findall('object'):
         x1, y1, x2, y2 = (_number(entry, side) for side in _SIDES)
         x1, y1 = x1 - from_one, y1 - from_one
@@ -128,4 +134,24 @@ def _add_image(
         annotation.update({f: int(entry.findtext(f)) for f in _FLAGS if (entry.findtext(f) or '').strip().isdigit()})
         if (entry.findtext('pose') or '').strip():
             annotation['pose'] = entry.findtext('pose').strip()
-        content['annotations'].append(annotation)
+        done = {'name', 'bndbox'} | annotation.keys() & {'pose', *_FLAGS}
+        rest = (child for child in entry if child.tag not in done)
+        content['annotations'].append(_with_rest(annotation, stem, rest))
+
+
+def _with_rest(converted: dict[str, Any], stem: str, elements: Iterable[ElementTree.Element]) -> dict[str, Any]:
+    """Add the elements of an XML that are not converted."""
+    rest = _to_plain(elements, f'{stem}.xml')
+    return dict(converted, voc=rest) if rest else converted
+
+
+def _to_plain(elements: Iterable[ElementTree.Element], name: str, depth: int = 0) -> dict[str, Any]:
+    """Tag -> text or, of an element with parts, a dict; a list of them if the tag is repeated; without empty ones."""
+    if depth > _DEEPEST:
+        raise UserError(f"'{name}' has elements nested more than {_DEEPEST} deep.")
+    found: dict[str, list] = {}
+    for element in elements:
+        value = _to_plain(element, name, depth + 1) if len(element) else (element.text or '').strip()
+        if value:
+            found.setdefault(element.tag, []).append(value)
+    return {tag: values if values[1:] else values[0] for tag, values in found.items()}

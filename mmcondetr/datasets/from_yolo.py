@@ -44,7 +44,8 @@ def read_yolo(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Read every label file; data.yaml or the folders' names define the training images, otherwise all are used.
 
     A line is ``class cx cy width height`` in fractions of the image, or ``class x1 y1 x2 y2 x3 y3 ...``, an outline,
-    which is kept as the segmentation and from which the box is computed.
+    which is kept as the segmentation and from which the box is computed. If data.yaml has ``kpt_shape``, it may be a
+    box followed by key points, which are kept as COCO's ``keypoints``.
 
     Returns:
         - COCO content by part;
@@ -55,11 +56,12 @@ def read_yolo(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """
     config = _find_yaml(folder)
     settings = _read_yaml(config) if config else {}
+    key_points = _key_point_shape(config, settings)
     notes: list[str] = []
     parts = {}
     for part, images in _parts(folder, settings).items():
         content: dict[str, Any] = dict(images=[], annotations=[], categories=[])
-        unlabelled = sum(_add_image(content, folder, path) for path in images)
+        unlabelled = sum(_add_image(content, folder, path, key_points) for path in images)
         if unlabelled:
             notes.append(f'{part}: {unlabelled} images have no label file: they count as images without objects')
         parts[part] = content
@@ -141,7 +143,18 @@ def _label_path(image: Path) -> Path:
     return image.with_suffix('.txt')
 
 
-def _add_image(content: dict[str, Any], folder: Path, path: Path) -> bool:
+def _key_point_shape(config: Path | None, settings: dict[str, Any]) -> tuple[int, int]:
+    """The number of key points and of values of each: x and y, or x, y and visibility; (0, 0) if there are none."""
+    shape = settings.get('kpt_shape')
+    if shape is None:
+        return 0, 0
+    is_shape = isinstance(shape, list) and len(shape) == 2 and all(type(side) is int for side in shape)
+    if not is_shape or shape[0] < 1 or shape[1] not in (2, 3):
+        raise UserError(f"'{config}': kpt_shape must be [number of key points, 2 or 3], got {str(shape)[:60]}.")
+    return shape[0], shape[1]
+
+
+def _add_image(content: dict[str, Any], folder: Path, path: Path, key_points: tuple[int, int]) -> bool:
     """Add an image with its objects; returns whether it has no label file."""
     width, height = read_size(path)
     image_id = len(content['images']) + 1
@@ -152,27 +165,35 @@ def _add_image(content: dict[str, Any], folder: Path, path: Path) -> bool:
         return True
     for number, line in enumerate(labels.read_text(encoding='utf-8').splitlines(), start=1):
         if line.strip():
-            entry = _parse_line(line, f"'{labels}', line {number}", width, height)
+            entry = _parse_line(line, f"'{labels}', line {number}", width, height, key_points)
             content['annotations'].append(dict(id=len(content['annotations']) + 1, image_id=image_id, **entry))
     return False
 
 
-def _parse_line(line: str, where: str, width: int, height: int) -> dict[str, Any]:
+def _parse_line(line: str, where: str, width: int, height: int, key_points: tuple[int, int]) -> dict[str, Any]:
     words = line.split()
     try:
         label, numbers = int(float(words[0])), [float(word) for word in words[1:]]
     except ValueError:
         raise UserError(f'{where}: {line.strip()!r} are not numbers.') from None
-    if len(numbers) < 4 or (len(numbers) > 4 and (len(numbers) < 6 or len(numbers) % 2)):
-        raise UserError(f'{where}: expected class, cx, cy, width, height (or an outline), got {line.strip()!r}.')
     if not all(map(math.isfinite, numbers)):
         raise UserError(f'{where}: {line.strip()!r} are not finite numbers.')
+    more: dict[str, Any] = {}
+    count, values = key_points
+    if count and len(numbers) == 4 + count * values:
+        points = [numbers[index : index + values] for index in range(4, len(numbers), values)]
+        points = [(x * width, y * height, int(seen[0]) if seen else 2) for x, y, *seen in points]
+        more = dict(keypoints=[side for point in points for side in point])
+        more['num_keypoints'] = sum(point[2] > 0 for point in points)
+        numbers = numbers[:4]
+    if len(numbers) < 4 or (len(numbers) > 4 and (len(numbers) < 6 or len(numbers) % 2)):
+        raise UserError(f'{where}: expected class, cx, cy, width, height (or an outline), got {line.strip()!r}.')
     if max(numbers) > 1.5:
         raise UserError(f'{where}: {max(numbers):g} is not a fraction of the image; YOLO labels are from 0 to 1.')
     if len(numbers) == 4:
         cx, cy, w, h = numbers
         box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
-        return dict(category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0)
+        return dict(category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0, **more)
     xs, ys = [x * width for x in numbers[::2]], [y * height for y in numbers[1::2]]
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
     outline = [side for point in zip(xs, ys) for side in point]

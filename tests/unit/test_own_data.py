@@ -70,6 +70,20 @@ def test_yolo_outlines_become_boxes_and_stay(shapes, tmp_path):
     assert entry['segmentation'] == [[16, 16, 48, 16, 48, 32, 16, 32]]
 
 
+@pytest.mark.parametrize('values', [2, 3])
+def test_yolo_key_points_are_no_outline_and_stay(shapes, tmp_path, values):
+    folder = write_yolo(shapes, tmp_path / 'yolo')
+    with open(folder / 'data.yaml', 'a') as file:
+        file.write(f'kpt_shape: [2, {values}]\n')
+    seen = [' 2', ' 0'] if values == 3 else ['', '']
+    label = sorted((folder / 'labels' / 'train').glob('*.txt'))[0]
+    label.write_text(f'0 0.5 0.5 0.25 0.5 0.25 0.75{seen[0]} 0 0{seen[1]}\n')
+    entry = find_own_data(folder).contents['train']['annotations'][0]
+    assert entry['bbox'] == [24, 16, 16, 32] and 'segmentation' not in entry
+    assert entry['keypoints'] == [16, 48, 2, 0, 0, 0 if values == 3 else 2]
+    assert entry['num_keypoints'] == (1 if values == 3 else 2)
+
+
 def test_voc_becomes_the_same_boxes_and_keeps_its_fields(shapes, tmp_path):
     found = find_own_data(write_voc(shapes, tmp_path / 'voc'), seed=3, val_share=0.4)
     assert found.kind == 'Pascal VOC' and any('from 1' in note for note in found.notes)
@@ -84,6 +98,24 @@ def test_voc_becomes_the_same_boxes_and_keeps_its_fields(shapes, tmp_path):
     assert boxes_of(again.files['val'], 'train_') == parts['val']
     other = find_own_data(tmp_path / 'voc', seed=4, val_share=0.4, force=True)
     assert boxes_of(other.files['val'], 'train_').keys() != parts['val'].keys()
+
+
+def test_fields_of_voc_that_coco_has_no_name_for_are_kept(shapes, tmp_path):
+    folder = write_voc(shapes, tmp_path / 'voc')
+    path = sorted((folder / 'Annotations').glob('*.xml'))[0]
+    part = '<part><name>tip</name><bndbox><xmin>1</xmin></bndbox></part>'
+    text = path.read_text().replace('</filename>', '</filename><source><database>own</database></source>', 1)
+    path.write_text(text.replace('</bndbox>', f'</bndbox><difficult/><occluded>maybe</occluded>{part}{part}', 1))
+    content = find_own_data(folder).contents
+    images = content['train']['images'] + content['val']['images']
+    image = next(image for image in images if image['file_name'].endswith(f'{path.stem}.png'))
+    assert image['voc'] == dict(source=dict(database='own'), size=dict(width='64', height='64'))
+    parts = content['train']['annotations'] + content['val']['annotations']
+    (entry,) = [entry for entry in parts if 'voc' in entry]
+    assert entry['voc'] == dict(occluded='maybe', part=2 * [dict(name='tip', bndbox=dict(xmin='1'))])
+    path.write_text(text.replace('</source>', '<a>' * 30 + '</a>' * 30 + '</source>'))
+    with pytest.raises(UserError, match=f"'{path.stem}.xml' has elements nested more than 20 deep"):
+        find_own_data(folder)
 
 
 def test_voc_of_tools_that_count_from_zero(shapes, tmp_path):
@@ -124,6 +156,7 @@ LAUGHS = '- &a0 [ha]\n' + ''.join(f'- &a{n} [*a{n - 1}, *a{n - 1}]\n' for n in r
         (lambda yolo: (yolo / 'data.yaml').write_text('a: [\n'), 'data.yaml.* cannot be read as YAML'),
         (lambda yolo: next((yolo / 'images/train').glob('*.png')).write_text('no'), 'png.* cannot be read'),
         (lambda yolo: (yolo / 'data.yaml').write_text('train: train\nnames: {a: b}\n'), 'names must be a list of'),
+        (lambda yolo: (yolo / 'data.yaml').write_text('train: a\nnames: [b]\nkpt_shape: 3\n'), 'kpt_shape must be'),
         (lambda yolo: (yolo / 'data.yaml').write_text(f'train: train\nnames:\n{LAUGHS}'), 'names must be a list of'),
     ],
 )
