@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -95,9 +96,24 @@ def _run_torch(detector: nn.Module, images: Sequence[np.ndarray], originals: np.
         for image, original in zip(images, originals)
     ]
     tensors = [torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in images]
-    results = [result.pred_instances for result in detector.test_step(dict(inputs=tensors, data_samples=samples))]
+    with _unmerged(detector):
+        results = [result.pred_instances for result in detector.test_step(dict(inputs=tensors, data_samples=samples))]
     names = ('bboxes', 'scores', 'labels', *(('masks',) if detector.mask_head is not None else ()))
     return [tuple(result[name].numpy() for name in names) for result in results]
+
+
+@contextmanager
+def _unmerged(detector: nn.Module) -> Iterator[None]:
+    """Let a panoptic model give all of its detections, as its file does, instead of a map and the things."""
+    head = detector.mask_head
+    merging = None if head is None else head.panoptic
+    if head is not None:
+        head.panoptic = None
+    try:
+        yield
+    finally:
+        if head is not None:
+            head.panoptic = merging
 
 
 def _differences(expected: Sequence, found: Sequence, size: Sequence[int]) -> tuple[float, float, float]:

@@ -1,9 +1,11 @@
 """The pages for users: one skeleton, links and pictures that exist, and commands that work.
 
 Commands in ``bash`` blocks and lines of Python are run, in the pages' order, on generated pictures; those in
-``console`` blocks need GPUs, Slurm or a network, and are only parsed.
+``console`` blocks need GPUs, Slurm or a network, and are only parsed. Python that begins with the name of a file
+becomes that file.
 """
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -19,7 +21,7 @@ from tiny_model import tiny_config
 from mmcondetr import cli
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
-ONE_JOURNEY = ('train', 'predict', 'explain', 'analyze', 'resume', 'questions')
+ONE_JOURNEY = ('train', 'predict', 'explain', 'analyze', 'resume', 'masks', 'questions')
 PAGES = (*ONE_JOURNEY, 'deploy')  # whose model is a tiny one: tracing takes a while
 SECTIONS = ['Command', 'Picture', 'Output', 'Python', 'Mistakes']
 #: A run of one epoch of two steps instead of thousands.
@@ -31,6 +33,9 @@ train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader.update(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
 """
+
+#: The extra for exported files.
+EXPORTS = all(importlib.util.find_spec(name) for name in ('onnx', 'onnxscript', 'onnxruntime'))
 
 #: What mmcondetr test needs besides the model.
 EVALUATED = """
@@ -91,15 +96,24 @@ def folder(tmp_path_factory):
     return folder
 
 
+def needs_an_exported_file(words: list[str]) -> bool:
+    return words[0] == 'export' or '--runtime' in words
+
+
 def follow(page: str, capsys) -> None:
-    """Do what a page says, in the current folder."""
+    """Do what a page says, in the current folder; without the extra for exported files, the rest."""
     for kind, content in blocks(page):
         for words in commands(content) if kind == 'bash' else ():
+            if not EXPORTS and needs_an_exported_file(words):
+                continue
             assert cli.main(words) == 0, f'{page}: {words}\n{capsys.readouterr().err}'
             if words[0] == 'init':
                 with open('my_config.py', 'a') as file:
                     file.write(TINY)
-        if kind == 'python':
+        file = re.match(r'# (\w+\.py)\n', content)
+        if kind == 'python' and file:
+            Path(file[1]).write_text(content)
+        elif kind == 'python' and (EXPORTS or 'mmcondetr.runtime' not in content):
             exec(compile(content, f'{page}.md', 'exec'), {})
 
 
@@ -113,7 +127,8 @@ def test_they_do_what_the_pages_say(folder, monkeypatch, capsys):
         'data_check/data.html', 'work_dirs/my_config/epoch_2.pth', 'work_dirs/from_python/epoch_1.pth', 'curves.png',
         'found/predictions.json', 'found/pictures/000001.png', 'chosen/predictions.json', 'small/predictions.json',
         'found.png', 'page.html', 'attention.png', 'from_python.html', 'analysis/analysis.html',
-        'analysis_of_files/analysis.json', 'analysis_from_python/analysis.json',
+        'analysis_of_files/analysis.json', 'analysis_from_python/analysis.json', 'work_dirs/my_masks/epoch_1.pth',
+        'found_masks/predictions.json', 'masks.html', 'masks.png', *(['masks.onnx'] if EXPORTS else []),
     ):  # fmt: skip
         assert Path(written).is_file(), written
 

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import torch
 from exported import blocky_image, export, least
+from mmengine.config import Config
+from panoptic_files import CLASSES as PANOPTIC_CLASSES
+from panoptic_files import METAINFO as PANOPTIC_METAINFO
+from panoptic_files import panoptic_dataset, write_panoptic_shapes
+from tiny_masks import TINY
 from tiny_model import build, tiny_config
 from tiny_variants import VARIANTS, tiny_variant
 
+from mmcondetr import Detector as PyTorchDetector
+from mmcondetr.cli import main
 from mmcondetr.errors import UserError
 from mmcondetr.export import exporting
 from mmcondetr.export.quantizing import backbone_nodes
@@ -54,6 +61,44 @@ def test_dab_detr_with_masks_is_exported_and_verified(tmp_path):
     assert np.array_equal(found.above(found.scores[3]).masks, found.masks[: len(found.above(found.scores[3]))])
     alone, _ = Detector(tmp_path / 'model.onnx')([image, blocky_image(50, 80)])
     assert alone.masks.shape == (20, 120, 90)  # without the padding of a batch
+
+
+@pytest.mark.slow
+def test_a_panoptic_model_is_exported_by_the_command_as_detections_and_masks(tmp_path, capsys):
+    """Things and stuff alike; what merges them is not in the file, so panoptic quality is not measured of it."""
+    root = write_panoptic_shapes(tmp_path / 'shapes')
+    settings = least(tiny_config())
+    settings['backbone']['out_indices'], settings['bbox_head']['num_classes'] = (0, 1), len(PANOPTIC_CLASSES)
+    settings['mask_head'] = dict(TINY, lateral_channels=(8,), panoptic=dict(num_classes=9, num_things=6))
+    dataset = panoptic_dataset(root, test_mode=True)
+    dataset['pipeline'].append(dict(type='mmdet.PackDetInputs'))
+    evaluator = dict(
+        type='mmcondetr.CocoPanopticMetric',
+        ann_file=str(root / 'annotations/panoptic_val.json'),
+        seg_prefix=str(root / 'panoptic_val'),
+    )
+    loader = dict(batch_size=1, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False))
+    tested = dict(test_dataloader=loader, test_evaluator=evaluator, test_cfg=dict(type='TestLoop'))
+    config, checkpoint, out = (str(tmp_path / name) for name in ('panoptic.py', 'panoptic.pth', 'panoptic.onnx'))
+    Config(dict(model=copy.deepcopy(settings), default_scope='mmdet', **tested)).dump(config)
+    meta = dict(dataset_meta=PANOPTIC_METAINFO)
+    torch.save(dict(state_dict=build(settings, seed=3).state_dict(), meta=meta), checkpoint)
+    image = root / 'val/000000.png'
+    assert main(['export', config, checkpoint, '--out', out, '--verify', str(image)]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert 'largest differences' in said and 'merging them into a panoptic map is not in it' in said
+    found = Detector(out)(image)
+    assert found.masks.shape == (20, 64, 64) and 0.01 < found.masks.mean() < 0.99
+    things = found.labels < 6
+    assert 0 < things.sum() < len(things) and {*found.names} <= {*PANOPTIC_CLASSES}
+    expected = PyTorchDetector(config, checkpoint, device='cpu').predict(image, 0.0)  # things alone, and the map
+    np.testing.assert_allclose(found.boxes[things].clip(0, 64), expected.boxes, atol=1e-3)
+    assert found.labels[things].tolist() == expected.labels.tolist()
+    assert (found.masks[things] != expected.mask).mean() < 1e-3 and expected.panoptic.shape == (64, 64)
+    assert main(['test', config, out, '--runtime', 'onnx']) == 2
+    assert capsys.readouterr().err.startswith('error: --runtime: test_evaluator measures panoptic quality')
+    assert main(['test', config, checkpoint, '--work-dir', str(tmp_path / 'run')]) == 0
+    assert 'coco_panoptic/PQ' in capsys.readouterr().out
 
 
 def check_that_quantising_stops_before_attention(path, model):

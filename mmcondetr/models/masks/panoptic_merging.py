@@ -17,8 +17,8 @@ class PanopticMerging:
     Args:
         num_classes: things and stuff.
         num_things: classes below are things, the others stuff.
-        score_threshold: of kept queries; the default is for sigmoid scores (measured in docs/masks.md), DETR's for its
-            softmax is 0.85.
+        score_threshold: of kept queries; the default is for sigmoid scores (measured in docs/mask-head.md), DETR's for
+            its softmax is 0.85.
         min_area: in pixels; segments of this size or less are dropped, until none is left.
 
     Raises:
