@@ -127,8 +127,9 @@ def _describe_sizes(part: Part, wrong: Sequence[tuple[str, WrongSizeError]], cou
         cause = 'Width and height are swapped'
     elif swapped:
         cause = f'Width and height are swapped in {swapped} of them'
-    path = part.ann_file if part.file is not None else ''
-    command = repair(path, f'--image-sizes {shlex.quote(folder)}', "reads the images' sizes", part.name)
+    command = 'correct width and height there'  # in a panoptic file, which the command below does not read
+    if part.file is not None:
+        command = repair(part.ann_file, f'--image-sizes {shlex.quote(folder)}', "reads the images' sizes", part.name)
     return (
         f"{len(wrong)} of {count} images have another size (width x height) than in '{part.ann_file}', so boxes would "
         f'not fit, such as {shown}. {cause}; {command}'

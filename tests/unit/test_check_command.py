@@ -135,6 +135,11 @@ def test_panoptic_data_with_every_png(tmp_path, monkeypatch, capsys):
     assert check(config) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 3 and f"'{last}'" in errors[0] and 'num_things=5, but val_dataloader' in errors[1], errors
+    for image in sorted((root / 'train').glob('*.png'))[16:]:
+        Image.new('RGB', (32, 64)).save(image)
+    assert check(config) == 1
+    (sizes,) = [line for line in capsys.readouterr().err.splitlines() if 'another size' in line]
+    assert 'train: 2 of 18 images have' in sizes and sizes.endswith('correct width and height there')
 
 
 MASKED = """
