@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import DictAction
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,22 +35,16 @@ class EveryThreshold(PanopticMerging):
     """Merges with several thresholds; ``maps`` are those of the last image, (height, width) by threshold."""
 
     def __init__(self, like: PanopticMerging, thresholds: Sequence[float]) -> None:
-        super().__init__(like.num_classes, like.num_things, min(thresholds), like.min_area)
+        super().__init__(like.num_classes, like.num_things, min(thresholds), like.min_area, like.overlap)
         self.thresholds = thresholds
-        self.scores: Tensor
         self.maps: dict[float, Tensor] = {}
 
-    def choose(self, result: InstanceData) -> Tensor:
+    def merge(self, logits: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
         """As with the lowest threshold."""
-        kept = super().choose(result)
-        self.scores = result.scores[kept]
-        return kept
-
-    def merge(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """As with the lowest threshold."""
-        kept = {threshold: self.scores > threshold for threshold in self.thresholds}
+        kept = {threshold: scores > threshold for threshold in self.thresholds}
         self.maps = {
-            threshold: super(EveryThreshold, self).merge(logits[k], labels[k]) for threshold, k in kept.items()
+            threshold: super(EveryThreshold, self).merge(logits[k], labels[k], scores[k])
+            for threshold, k in kept.items()
         }
         return self.maps[self.score_threshold]
 

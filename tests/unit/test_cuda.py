@@ -124,10 +124,12 @@ def test_a_training_step_of_masks_in_mixed_precision_is_finite(dtype, cuda):
     assert all(parameter.grad.isfinite().all() for parameter in model.mask_head.parameters())
 
 
-def test_panoptic_maps_are_those_of_a_cpu(cuda):
+@pytest.mark.parametrize('overlap', [None, 0.2])
+def test_panoptic_maps_are_those_of_a_cpu(overlap, cuda):
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(12, 40, 30, generator=generator), torch.randint(0, 6, (12,), generator=generator)
-    merging = PanopticMerging(num_classes=6, num_things=3, min_area=90)
-    expected = merging.merge(logits, labels)
+    scores = torch.rand(12, generator=generator)
+    merging = PanopticMerging(num_classes=6, num_things=3, min_area=45, overlap=overlap)
+    expected = merging.merge(logits, labels, scores)
     assert len(expected.unique()) > 4
-    assert torch.equal(merging.merge(logits.to(cuda), labels.to(cuda)).cpu(), expected)
+    assert torch.equal(merging.merge(logits.to(cuda), labels.to(cuda), scores.to(cuda)).cpu(), expected)

@@ -192,7 +192,8 @@ class MaskHead(BaseModule):
             result.masks = torch.cat(parts)[place]
             if self.panoptic is not None:
                 keep = self.panoptic.choose(result)
-                sem_seg = self.panoptic.merge(finish(logits[place[keep]], sample, final), result.labels[keep])
+                chosen = finish(logits[place[keep]], sample, final)
+                sem_seg = self.panoptic.merge(chosen, result.labels[keep], result.scores[keep])
                 merged.append(PixelData(sem_seg=sem_seg[None]))
                 results[image] = result[result.labels < self.panoptic.num_things]
         return merged
