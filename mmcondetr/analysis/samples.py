@@ -53,7 +53,7 @@ def make_sample(path: str, truth: Sequence[tuple], predicted: Sequence[tuple]) -
 
 
 def read_samples(truth: str, predictions: str, images: str | None = None) -> tuple[list[Sample], tuple[str, ...]]:
-    """Read two COCO JSONs, matching images and classes by name.
+    """Read two COCO JSONs, matching images by path or name and classes by name.
 
     Args:
         truth: annotations.
@@ -76,22 +76,18 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
         raise UserError(
             f"'{truth}' and '{predictions}' have no class in common: {', '.join(names)}, and {predicted_names}."
         )
-    by_name = {_base(image['file_name']): image['id'] for image in found['images']}
-    if len(by_name) < len(found['images']):
-        raise UserError(f"'{predictions}' has several images of the same name, so they cannot be matched.")
-    shared = [image for image in true['images'] if _base(image['file_name']) in by_name]
-    if not shared:
-        raise UserError(f"'{truth}' and '{predictions}' have no image name in common.")
+    pairs = _match_images(true['images'], found['images'], truth, predictions)
+    shared = [image for image, _ in pairs]
     truths, predicted = _by_image(true), _by_image(found)
     root = find_image_root(Path(truth).resolve(), shared, _part_of(truth), images)
     samples = []
-    for image in shared:
+    for image, number in pairs:
         actual = [
             (_xyxy(entry['bbox']), true_label[entry['category_id']], bool(entry.get('iscrowd', 0)))
             for entry in truths.get(image['id'], ())
             if entry['category_id'] in true_label
         ]
-        entries = predicted.get(by_name[_base(image['file_name'])], ())
+        entries = predicted.get(number, ())
         if any('score' not in entry for entry in entries):
             raise UserError(f"'{predictions}' has annotations without a score: it does not contain predictions.")
         guesses = [
@@ -101,6 +97,26 @@ def read_samples(truth: str, predictions: str, images: str | None = None) -> tup
         ]
         samples.append(make_sample(os.path.join(root, image['file_name']), actual, guesses))
     return samples, names
+
+
+def _match_images(true: list[dict], found: list[dict], truth: str, predictions: str) -> list[tuple[dict, Any]]:
+    """Pairs (image of the truth, id of the same image of the predictions).
+
+    Paths are compared if they match wherever names do; otherwise they are relative to other folders, and names are.
+    """
+    names = {_base(image['file_name']) for image in true}
+    expected = sum(_base(image['file_name']) in names for image in found)
+    if not expected:
+        raise UserError(f"'{truth}' and '{predictions}' have no image name in common.")
+    for key in (str, _base):
+        ids = {key(image['file_name']): image['id'] for image in found}
+        pairs = [(image, ids[key(image['file_name'])]) for image in true if key(image['file_name']) in ids]
+        if len(ids) == len(found) and len({number for _, number in pairs}) == len(pairs) == expected:
+            return pairs
+    raise UserError(
+        f"'{truth}' or '{predictions}' has several images of the same name, and their paths do not agree: predict the "
+        'folder that the paths of the former are relative to.'
+    )
 
 
 def labels_by_name(predicted: Sequence[str], true: Sequence[str]) -> dict[int, int]:
@@ -121,7 +137,7 @@ def _part_of(truth: str) -> str:
 
 
 def _base(name: str) -> str:
-    return os.path.basename(name)
+    return os.path.basename(str(name))
 
 
 def _by_image(content: dict[str, Any]) -> dict[Any, list[dict]]:

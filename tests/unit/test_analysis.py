@@ -155,6 +155,26 @@ def test_files_that_do_not_go_together(files, capsys, spoil, message):
     assert message in capsys.readouterr().err
 
 
+def test_images_of_one_name_are_matched_by_path(files, capsys):
+    """Two images named a.png in the truth: matched where the paths agree, otherwise an error."""
+    truth, found = (json.loads((files / f'{name}.json').read_text()) for name in ('truth', 'found'))
+    for folder in ('x', 'y'):
+        (files / 'photos' / folder).mkdir()
+        Image.new('RGB', (120, 120)).save(files / 'photos' / folder / 'a.png')
+    image = truth['images'][0]
+    truth['images'] = [dict(image, file_name='x/a.png'), dict(image, id=8, file_name='y/a.png')]
+    found['images'] = [dict(id=2, file_name='y/a.png'), dict(id=1, file_name='x/a.png')]
+    (files / 'truth.json').write_text(json.dumps(truth))
+    (files / 'found.json').write_text(json.dumps(found))
+    assert run(files, '--images', files / 'photos') == 0
+    assert 'AP 50.0, AP50 50.0' in capsys.readouterr().out
+    for name in ('a.png', 'z/a.png'):
+        found['images'] = [dict(id=1, file_name=name)]
+        (files / 'found.json').write_text(json.dumps(found))
+        assert run(files, '--images', files / 'photos') == 2
+        assert 'several images of the same name, and their paths do not agree' in capsys.readouterr().err
+
+
 def test_what_was_not_given(capsys):
     assert main(['analyze']) == 2
     assert 'Pass CONFIG and CHECKPOINT, or --truth' in capsys.readouterr().err
