@@ -15,6 +15,8 @@ from mmcondetr.datasets.annotation_checks import some
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile
 from mmcondetr.errors import UserError
 
+_ROUNDING = 1.0  # pixels by which a small object's outline may lie beside its box
+
 
 def check_segmentations(file: AnnotationFile, name: str) -> None:
     """Check the ``segmentation`` of every annotation of a COCO file whose structure is already checked.
@@ -26,12 +28,13 @@ def check_segmentations(file: AnnotationFile, name: str) -> None:
         name: The file's name in messages.
 
     Raises:
-        UserError: A segmentation is missing, malformed, empty or of another image size; names the first.
+        UserError: A segmentation is missing, malformed, empty, of another image size or beside its box: the first.
     """
     sizes = {image.id: (int(image.height), int(image.width)) for image in file.images}
     first, wrong, unpainted = '', 0, []
     for index, annotation in enumerate(file.annotations):
         segmentation, problem = _read(annotation, *sizes[annotation.image_id])
+        problem = problem or _compare_with_box(segmentation, annotation.bbox)
         if problem:
             wrong += 1
             place = f'$.annotations[{index}].segmentation (id {annotation.id}, image {annotation.image_id})'
@@ -130,6 +133,34 @@ def _find_rle_problem(encoded: dict, height: int, width: int) -> str | None:
     if not sum(counts[1::2]):
         return 'is empty: no pixel is set'
     return None
+
+
+def _compare_with_box(segmentation: list | dict, box: tuple[float, float, float, float]) -> str | None:
+    """The problem of a valid segmentation that lies beside its box: one of them is of another image size, or place."""
+    x, y, width, height = box
+    if not (width > 0 and height > 0):  # left out, with a warning
+        return None
+    left, top, right, bottom = _extent(segmentation)
+    near = _ROUNDING
+    if left - near <= x + width and right + near >= x and top - near <= y + height and bottom + near >= y:
+        return None
+    return (
+        f'covers x {left:g} to {right:g}, y {top:g} to {bottom:g}, which is beside its bbox, x {x:g} to {x + width:g}, '
+        f'y {y:g} to {y + height:g}'
+    )
+
+
+def _extent(segmentation: list | dict) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 of a valid segmentation, pixels."""
+    if isinstance(segmentation, list):
+        low = (min(min(polygon[axis::2]) for polygon in segmentation) for axis in (0, 1))
+        high = (max(max(polygon[axis::2]) for polygon in segmentation) for axis in (0, 1))
+        return (*low, *high)
+    encoded = segmentation
+    if isinstance(encoded['counts'], list):
+        encoded = rle.frPyObjects(encoded, *encoded['size'])
+    x1, y1, width, height = rle.toBbox(encoded).tolist()
+    return x1, y1, x1 + width, y1 + height
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

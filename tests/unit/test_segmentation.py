@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from panoptic_files import edit_json
 from pycocotools import mask as rle
 
-from mmcondetr.datasets.segmentation import decode_counts
+from mmcondetr.datasets.segmentation import decode_counts, encode_mask
 from mmcondetr.datasets.shapes import generate_shapes
 from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS, METRICS
@@ -84,6 +84,14 @@ WRONG = {
     'has counts that are not compressed run lengths': dict(size=[30, 40], counts='o'),
     'neither a string nor a list': dict(size=[30, 40], counts=None),
     'is a str, but must be': 'polygon',
+    'covers x 27 to 39, y 1 to 4, which is beside its bbox, x 5 to 25, y 5 to 25': [
+        [27, 1, 39, 1, 39, 4],
+        [30, 2, 31, 2, 31, 3],
+    ],
+    'covers x 37 to 39, y 0 to 30, which is beside its bbox': dict(size=[30, 40], counts=[37 * 30, 60, 30]),
+    'covers x 0 to 3, y 0 to 2, which is beside its bbox': encode_mask(
+        np.pad(np.ones((2, 3), bool), ((0, 28), (0, 37)))
+    ),
 }
 
 
@@ -158,7 +166,7 @@ def test_a_mask_that_is_no_text(tmp_path):
 @pytest.mark.parametrize('iscrowd', [0, 1])
 @pytest.mark.parametrize(
     'segmentation',
-    [[[5, 5, 25, 5, 25, 25]], [[30, 20, 60, 20, 60, 50]], dict(size=[30, 40], counts=[500, 100, 600])],
+    [[[5, 5, 25, 5, 25, 25]], [[20, 20, 60, 20, 60, 50]], dict(size=[30, 40], counts=[500, 100, 600])],
     ids=['polygon', 'sticks out', 'uncompressed'],
 )
 def test_right_masks_load(tmp_path, segmentation, iscrowd):
@@ -177,3 +185,11 @@ def test_shapes_have_masks_that_fit_their_boxes(tmp_path):
         encoded = dict(annotation['segmentation'], counts=annotation['segmentation']['counts'].encode())
         assert rle.area(encoded) == annotation['area']
         assert rle.toBbox(encoded).tolist() == annotation['bbox']
+
+
+def test_a_box_without_area_has_no_place_to_compare(tmp_path):
+    """It is left out, with a warning, whatever its outline."""
+    path = write(tmp_path, [[30, 1, 39, 1, 39, 4]])
+    edit_json(tmp_path / 'val.json', lambda data: data['annotations'][0].update(bbox=[5, 5, 0, 20]))
+    with pytest.warns(UserWarning, match='area'):
+        METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='segm'))
