@@ -27,6 +27,8 @@ def model_of(config: str, num_classes: int = 133):
     model = Config.fromfile(ROOT / f'configs/masks/{config}.py').model
     model.backbone.init_cfg = None
     model.bbox_head.num_classes = num_classes
+    if model.mask_head.get('panoptic'):
+        model.mask_head.panoptic.update(num_classes=num_classes, num_things=min(80, num_classes))
     if 'SoftmaxDETRHead' in model.bbox_head.type:
         model.bbox_head.loss_cls.class_weight = [1.0] * num_classes + [0.1]
     return measure.build(model)
@@ -169,6 +171,7 @@ def ours_like(kind: str):
     model.bbox_head.num_classes = 6
     if kind == 'Detr':
         model.bbox_head.loss_cls.class_weight = [1.0] * 6 + [0.1]
+        model.mask_head.panoptic.update(num_classes=6, num_things=6)
     result = measure.build(model)
     for stage in range(1, 5):
         layer = getattr(result.backbone, f'layer{stage}')
