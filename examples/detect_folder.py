@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
+from mmcondetr.errors import UserError
 from mmcondetr.runtime import Detector
-from mmcondetr.runtime.images import list_images
+from mmcondetr.runtime.images import list_images, read_image
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument('model', help='a .onnx or .xml file written by `mmcondetr export`')
@@ -14,12 +17,22 @@ parser.add_argument('--batch', type=int, default=4, help='images per batch')
 parser.add_argument('--score', type=float, default=0.3, help='the least score')
 args = parser.parse_args()
 
-detector, paths, results = Detector(args.model), list_images(args.folder), {}
+try:
+    detector, paths, results = Detector(args.model), list_images(args.folder), {}
+    if not Path(args.out).absolute().parent.is_dir():
+        raise UserError(f"out '{args.out}': its folder does not exist.")
+except UserError as error:
+    sys.exit(f'error: {error}')
 for first in range(0, len(paths), args.batch):
-    batch = paths[first : first + args.batch]
-    for path, found in zip(batch, detector(batch)):
+    batch = {}
+    for path in paths[first : first + args.batch]:
+        try:
+            batch[path.name] = read_image(path)
+        except UserError as error:
+            print(f'left out: {error}', file=sys.stderr)
+    for name, found in zip(batch, detector(list(batch.values()))):
         found = found.above(args.score)
-        results[path.name] = dict(boxes=found.boxes.tolist(), scores=found.scores.tolist(), names=found.names)
+        results[name] = dict(boxes=found.boxes.tolist(), scores=found.scores.tolist(), names=found.names)
 with open(args.out, 'w') as file:
     json.dump(results, file)
 print(f'{len(results)} images, {sum(len(found["names"]) for found in results.values())} objects: {args.out}')

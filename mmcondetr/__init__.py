@@ -16,6 +16,8 @@ from typing import Any
 
 from wrapt import when_imported
 
+from mmcondetr.errors import missing
+
 __version__ = '0.1.0'
 
 #: Public name -> the module that defines it.
@@ -34,7 +36,12 @@ __all__ = ['__version__', *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    try:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or 'mmcondetr').partition('.')[0] == 'mmcondetr':
+            raise
+        raise ImportError(f'mmcondetr.{name}: {missing(error.name)}') from error
 
 
 @when_imported('mmcv')

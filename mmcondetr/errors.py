@@ -27,3 +27,11 @@ class NonFiniteLossError(UserError):
 
 class Stopped(Exception):
     """Training was asked to stop (SIGTERM) and has saved its state; the message names the checkpoint."""
+
+
+def missing(package: str) -> str:
+    """What to do where a package that training and testing need is not installed."""
+    return (
+        f"'{package}' is not installed: install mmcondetr with the extra [lite], [full] or [onedl]. Files written by "
+        '`mmcondetr export` run without them: mmcondetr.runtime.Detector.'
+    )

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
+from mmcondetr.errors import missing
+
 #: Command -> its line in ``mmcondetr --help``. The module is imported only when the command is used.
 COMMANDS = {
     'init': 'inspect a data set (COCO, YOLO, Pascal VOC) and write a config for it',
@@ -67,7 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     with _interrupted_at_once():
-        args = _parse([*(sys.argv[1:] if arguments is None else arguments)])  # list() is the command of that name here
+        try:
+            args = _parse([*(sys.argv[1:] if arguments is None else arguments)])  # list() is a command's name here
+        except ModuleNotFoundError as error:
+            if (error.name or 'mmcondetr').partition('.')[0] == 'mmcondetr':
+                raise
+            print(f'error: {missing(error.name)}', file=sys.stderr)
+            return 2
         from mmcondetr.cli.common import run_guarded
     resume_hint, user_error = getattr(args.module, 'RESUME_HINT', ''), getattr(args.module, 'USER_ERROR', 2)
     return run_guarded(lambda: args.module.run(args), resume_hint, user_error)

@@ -22,7 +22,12 @@ MOST_CALIBRATION_IMAGES = 300
 
 
 def _batch(text: str) -> int | None:
-    return None if text == 'dynamic' else int(text)
+    if text == 'dynamic':
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be 'dynamic' or a number of images, not '{text}'") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

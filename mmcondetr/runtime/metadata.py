@@ -126,7 +126,7 @@ _FIELDS = {
     'resize': (lambda value: value is None or isinstance(value, dict), 'null or an object'),
     'pad_size_divisor': (_is_count, 'a positive integer'),
     'mean': (_list_of(_is_number, 3), 'three numbers'),
-    'std': (_list_of(_is_number, 3), 'three numbers'),
+    'std': (_list_of(lambda value: _is_number(value) and value > 0, 3), 'three positive numbers'),
     'max_detections': (_is_count, 'a positive integer'),
     'masks': (lambda value: isinstance(value, bool), 'true or false'),
     'format': (_is_count, 'a positive integer'),

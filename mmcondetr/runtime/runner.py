@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,10 @@ class Detector:
         """
         if isinstance(images, (str, os.PathLike, np.ndarray)):
             return self._detect([images])[0]
+        if not isinstance(images, Iterable) or isinstance(images, (bytes, bytearray)):
+            raise UserError(
+                f'An image is a path or an array, not {type(images).__name__}; several are a list of these.'
+            )
         images = list(images)
         size = self.session.batch or len(images)
         return [found for first in range(0, len(images), max(size, 1)) for found in self._detect(images[first:][:size])]

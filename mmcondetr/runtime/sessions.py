@@ -142,6 +142,8 @@ def open_session(path: Path, provider: str = 'cpu', precision: str = 'fp32', thr
     Raises:
         UserError: see :class:`mmcondetr.runtime.Detector`.
     """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UserError(f'threads must be 1 or more, or None for the choice of the library, got {threads!r}.')
     if precision not in PRECISIONS:
         raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got '{precision}'.")
     if not path.is_file():
@@ -160,8 +162,9 @@ def open_session(path: Path, provider: str = 'cpu', precision: str = 'fp32', thr
 
 
 def _unreadable(path: Path, library: str, error: Exception) -> UserError:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return UserError(f"Model '{path}' cannot be read by {library}: {first[:200]}")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reasons = [line for line in lines if not line.startswith(('Exception from', 'Check '))]  # OpenVINO's places in C++
+    return UserError(f"Model '{path}' cannot be read by {library}: {(reasons or lines)[0][:200]}")
 
 
 def _openvino_metadata(model) -> str | None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -128,6 +129,27 @@ def test_the_example_detects_in_a_folder(bare, images, exported, root, tmp_path)
     assert sorted(results) == sorted(path.name for path in (images / 'val').iterdir())
     assert all(len(found['boxes']) == len(found['names']) == len(found['scores']) for found in results.values())
     assert sum(len(found['names']) for found in results.values()) > 6 and 'objects' in done.stdout
+
+
+def test_the_example_leaves_out_what_is_no_image_and_names_wrong_arguments(bare, images, exported, root, tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos' / 'a.png').write_bytes(b'no image')
+    shutil.copy(next((images / 'val').iterdir()), tmp_path / 'photos' / 'b.png')
+    script = [bare, '-I', root / 'examples' / 'detect_folder.py', exported]
+    done = subprocess.run([*script, tmp_path / 'photos', tmp_path / 'out.json'], capture_output=True, text=True)
+    assert done.returncode == 0 and list(json.loads((tmp_path / 'out.json').read_text())) == ['b.png']
+    assert done.stderr.startswith('left out: ') and 'a.png' in done.stderr
+    for arguments in ([tmp_path, tmp_path / 'x.json'], [tmp_path / 'photos', tmp_path / 'none' / 'x.json']):
+        done = subprocess.run([*script, *arguments], capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+
+
+def test_what_needs_more_than_the_extra_says_so(bare):
+    done = subprocess.run([bare, '-I', '-m', 'mmcondetr', 'export', 'a', 'b'], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: 'mmengine' is not installed: install mmcondetr with")
+    code = 'from mmcondetr import Detector'
+    done = subprocess.run([bare, '-I', '-c', code], capture_output=True, text=True)
+    assert 'ImportError: mmcondetr.Detector: ' in done.stderr and 'mmcondetr.runtime.Detector' in done.stderr
 
 
 def test_the_file_has_the_models_ap(images, exported, root, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from mmcondetr.cli import main
 from mmcondetr.errors import UserError
 from mmcondetr.export import exporting
 from mmcondetr.export.quantizing import backbone_nodes
-from mmcondetr.export.verifying import Comparison, table
+from mmcondetr.export.verifying import Comparison, _approximate_differences, table
 from mmcondetr.runtime import Detector
 from mmcondetr.runtime.sessions import open_session
 
@@ -31,7 +31,8 @@ pytest.importorskip('onnxscript')
 pytest.importorskip('nncf')
 
 
-# Conditional DETR is exported by the tests below; test_graph.py compares the graphs of all ablations in PyTorch.
+# Conditional DETR is exported by the tests below, as are the variants whose operators differ; test_graph.py compares
+# the graphs of all ablations in PyTorch.
 
 
 def tiny_system(name):
@@ -39,8 +40,18 @@ def tiny_system(name):
 
 
 @pytest.mark.slow
-def test_detr_is_exported_and_verified(tmp_path):
-    check(export(build(tiny_system('detr_r50_or-fl_8xb2-50e_coco')), tmp_path / 'model.onnx'))
+@pytest.mark.parametrize(
+    'name',
+    [
+        'detr_r50_or-fl_8xb2-50e_coco',
+        'detr_r50_first-positions_8xb2-50e_coco',
+        'conditional-detr_r50_block-transform_8xb2-50e_coco',
+        'conditional-detr_r50_learned-reference_8xb2-50e_coco',
+        'dab-detr_r50_3-patterns_8xb2-50e_coco',
+    ],
+)
+def test_another_system_is_exported_and_verified(tmp_path, name):
+    check(export(build(tiny_system(name)), tmp_path / 'model.onnx'))
 
 
 @pytest.mark.slow
@@ -268,6 +279,17 @@ def test_a_comparison_passes_within_its_limit_only():
     assert not Comparison(((1, 1),), float('inf'), 0.0).passed
 
 
+def test_a_file_that_approximates_is_compared_where_the_model_is_sure():
+    size, far = (100, 200), [0.0, 0.0, 9.0, 9.0]
+    boxes, scores, labels = np.array([[10.0, 10, 60, 60], far]), np.array([0.8, 0.2]), np.array([1, 0])
+    found = np.array([far, [12.0, 10, 60, 60], [90.0, 10, 160, 60]]), np.array([0.9, 0.7, 0.6]), np.array([0, 1, 1])
+    assert _approximate_differences((boxes, scores, labels), found, size) == pytest.approx((0.01, 0.1, 0.0))
+    missing = (found[0], found[1], np.array([0, 0, 2]))
+    assert _approximate_differences((boxes, scores, labels), missing, size)[0] == float('inf')
+    unsure = (boxes, np.array([0.2, 0.1]), labels)
+    assert _approximate_differences(unsure, missing, size) == (0.0, 0.0, 0.0)
+
+
 def test_the_table_has_a_line_for_each_batch_and_says_what_is_too_much():
     good = Comparison(((64, 90),), 3e-7, 2e-6)
     bad = Comparison(((64, 90), (32, 48)), 3e-4, 2e-6, 0.25)
@@ -275,3 +297,4 @@ def test_the_table_has_a_line_for_each_batch_and_says_what_is_too_much():
     assert head.split() == ['images', '(height', 'x', 'width)', 'boxes', 'scores', 'masks']
     assert first.split() == ['64x90', '3.0e-07', '2.0e-06', '0.0e+00']
     assert second.split() == ['64x90', '+', '32x48', '3.0e-04', '2.0e-06', '2.5e-01', 'too', 'much']
+    assert 'too much' not in table([good, bad], limited=False)

@@ -78,6 +78,12 @@ def test_a_file_that_is_not_ours_or_does_not_fit_is_one_line(file, tmp_path, cha
     assert '\n' not in str(raised.value) and 'altered.onnx' in str(raised.value)
 
 
+@pytest.mark.parametrize('image', [None, 3, b'photo.png'])
+def test_what_is_no_image_is_one_line(file, image):
+    with pytest.raises(UserError, match=f'a path or an array, not {type(image).__name__}'):
+        Detector(file)(image)
+
+
 def test_too_few_class_names_are_found_out(file, tmp_path):
     detector = Detector(altered(file, tmp_path, alter_metadata(classes=['one'])))
     with pytest.raises(UserError, match='it found class [1-4], and metadata classes has 1 names'):
@@ -123,6 +129,8 @@ def test_it_is_not_evaluated_on_a_data_set_of_other_classes(file, classes):
         ('text.onnx', dict(provider='abacus'), "provider 'abacus' is not in this onnxruntime, which has: "),
         ('text.onnx', dict(precision='int4'), "precision must be one of fp32, bf16, got 'int4'"),
         ('text.onnx', dict(precision='bf16'), "'bf16' is for provider 'openvino'"),
+        ('text.onnx', dict(threads=-3), 'threads must be 1 or more, or None .*, got -3'),
+        ('text.onnx', dict(threads=True), 'threads must be 1 or more'),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, name, options, message):
