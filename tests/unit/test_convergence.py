@@ -144,7 +144,7 @@ def test_a_stopped_run_is_continued_and_a_longer_one_read(tmp_path):
 
 
 def test_another_comparisons_detr_stands_beside_the_runs(tmp_path):
-    reference = convergence_report.beside([dict(run, base='other 01234567') for run in RUNS])
+    reference = convergence_report.beside([dict(run, base='conditional-detr_r18_other 01234567') for run in RUNS])
     assert [run['system'] for run in reference] == ['detr (other)'] * 2
     own = [run('detr', 0, [0.0, 0.0], steps=[1, 2]), *RUNS[2:]]
     report = convergence_report.summarise(own, [0.2], reference=reference)

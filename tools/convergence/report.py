@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -54,12 +53,12 @@ def _ratio(theirs: dict | None, ours: dict | None) -> float | None:
 
 
 def beside(runs: Sequence[dict]) -> list[dict]:
-    """DETR's runs of another comparison, under a name that says which: ``detr (BASE)``."""
-    return [
-        dict(run, system=f'{REFERENCE} ({str(run.get("base")).split()[0]})')
-        for run in runs
-        if run['system'] == REFERENCE
-    ]
+    """DETR's runs of another comparison, under a name that says which: ``detr (small_1xb16-24e_shapes)``."""
+
+    def base(run: dict) -> str:
+        return str(run.get('base')).split()[0].removeprefix(f'{PLAIN}_r18_')
+
+    return [dict(run, system=f'{REFERENCE} ({base(run)})') for run in runs if run['system'] == REFERENCE]
 
 
 def summarise(
@@ -171,30 +170,26 @@ def _cell(reached: dict | None, faster: float | None) -> str:
 def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
     """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides.
 
-    The seeds of a system that were trained for fewer epochs than others stop counting there.
+    Where some seeds of a system were stopped, the others go on as thin lines.
     """
     names = sorted({run['system'] for run in runs}, key=_place)
-    many = len(names) > 7
+    many = len(names) > 4
     figure = Figure(figsize=(9.6, 5.4) if many else (7.2, 4.6), layout='constrained')
     axes = figure.add_subplot()
     for index, name in enumerate(names):
         own = [run for run in runs if run['system'] == name]
-        steps = max((run['steps'] for run in own), key=len)
-        columns = [
-            _spread([ap for ap in column if ap is not None]) for column in zip_longest(*(run['ap'] for run in own))
-        ]
+        columns = [_spread(column) for column in zip(*(run['ap'] for run in own))]
+        steps = own[0]['steps'][: len(columns)]
         mean, std = [column['mean'] for column in columns], [column['std'] for column in columns]
         colour, style = COLOURS[index % len(COLOURS)], ('-', '--', ':')[index // len(COLOURS) % 3]
         label = f'{name} ({len(own)} seed{"s" if len(own) > 1 else ""})'
         axes.plot(steps, mean, style, color=colour, label=label)
-        axes.fill_between(
-            steps,
-            [a - b for a, b in zip(mean, std)],
-            [a + b for a, b in zip(mean, std)],
-            color=colour,
-            alpha=0.15,
-            linewidth=0,
-        )
+        lower, upper = [a - b for a, b in zip(mean, std)], [a + b for a, b in zip(mean, std)]
+        axes.fill_between(steps, lower, upper, color=colour, alpha=0.15, linewidth=0)
+        for run in own:
+            if len(run['ap']) > len(steps):
+                rest = slice(len(steps) - 1, None)
+                axes.plot(run['steps'][rest], run['ap'][rest], style, color=colour, linewidth=0.8)
     for target in targets:
         axes.axhline(target, color='grey', linewidth=0.8)
     axes.set_xlabel('epoch')
