@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mmcondetr.datasets.box_formats import (
     ENOUGH,
+    EVIDENCE,
     FIT,
     MEANINGS,
     UNITS,
@@ -72,6 +73,9 @@ def doubt_boxes(
     fractions = are_fractions(boxes, sizes)
     if _many(fractions) and (boxes[fractions] % 1 != 0).any():
         return _partly_fractions(fractions, boxes, sizes, usable)
+    doubt = doubt_centres(boxes, sizes, images, names)
+    if doubt is not None:
+        return replace(doubt, first=int(usable[doubt.first]))
     before, after = lies_beyond(boxes, sizes)
     if _many(after) and before.sum() <= _BOTH_SIDES * after.sum():
         first = int(np.flatnonzero(after)[0])
@@ -88,6 +92,31 @@ def doubt_boxes(
             'images were enlarged without their boxes: look at some'
         )
         return Doubt('warning', None, message, '--scale 2', 'doubles the boxes (another factor may be right)')
+    return None
+
+
+def doubt_centres(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names: Sequence[str]) -> Doubt | None:
+    """Find boxes that were computed from centres, as of YOLO, where the labels hold corners instead.
+
+    Those extend beyond their images on all sides, as boxes drawn around what is hidden do. But the latter, put
+    back as they were in the labels, are not possible as corners: many a centre is larger than the width or the height.
+
+    Args: as of :func:`doubt_boxes`, ``boxes`` being finite; ``names`` are those of the images or of their labels.
+    """
+    beyond = np.logical_or(*lies_beyond(boxes, sizes))
+    if not _many(beyond):
+        return None
+    touched = np.isin(images, np.unique(images[beyond]))
+    labels = np.hstack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]])
+    for form, meaning in (('xyxy', 'x1, y1, x2, y2'), ('xywh', 'left x, top y, width, height')):
+        if share_possible(labels[touched], sizes[touched], form) >= FIT:
+            first = int(np.flatnonzero(beyond)[0])
+            message = (
+                f'{beyond.sum()} of {len(boxes)} boxes extend beyond their image, in {len(np.unique(images[beyond]))} '
+                f"images, the first in '{names[images[first]]}'. The labels are probably ({meaning}), where YOLO has "
+                '(centre x, centre y, width, height) as fractions of the image: correct the labels that were converted'
+            )
+            return Doubt('error' if touched.sum() >= EVIDENCE else 'warning', first, message)
     return None
 
 

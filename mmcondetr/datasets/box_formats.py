@@ -25,7 +25,7 @@ MEANINGS = dict(
 )
 FIT = 0.99  # of the boxes must be possible in a format for it to be suspected
 _OUTSIDE = 0.1  # as xywh, this share of the boxes must extend beyond their image for another format to be suspected
-_EVIDENCE = 10  # boxes; with fewer, the finding may be due to chance
+EVIDENCE = 10  # boxes; with fewer, the finding may be due to chance
 ENOUGH = 50  # boxes from which the part of the images that they never reach says something
 UNREACHED = 0.55  # boxes that all end before this share of the width or the height are suspect
 _FULL = 0.95  # percentages end here or later, for some object of many is cut off by the border
@@ -87,7 +87,7 @@ def _percent_form(boxes: np.ndarray, sizes: np.ndarray) -> tuple[str, bool] | No
     image does, 95 to 102 % in width and height: that pixels of a corner do, too, would be two coincidences at once.
     """
     fits = ((boxes >= -2) & (boxes <= 102)).all(axis=1) & (sizes > 200).all(axis=1)
-    if len(boxes) < _EVIDENCE or _share(fits) < FIT:
+    if len(boxes) < EVIDENCE or _share(fits) < FIT:
         return None
     boxes, whole = boxes[fits], np.full((int(fits.sum()), 2), 100.0)
     for form in ('xywh', 'xyxy', 'cxcywh'):
@@ -157,5 +157,5 @@ def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> tuple[str, float, bool
     if outside >= _OUTSIDE and outside * len(boxes) > 1.5:  # a single box proves nothing
         for form in ('xyxy', 'cxcywh', 'yxyx'):
             if share_possible(boxes, sizes, form) >= FIT:
-                return form, outside, len(boxes) >= _EVIDENCE
-    return 'xywh', outside, len(boxes) >= _EVIDENCE
+                return form, outside, len(boxes) >= EVIDENCE
+    return 'xywh', outside, len(boxes) >= EVIDENCE

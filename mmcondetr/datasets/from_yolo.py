@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from mmcondetr.datasets.image_files import list_images, read_size
+from mmcondetr.datasets.box_checks import doubt_centres
+from mmcondetr.datasets.image_files import IMAGE_SUFFIXES, list_images, read_size
 from mmcondetr.errors import UserError
 
 _PARTS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
@@ -52,7 +54,8 @@ def read_yolo(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         - what the user should know.
 
     Raises:
-        UserError: a line cannot be read (the message names file and line), or classes have no names.
+        UserError: a line cannot be read (the message names file and line), boxes are given by corners, no label file
+            has the name of an image, or classes have no names.
     """
     config = _find_yaml(folder)
     settings = _read_yaml(config) if config else {}
@@ -62,8 +65,18 @@ def read_yolo(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     for part, images in _parts(folder, settings).items():
         content: dict[str, Any] = dict(images=[], annotations=[], categories=[])
         unlabelled = sum(_add_image(content, folder, path, key_points) for path in images)
+        orphans = _find_orphans(images)
+        if orphans:
+            found = f"{part}: {len(orphans)} label files have the name of no image, the first '{orphans[0]}'"
+            if unlabelled == len(images):
+                raise UserError(
+                    f"YOLO folder '{folder}', {found}, and no image has a label file: a label file is named like its "
+                    f"image, here '{_label_path(images[0]).name}' for '{images[0].name}' (case matters)."
+                )
+            notes.append(f'careful: {found}: they are not used')
         if unlabelled:
             notes.append(f'{part}: {unlabelled} images have no label file: they count as images without objects')
+        _check_centres(content, images)
         parts[part] = content
     used = {entry['category_id'] for content in parts.values() for entry in content['annotations']}
     names = _class_names(folder, settings, used, notes)
@@ -141,6 +154,27 @@ def _label_path(image: Path) -> Path:
         if parts[index] == 'images':
             return Path(*parts[:index], 'labels', *parts[index + 1 :]).with_suffix('.txt')
     return image.with_suffix('.txt')
+
+
+def _find_orphans(images: list[Path]) -> list[Path]:
+    """Label files without an image of their name, where labels have folders of their own."""
+    orphans = []
+    for where, labels in sorted({(path.parent, _label_path(path).parent) for path in images}):
+        if labels != where and labels.is_dir():
+            stems = {path.stem for path in where.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+            orphans += [path for path in sorted(labels.glob('*.txt')) if path.stem not in stems | {'classes'}]
+    return orphans
+
+
+def _check_centres(content: dict[str, Any], images: list[Path]) -> None:
+    """Raise if the labels (not outlines) are corners: the JSON can no longer name the label file."""
+    entries = [entry for entry in content['annotations'] if 'segmentation' not in entry]
+    boxes = np.array([entry['bbox'] for entry in entries], dtype=float).reshape(-1, 4)
+    numbers = np.array([entry['image_id'] - 1 for entry in entries], dtype=int)
+    sizes = np.array([(image['width'], image['height']) for image in content['images']], dtype=float)[numbers]
+    doubt = doubt_centres(boxes, sizes, numbers, [str(_label_path(path)) for path in images])
+    if doubt is not None and doubt.level == 'error':
+        raise UserError(f'YOLO labels: {doubt.message}.')
 
 
 def _key_point_shape(config: Path | None, settings: dict[str, Any]) -> tuple[int, int]:

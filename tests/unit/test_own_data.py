@@ -12,6 +12,9 @@ from own_data_files import class_names, make_shapes, write_voc, write_yolo
 from PIL import Image
 
 from mmcondetr.cli import main
+from mmcondetr.datasets.annotation_checks import check_values
+from mmcondetr.datasets.annotation_file import decode
+from mmcondetr.datasets.from_yolo import read_yolo
 from mmcondetr.datasets.image_files import read_size
 from mmcondetr.datasets.own_data import find_own_data
 from mmcondetr.engine.own_config import STARTS, _choose_scale, choose
@@ -334,9 +337,50 @@ def test_wrong_labels_are_reported_before_anything_is_converted(shapes, tmp_path
     corners = ''.join(f'0 {x} {x} {x + 0.2} {x + 0.2}\n' for x in (0.5, 0.6, 0.7))
     for label in (folder / 'labels' / 'train').glob('*.txt'):
         label.write_text(corners)
-    with pytest.raises(UserError, match='extend beyond .* correct the labels that were converted'):
+    with pytest.raises(UserError, match=r'extend beyond .* first in .*/labels/train/.*\.txt.*x1, y1, x2, y2.*correct'):
         find_own_data(folder)
     assert not list(folder.glob('*.json'))
+
+
+@pytest.mark.parametrize('meaning', ['left x, top y, width', 'x1, y1, x2, y2', ''])
+def test_yolo_labels_that_are_not_centres_stop_and_boxes_around_what_is_hidden_do_not(shapes, tmp_path, meaning):
+    """The JSON of an earlier init, too: of corners taken for centres."""
+    folder = write_yolo(shapes, tmp_path / 'yolo')
+    corners = [(0.01, 0.02, 0.2, 0.3), (0.1, 0.3, 0.5, 0.6), (0.6, 0.5, 0.9, 1.0), (0.7, 0.6, 1.0, 0.9)]
+    if not meaning:
+        corners = [(-0.1, 0.02, 0.2, 0.3), (0.1, -0.1, 0.5, 0.6), (0.6, 0.5, 0.9, 1.1), (0.8, 0.1, 1.1, 0.4)]
+    for label in (folder / 'labels').glob('*/*.txt'):
+        form = dict(x=lambda a, b, c, d: (a, b, c, d), l=lambda a, b, c, d: (a, b, c - a, d - b)).get(meaning[:1])
+        form = form or (lambda a, b, c, d: ((a + c) / 2, (b + d) / 2, c - a, d - b))
+        label.write_text(''.join(f'0 {" ".join(map(str, form(*box)))}\n' for box in corners))
+    if not meaning:
+        assert any('are clipped in training' in note for note in find_own_data(folder).notes)
+        return
+    with pytest.raises(UserError, match=rf'of 24 boxes extend beyond .*/labels/train/.*\.txt.*\({meaning}.*centre x, '):
+        find_own_data(folder)
+    assert not list(folder.glob('*.json'))
+    converted, _ = _read_without_checks(folder)
+    report = check_values(decode(json.dumps(converted['train']).encode()))
+    assert [meaning in error.message for error in report.errors] == [True]
+
+
+def _read_without_checks(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmcondetr.datasets.from_yolo._check_centres', lambda *_: None)
+        return read_yolo(folder)
+
+
+def test_labels_of_no_image_are_counted_and_stop_if_there_are_no_others(shapes, tmp_path):
+    folder = write_yolo(shapes, tmp_path / 'yolo')
+    labels = sorted((folder / 'labels' / 'train').glob('*.txt'))
+    labels[0].rename(labels[0].with_name('Other.txt'))
+    (folder / 'labels' / 'train' / 'classes.txt').write_text('a\n')  # as labelImg writes it
+    notes = find_own_data(folder).notes
+    assert any('train: 1 label files have the name of no image, the first ' in n and 'Other.txt' in n for n in notes)
+    for label in labels[1:]:
+        label.rename(label.with_name(f'Other_{label.name}'))
+    with pytest.raises(UserError, match=rf"train: 6 label files .*'{labels[0].name}' for '{labels[0].stem}.png'"):
+        find_own_data(folder)
 
 
 def test_no_file_is_replaced_that_another_program_or_config_may_need(shapes, tmp_path, capsys):
