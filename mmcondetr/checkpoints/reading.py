@@ -24,7 +24,7 @@ def find_file(path: str | os.PathLike) -> str:
     """The checkpoint file: the weights in a Hugging Face folder, a run's best or last one, otherwise the path itself.
 
     Raises:
-        UserError: the folder contains no weights, weights in several files, or several best checkpoints.
+        UserError: the folder contains no weights, weights in several files, or best checkpoints of several metrics.
     """
     path = os.path.expanduser(os.fspath(path))
     if not os.path.isdir(path):

@@ -39,10 +39,13 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
 def best_checkpoint(folder: str | os.PathLike) -> str | None:
     """The path of the best one, or of the last if the run kept no best; None if there is neither.
 
+    A run keeps one best checkpoint of each metric: of several of one metric, the newest is the last run's.
+
     Raises:
-        UserError: there are several best checkpoints, of several metrics or of several runs.
+        UserError: there are best checkpoints of several metrics.
     """
-    best = sorted(path.name for path in Path(folder).glob('best_*.pth') if path.is_file())
-    if len(best) > 1:
-        raise UserError(f"'{os.fspath(folder)}' holds several best checkpoints, {', '.join(best)}: name one.")
-    return os.path.join(folder, best[0]) if best else last_checkpoint(folder)
+    best = sorted((path for path in Path(folder).glob('best_*.pth') if path.is_file()), key=os.path.getmtime)
+    if len({_STEP.sub('', path.name) for path in best}) > 1:
+        names = ', '.join(sorted(path.name for path in best))
+        raise UserError(f"'{os.fspath(folder)}' holds several best checkpoints, {names}: name one.")
+    return os.path.join(folder, best[-1].name) if best else last_checkpoint(folder)

@@ -1,6 +1,7 @@
 """A run's folder stands for its best checkpoint, or its last; a new run in it says what it would overwrite."""
 
 import os
+import time
 from argparse import Namespace
 
 import pytest
@@ -35,6 +36,14 @@ def test_the_best_comes_first_and_several_are_a_question(run):
     (run / 'best_loss_epoch_2.pth').touch()
     with pytest.raises(UserError, match='several best checkpoints, best_coco_bbox_mAP_epoch_2.pth, best_loss_epoch_2'):
         find_file(run)
+
+
+def test_a_second_run_in_the_folder_has_the_best_of_its_own(run):
+    for epoch, age in ((3, 100), (1, 50)):
+        path = run / f'best_coco_bbox_mAP_epoch_{epoch}.pth'
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    assert find_file(run) == str(run / 'best_coco_bbox_mAP_epoch_1.pth')
 
 
 def test_testing_a_folder_tests_its_best(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
 import random
@@ -222,6 +223,7 @@ def _together(ground: Ground, work: Path, world: int, kind: str, moment: float) 
             options += ('load_from=/no/such/file.pth',)
         if number == 1 and kind == 'other options':
             options += ('train_dataloader.batch_size=2',)
+        faulthandler.dump_traceback_later(100)  # one that hangs says where, before it is killed
         launcher = () if alone else ('--launcher', 'pytorch')
         return command('train', ground.config, '--work-dir', work, *launcher, '--cfg-options', *options)
 
