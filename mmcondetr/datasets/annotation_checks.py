@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile, Report
-from mmcondetr.datasets.box_checks import doubt_boxes
+from mmcondetr.datasets.box_checks import doubt_boxes, explain_left_out
 
 _SHOWN = 5  # examples named in a message
 _SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of areas, in square pixels
@@ -239,9 +239,11 @@ def _check_boxes(
     bad = np.flatnonzero(known & ~kept)
     if len(bad):
         ids = some(file.annotations[index].id for index in bad)
-        level = 'error' if training and known.all() and not kept.any() else 'warning'
+        none = training and known.all() and not kept.any()
+        cause = explain_left_out(boxes[known], sizes[known], kept[known])
         message = f'{len(bad)} boxes lie outside their image or have no area and are left out (annotation ids {ids})'
-        report.add(level, f'$.annotations[{bad[0]}].bbox', message + ', so none is left' * (level == 'error'))
+        message += ', so none is left' * none + f'. Of {len(boxes)} these are many. {cause}' * bool(cause)
+        report.add('error' if none or cause else 'warning', f'$.annotations[{bad[0]}].bbox', message)
     clipped = kept & ((boxes[:, :2] < -1).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1))
     if clipped.any() and doubt is None:
         first = int(np.flatnonzero(clipped)[0])

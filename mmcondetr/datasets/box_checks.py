@@ -28,6 +28,7 @@ from mmcondetr.errors import UserError
 _LEAST_SHARE, _LEAST_COUNT = 0.02, 3  # fewer boxes beyond their image may be an annotator's slips, and are clipped
 _BOTH_SIDES = 0.25  # objects that continue outside do so on the left and above, too; wrong formats and sizes never do
 _SCALED_SHARE = 0.25  # of the boxes of a larger picture extend beyond a smaller one, at least
+_LEFT_OUT = 1 / 3  # slips are a few per cent; (x, y, width, height) taken for corners: most, as width < x on average
 _LOOKED_AT = 20  # image files whose sizes are compared with the file's
 
 
@@ -118,6 +119,31 @@ def doubt_centres(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, name
             )
             return Doubt('error' if touched.sum() >= EVIDENCE else 'warning', first, message)
     return None
+
+
+def explain_left_out(boxes: np.ndarray, sizes: np.ndarray, kept: np.ndarray) -> str:
+    """The likely cause if a large share of the boxes has no part within its image; '' if only some have none.
+
+    Args:
+        boxes: (N, 4), as (x, y, width, height).
+        sizes: (N, 2), width and height of their images in pixels.
+        kept: (N,), which have a part inside.
+    """
+    bad = ~kept
+    if bad.sum() < _LEAST_COUNT or bad.mean() <= _LEFT_OUT or not np.isfinite(boxes[bad]).all():
+        return ''
+    boxes, sizes = boxes[bad], sizes[bad]
+    if (boxes[:, 2:] > 0).all():
+        return 'They may have been drawn on other images, or on these in another size'
+    corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    if (boxes[:, 2:] < 0).any():
+        for form in ('xywh', 'cxcywh'):
+            if share_possible(corners, sizes, form) >= FIT:
+                return (
+                    f'What was taken for corners (xmin, ymin, xmax, ymax) is probably {MEANINGS[form]}: width and '
+                    'height here are what is left when x and y are subtracted. Correct the boxes that were converted'
+                )
+    return 'Their width or height is 0 or negative: perhaps corners were subtracted in the wrong order'
 
 
 def _many(true: np.ndarray) -> bool:

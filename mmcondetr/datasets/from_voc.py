@@ -7,14 +7,27 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from mmcondetr.datasets.box_formats import FIT, lies_beyond, share_possible
 from mmcondetr.datasets.image_files import find_image, list_images, read_size
 from mmcondetr.errors import UserError
 
 _FLAGS = ('difficult', 'truncated', 'occluded')
 _DEEPEST = 20
+_BEYOND = 0.02  # of the boxes that extend beyond the size in their XML are no longer an annotator's slips
 _SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+
+
+class _OtherSize(NamedTuple):
+    """An XML whose ``size``, (width, height) in pixels, is not that of its image; boxes as (x, y, width, height)."""
+
+    name: str
+    stated: tuple[int, int]
+    found: tuple[int, int]
+    boxes: list[list[float]]
 
 
 def is_voc(folder: Path) -> bool:
@@ -35,7 +48,7 @@ def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         - what the user should know.
 
     Raises:
-        UserError: an XML is broken, or its image is missing.
+        UserError: an XML is broken, its image is missing, or its boxes are probably on another scale than the image.
     """
     where = folder / 'Annotations'
     paths = sorted((where if where.is_dir() else folder).glob('*.xml'))
@@ -60,9 +73,41 @@ def read_voc(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     flags = Counter(flag for entry in objects for flag in _FLAGS if (entry.findtext(flag) or '0').strip() == '1')
     notes += [f'{count} objects are {flag}: they and the flag are kept' for flag, count in flags.items()]
     if wrong:
-        shown = ', '.join(wrong[:3]) + (', ...' if len(wrong) > 3 else '')
-        notes.append(f"{len(wrong)} XMLs give another size than their image's, which is taken: {shown}")
+        notes.append(_judge_sizes(folder, wrong, len(paths)))
     return parts, notes
+
+
+def _judge_sizes(folder: Path, wrong: list[_OtherSize], count: int) -> str:
+    """What to say of XMLs with another size than their image's, if their boxes show that the image's is right.
+
+    A box refers to the size in its XML, unless boxes extend beyond that and all of them fit their image.
+
+    Raises:
+        UserError: the boxes do not show it: they are probably on another scale than the images.
+    """
+    first = wrong[0]
+    found = f"{len(wrong)} of {count} XMLs give another size than their image's"
+    shown = ', '.join(entry.name for entry in wrong[:3]) + (', ...' if len(wrong) > 3 else '')
+    boxes = np.array([box for entry in wrong for box in entry.boxes], dtype=float).reshape(-1, 4)
+    if not len(boxes):
+        return f'{found}, which is taken: {shown}'
+    stated, sizes = (
+        np.array([size for entry, size in zip(wrong, every) for _ in entry.boxes], dtype=float)
+        for every in ([entry.stated for entry in wrong], [entry.found for entry in wrong])
+    )
+    beyond = lies_beyond(boxes, stated)[1].mean()
+    if beyond >= _BEYOND and share_possible(boxes, sizes, 'xywh') >= FIT:
+        return f'{found}, which is taken, as boxes extend beyond the former: {shown}'
+    raise UserError(
+        f"Pascal VOC folder '{folder}': {found}, such as {first.name} with {_times(first.stated)} where the image is "
+        f'{_times(first.found)}. Boxes refer to the size in their XML, so they are probably on another scale: multiply '
+        f'x by {first.found[0] / max(first.stated[0], 1):.4g} and y by {first.found[1] / max(first.stated[1], 1):.4g} '
+        'there, or use the images they were drawn on. If the boxes do fit these images, correct <size> or remove it.'
+    )
+
+
+def _times(size: tuple[int, int]) -> str:
+    return ' x '.join(map(str, size))
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -105,7 +150,7 @@ def _add_image(
     images: dict[str, Path],
     from_one: bool,
     names: list[str],
-    wrong: list[str],
+    wrong: list[_OtherSize],
 ) -> None:
     path = images.get((root.findtext('filename') or '').strip()) or find_image(folder / 'JPEGImages', stem)
     path = path or find_image(folder, stem) or next((p for p in images.values() if p.stem == stem), None)
@@ -113,8 +158,6 @@ def _add_image(
         raise UserError(f"The image of '{stem}.xml' ({root.findtext('filename')}) is nowhere in '{folder}'.")
     width, height = read_size(path)
     stated = tuple(int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
-    if stated not in ((width, height), (0, 0)):
-        wrong.append(f'{stem}.xml')
     image_id = len(content['images']) + 1
     file_name = path.relative_to(folder).as_posix()
     image = dict(id=image_id, file_name=file_name, width=width, height=height)
@@ -137,6 +180,9 @@ def _add_image(
         done = {'name', 'bndbox'} | annotation.keys() & {'pose', *_FLAGS}
         rest = (child for child in entry if child.tag not in done)
         content['annotations'].append(_with_rest(annotation, stem, rest))
+    if stated not in ((width, height), (0, 0)):
+        boxes = [entry['bbox'] for entry in content['annotations'] if entry['image_id'] == image_id]
+        wrong.append(_OtherSize(f'{stem}.xml', stated, (width, height), boxes))
 
 
 def _with_rest(converted: dict[str, Any], stem: str, elements: Iterable[ElementTree.Element]) -> dict[str, Any]:

@@ -201,7 +201,19 @@ def test_boxes_in_one_corner_of_all_images_are_a_warning(look):
 def test_boxes_without_area_only_stop_a_training(look):
     data = spoil(make(), lambda box, size: box * [[1, 1, 0, 1]])
     assert 'are left out (annotation ids 1, 2, 3, 4, 5, ...), so none is left' in only(look(data).errors)
-    assert look(data, training=False).errors == []
+    assert look(spoil(make(), lambda box, size: box * [[1, 1, 0, 1]], lambda index, _: index % 3 == 0)).errors == []
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('form', ['xywh', 'cxcywh'])
+def test_sizes_that_were_taken_for_corners_stop_with_the_cause(look, form, training):
+    def subtract(box, size):  # as a converter from Pascal VOC does
+        numbers = box + np.hstack([box[:, 2:] / 2, 0 * box[:, 2:]]) if form == 'cxcywh' else box
+        return np.hstack([numbers[:, :2], numbers[:, 2:] - numbers[:, :2]])
+
+    error = only(look(spoil(make(200), subtract), training=training).errors)
+    meaning = 'centre x, centre y, width' if form == 'cxcywh' else 'x, y, width'
+    assert 'and are left out' in error and f'(xmin, ymin, xmax, ymax) is probably ({meaning}' in error
 
 
 def test_the_config_must_name_the_repaired_file(look, tmp_path):

@@ -1,6 +1,7 @@
 """mmcondetr init: COCO, YOLO and Pascal VOC become the same boxes and a config that can be read."""
 
 import json
+import re
 import shutil
 
 import cv2
@@ -132,6 +133,43 @@ def test_voc_of_tools_that_count_from_zero(shapes, tmp_path):
     assert any('from 0' in note for note in found.notes)
     everything = boxes_of(found.files['train']) | boxes_of(found.files['val'])
     assert everything[f'{path.stem}.png'] == [('star', 0, 5, 20, 25)]
+
+
+@pytest.mark.parametrize('form', ['x, y, width, height', 'centre x, centre y, width, height'])
+def test_voc_boxes_that_are_no_corners_stop_with_the_cause(shapes, tmp_path, form):
+    folder = write_voc(shapes, tmp_path / 'voc')
+    numbers = '40 40 30 20' if form[0] == 'c' else '30 25 12 14'
+    for path in (folder / 'Annotations').glob('*.xml'):
+        path.write_text(re.sub(r'<xmin>.*?</ymax>', _bndbox(*map(int, numbers.split())), path.read_text()))
+    with pytest.raises(UserError, match=rf'left out .* is probably \({form}\) in pixels'):
+        find_own_data(folder)
+    assert not list(folder.glob('*.json'))
+
+
+def _bndbox(*values):
+    return ''.join(f'<{side}>{value}</{side}>' for side, value in zip(('xmin', 'ymin', 'xmax', 'ymax'), values))
+
+
+def test_voc_boxes_refer_to_the_size_in_their_xml_unless_they_exceed_it(shapes, tmp_path):
+    folder = write_voc(shapes, tmp_path / 'voc')
+    texts = {path: path.read_text() for path in sorted((folder / 'Annotations').glob('*.xml'))}
+
+    def write(width, height, box):
+        for path, text in texts.items():
+            text = text.replace('<width>64</width><height>64<', f'<width>{width}</width><height>{height}<')
+            path.write_text(re.sub(r'<xmin>.*?</ymax>', _bndbox(*box), text))
+
+    write(32, 16, (2, 3, 30, 15))
+    first = next(iter(texts)).name
+    message = f'6 of 6 XMLs .* {first} with 32 x 16 where the image is 64 x 64.* x by 2 and y by 4 there'
+    with pytest.raises(UserError, match=message):
+        find_own_data(folder)
+    assert not list(folder.glob('*.json'))
+    write(128, 128, (2, 3, 30, 15))
+    with pytest.raises(UserError, match='x by 0.5 and y by 0.5'):
+        find_own_data(folder)
+    write(32, 16, (2, 3, 60, 50))
+    assert any('which is taken, as boxes extend beyond the former' in note for note in find_own_data(folder).notes)
 
 
 def test_a_turned_photo_has_the_size_that_is_shown(tmp_path):
