@@ -17,6 +17,7 @@ import numpy as np
 from mmcondetr.datasets.annotation_checks import repair, some
 from mmcondetr.datasets.annotation_file import AnnotationFile
 from mmcondetr.datasets.annotations import examine
+from mmcondetr.datasets.image_files import describe_sizes
 from mmcondetr.datasets.load_image import LoadImage, WrongSizeError
 from mmcondetr.datasets.segmentation import check_segmentations
 from mmcondetr.errors import UserError
@@ -117,27 +118,11 @@ def look_at_images(part: Part, entries: Sequence[dict[str, Any]], folder: str) -
 
 
 def _describe_sizes(part: Part, wrong: Sequence[tuple[str, WrongSizeError]], count: int, folder: str) -> str:
-    shown = ', '.join(
-        f"'{os.path.relpath(path, folder)}' ({_times(error.loaded)} instead of {_times(error.annotated)})"
-        for path, error in wrong[:3]
-    )
-    swapped = sum(error.loaded == error.annotated[::-1] for _, error in wrong)
-    cause = 'Boxes may have been drawn on these images in another size: if so, --scale repairs them'
-    if swapped == len(wrong):
-        cause = 'Width and height are swapped'
-    elif swapped:
-        cause = f'Width and height are swapped in {swapped} of them'
     command = 'correct width and height there'  # in a panoptic file, which the command below does not read
     if part.file is not None:
         command = repair(part.ann_file, f'--image-sizes {shlex.quote(folder)}', "reads the images' sizes", part.name)
-    return (
-        f"{len(wrong)} of {count} images have another size (width x height) than in '{part.ann_file}', so boxes would "
-        f'not fit, such as {shown}. {cause}; {command}'
-    )
-
-
-def _times(size: tuple[int, int]) -> str:
-    return 'x'.join(map(str, size))
+    found = [(os.path.relpath(path, folder), error.loaded, error.annotated) for path, error in wrong]
+    return describe_sizes(found, count, part.ann_file, command)
 
 
 def _check_image(entry: dict[str, Any]) -> tuple[Exception | None, str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -26,6 +27,33 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"Image file '{os.fspath(path)}' cannot be read: {error}.") from error
     return (height, width) if turned else (width, height)
+
+
+def describe_sizes(
+    wrong: Sequence[tuple[str, tuple[int, int], tuple[int, int]]], count: int, ann_file: str, command: str
+) -> str:
+    """One line about images of another size than their annotation file says.
+
+    Args:
+        wrong: name, size found, and size stated, (width, height) in pixels, of each.
+        count: of all images of the file.
+        command: that repairs it.
+    """
+    shown = ', '.join(f"'{name}' ({_times(found)} instead of {_times(stated)})" for name, found, stated in wrong[:3])
+    swapped = sum(found == stated[::-1] for _, found, stated in wrong)
+    cause = 'Boxes may have been drawn on these images in another size: if so, --scale repairs them'
+    if swapped == len(wrong):
+        cause = 'Width and height are swapped'
+    elif swapped:
+        cause = f'Width and height are swapped in {swapped} of them'
+    return (
+        f"{len(wrong)} of {count} images have another size (width x height) than in '{ann_file}', so boxes would not "
+        f'fit, such as {shown}. {cause}; {command}'
+    )
+
+
+def _times(size: tuple[int, int]) -> str:
+    return 'x'.join(f'{side:g}' for side in size)
 
 
 def find_image(folder: Path, stem: str) -> Path | None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcondetr.datasets.annotation_checks import check_values
-from mmcondetr.datasets.annotation_file import AnnotationFile, decode, name_file, read_annotations
+from mmcondetr.datasets.annotation_checks import check_values, repair
+from mmcondetr.datasets.annotation_file import AnnotationFile, Image, decode, name_file, read_annotations
 from mmcondetr.datasets.annotations import raise_first
 from mmcondetr.datasets.from_voc import is_voc, read_voc
 from mmcondetr.datasets.from_yolo import is_yolo, read_yolo
+from mmcondetr.datasets.image_files import describe_sizes, read_size
 from mmcondetr.datasets.image_roots import PART_WORDS, count_missing, find_image_root
 from mmcondetr.datasets.own_json import is_coco, load_json, parse_file, to_text, write_all
 from mmcondetr.errors import UserError
+
+_THREADS = 16  # that read headers of images: they wait for the disk
 
 
 @dataclass
@@ -87,6 +92,8 @@ def find_own_data(
         texts = {file: to_text(found.contents[part]) for part, file in found.files.items()}
         decoded = {part: decode(texts[file].encode()) for part, file in found.files.items()}
     for part in found.files:
+        if found.kind == 'COCO':  # other formats take the sizes of the images
+            _check_sizes(part, str(found.files[part]), decoded[part], found.image_roots[part])
         _check_part(found, part, decoded[part], path)
     if 'val' not in found.files:
         if val_images is not None:
@@ -104,6 +111,27 @@ def _check_part(found: OwnData, part: str, file: AnnotationFile, given: Path) ->
     report = check_values(file, None, part == 'train', path, folder=str(found.image_roots[part]))
     raise_first(report, name)
     found.notes += [f'careful: {part}: {finding.message}' for finding in report.warnings if 'bbox' in finding.path]
+
+
+def _check_sizes(part: str, path: str, file: AnnotationFile, folder: Path) -> None:
+    """Raise if images have another size than stated, as training would, before boxes are judged by sizes."""
+
+    def look(image: Image) -> tuple[int, int] | None:
+        try:
+            return read_size(folder / image.file_name)
+        except UserError:  # missing or broken: counted, or reported by mmcondetr check
+            return None
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sizes = zip(file.images, pool.map(look, file.images))
+        wrong = [
+            (image.file_name, size, (image.width, image.height))
+            for image, size in sizes
+            if size not in (None, (image.width, image.height))
+        ]
+    if wrong:
+        command = repair(path, f'--image-sizes {shlex.quote(str(folder))}', "reads the images' sizes")
+        raise UserError(f'{part}: {describe_sizes(wrong, len(file.images), path, command)}.')
 
 
 def _converted(kind: str, folder: Path, parts: dict[str, dict], notes: list[str]) -> OwnData:

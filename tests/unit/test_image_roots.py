@@ -65,8 +65,8 @@ def test_folders_of_other_names_are_told_apart_by_the_images_sizes(folder):
         image.update(width=96, height=128)
     (folder / 'annotations' / 'train.json').write_text(json.dumps(content))
     assert roots(folder) == dict(train=folder / 'photos_a', val=folder / 'photos_b')
-    given = roots(folder, val_images=folder / 'photos_a')  # whoever names a folder is believed
-    assert given['val'] == folder / 'photos_a'
+    with pytest.raises(UserError, match='^val: . of . images have another size .*96x128 instead of 64x64'):
+        roots(folder, val_images=folder / 'photos_a')  # whoever names a folder is believed, as far as training would
 
 
 def test_one_folder_for_both_parts_is_one_root(folder):

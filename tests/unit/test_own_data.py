@@ -342,6 +342,24 @@ def test_wrong_annotations_end_init_before_anything_is_written(shapes, tmp_path)
     assert [file.name for file in path.parent.iterdir()] == ['train.json']
 
 
+def test_images_of_another_size_than_the_json_says_stop_init_as_they_stop_check(shapes, tmp_path, capsys):
+    shutil.copytree(shapes, tmp_path / 'own')
+    path, out = tmp_path / 'own' / 'annotations' / 'train.json', tmp_path / 'my.py'
+    good = json.loads(path.read_text())
+    assert main(['init', str(tmp_path / 'own'), '--out', str(out), '--start', 'small']) == 0
+    for image in good['images']:
+        image.update(width=128, height=128)
+    path.write_text(json.dumps(good))
+    assert main(['check', str(out), '--out', str(tmp_path / 'check')]) == 1
+    (check,) = [line for line in capsys.readouterr().err.splitlines() if 'another size' in line]
+    out.unlink()
+    assert main(['init', str(tmp_path / 'own'), '--out', str(out), '--start', 'small']) == 2 and not out.exists()
+    said = capsys.readouterr().err
+    start = check.partition('fixed.json ')[0]  # what follows depends on whether there is a config
+    assert start.startswith('error: train: 6 of 6 images have another size') and '64x64 instead of 128x128' in start
+    assert said.startswith(start) and 'pass the new file to mmcondetr init' in said
+
+
 @pytest.mark.parametrize('value', [float('nan'), 0, -3])
 def test_boxes_that_train_would_refuse_or_leave_out(shapes, tmp_path, capsys, value):
     """The same message as that of training; in one box, a line of what is found instead of silence."""
