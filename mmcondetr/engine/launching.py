@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -16,6 +20,9 @@ from mmcondetr.errors import UserError
 TIMEOUT = 600
 """Default of ``env_cfg.dist_cfg.timeout``, the seconds that a process waits for the others. The longest evaluation,
 which one process does alone, must fit in."""
+
+MARGIN = 5
+"""Seconds after the timeout in which gloo may report by itself that processes did not connect."""
 
 _CAUSE = 'mmcondetr/first cause'
 
@@ -48,14 +55,33 @@ def start_without_cuda(launcher: str, timeout: float = TIMEOUT) -> bool:
         '(env_cfg.dist_cfg.timeout)',
         flush=True,
     )
+    problem = (
+        f'--launcher pytorch: not all of {processes} processes connected to {os.environ["MASTER_ADDR"]}:'
+        f'{os.environ["MASTER_PORT"]} within {timeout:g} s. See the output of the others for the reason.'
+    )
     try:
-        distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+        with _ended_after(timeout + MARGIN, f'error (process {rank}): {problem}'):
+            distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
     except RuntimeError as error:
-        raise UserError(
-            f'--launcher pytorch: not all of {processes} processes connected to {os.environ["MASTER_ADDR"]}:'
-            f'{os.environ["MASTER_PORT"]} within {timeout:g} s. See the output of the others for the reason.'
-        ) from error
+        raise UserError(problem) from error
     return True
+
+
+@contextmanager
+def _ended_after(seconds: float, message: str) -> Iterator[None]:
+    """End this process if the block takes longer: gloo, while it connects, waits for each neighbour in turn."""
+
+    def end() -> None:
+        print(message, file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def wrap_without_cuda(config: Config) -> None:

@@ -82,3 +82,28 @@ def test_the_wrapper_keeps_what_the_config_asks_for_but_the_gpu():
     assert config.model_wrapper_cfg.type == 'MMDistributedDataParallel'
     assert config.model_wrapper_cfg.find_unused_parameters is True
     assert config.model_wrapper_cfg.device_ids is None
+
+
+HELD = """
+import time
+from torch import distributed
+from mmcondetr.engine import launching
+launching.MARGIN = 0.5
+distributed.init_process_group = lambda *args, **options: time.sleep(60)
+launching.start_without_cuda('pytorch', 0.5)
+"""
+
+
+@NO_CUDA
+def test_a_process_that_gloo_holds_beyond_the_timeout_ends_with_one_line(source_environment):
+    place = dict(RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT='1')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', HELD],
+        env={**source_environment, **place},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 2
+    assert 'error (process 0): --launcher pytorch: not all of 2 processes connected' in done.stderr
+    assert 'Traceback' not in done.stderr
