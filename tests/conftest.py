@@ -9,6 +9,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch: small tensors are
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import pytest  # noqa: E402
+import yapf.yapflib.yapf_api  # noqa: E402, F401  (caches its grammar once, here, before xdist's workers would race for it)
 
 import mmcondetr  # noqa: E402, F401  (before a test imports anything of mmdet)
 
