@@ -57,8 +57,8 @@ def blocky_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(blocks, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def export(model: nn.Module, out: Path, masks: bool = False, **options) -> list:
+def export(model: nn.Module, out: Path, masks: bool = False, report=lambda line: None, **options) -> list:
     """Export and compare on two images; returns the comparisons."""
     model.dataset_meta = dict(classes=CLASSES)
     images = [blocky_image(64, 96), blocky_image(90, 70, seed=1)]
-    return export_detector(model, metadata(masks=masks), out, verify=images, report=lambda line: None, **options)
+    return export_detector(model, metadata(masks=masks), out, verify=images, report=report, **options)

@@ -6,6 +6,7 @@ mmcondetr export CONFIG CHECKPOINT --out model.xml --format openvino --int8 CALI
 
 import argparse
 import os
+from functools import partial
 
 from mmengine.config import Config
 
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
     metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], checkpoint)
-    export_detector(detector, metadata, args.out, format, args.batch, verify, calibration)
+    report = partial(print, flush=True)  # before a step of many seconds, in a pipe, too
+    export_detector(detector, metadata, args.out, format, args.batch, verify, calibration, report)
     print(f'written: {args.out}')
     if metadata.masks and detector.mask_head.panoptic is not None:
         print('the file gives the masks of detections; merging them into a panoptic map is not in it')

@@ -25,8 +25,10 @@ def patch_runner(runner: type) -> None:
         return
 
     def resume(self: Any, filename: str, *args: Any, **kwargs: Any) -> None:
+        load = self.load_checkpoint  # a subclass's, perhaps
+
         def load_checked(*args: Any, **kwargs: Any) -> Any:
-            checkpoint = runner.load_checkpoint(self, *args, **kwargs)
+            checkpoint = load(*args, **kwargs)
             _check_training_state(checkpoint, filename)
             return checkpoint
 

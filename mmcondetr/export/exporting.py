@@ -51,7 +51,7 @@ def export_detector(
         batch: images per batch; None for any number.
         verify: images on which file and model are compared; without any, nothing is compared.
         calibration: images to quantise the backbone with; without any, everything stays in float32. OpenVINO only.
-        report: receives lines for the user.
+        report: receives lines for the user: one before each step, which may take a minute, and the comparisons.
 
     Returns:
         The comparisons on ``verify``, of the file in float32.
@@ -64,14 +64,18 @@ def export_detector(
     _check_arguments(out, format, batch, calibration)
     with _one_line_if_full(out), tempfile.TemporaryDirectory(prefix='.export-', dir=out.parent) as folder:
         draft = Path(folder) / 'model.onnx'
+        report('tracing the model and writing it as ONNX')
         metadata = write_onnx(trace(DetectionGraph(detector), batch), draft, metadata)
         if format == 'openvino':
+            report('converting the ONNX file to OpenVINO')
             draft = convert_to_openvino(draft, metadata)
         comparisons = _verify(detector, draft, verify, report)
         if len(calibration):
             precise, metadata = draft, replace(metadata, precision='int8 backbone')
-            draft = quantize_backbone(precise, calibration, metadata)
+            report(f'quantising the backbone to int8, calibrated with {_count(calibration)}')
+            draft = quantize_backbone(precise, calibration, metadata, report)
             if len(verify):
+                report('comparing the int8 file with the model in PyTorch')
                 approximate = list(compare(detector, open_session(draft), verify, approximate=True))
                 report('with an int8 backbone, detections above 0.3 (no limit; mmcondetr test measures the AP):')
                 report(table(approximate, limited=False))
@@ -159,6 +163,7 @@ def _verify(
 ) -> list[Comparison]:
     if not len(images):
         return []
+    report(f'comparing the file with the model in PyTorch on {_count(images)}')
     comparisons = list(compare(detector, open_session(draft), images))
     report('largest differences from the model in PyTorch (boxes in fractions of the image):')
     report(table(comparisons))
@@ -169,6 +174,10 @@ def _verify(
             f'on {len(failed)} of {len(comparisons)} batches; it was not kept.'
         )
     return comparisons
+
+
+def _count(images: Sequence) -> str:
+    return f'{len(images)} image{"s" * (len(images) > 1)}'
 
 
 def _move(draft: Path, out: Path) -> None:

@@ -6,7 +6,7 @@ the backbone's first convolution, whose error every later layer inherits (AP and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,16 @@ from mmcondetr.runtime.metadata import Metadata
 from mmcondetr.runtime.sessions import INPUTS
 
 
-def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Metadata) -> Path:
+def quantize_backbone(
+    source: Path, images: Sequence[np.ndarray], metadata: Metadata, report: Callable[[str], None] = print
+) -> Path:
     """Quantise weights and activations of the backbone's convolutions, except the first, with NNCF.
 
     Args:
         source: an OpenVINO model in float32.
         images: used to estimate the ranges of activations, after the metadata's resize rule.
         metadata: of the new file.
+        report: receives a line for the user.
 
     Returns:
         The new file, beside ``source``.
@@ -61,7 +64,7 @@ def quantize_backbone(source: Path, images: Sequence[np.ndarray], metadata: Meta
     count = count_int8_convolutions(quantized)
     if not count:
         raise UserError('--int8: no convolution of this backbone could be quantised.')
-    print(f'convolutions with 8-bit weights: {count}')
+    report(f'convolutions with 8-bit weights: {count}')
     return save_openvino(quantized, source.with_name('int8.xml'), metadata)
 
 

@@ -34,18 +34,18 @@ class Comparison:
         sizes: (height, width) of each image, pixels; the batch is as large as the largest.
         boxes: largest difference of a box's side, as a fraction of the image; infinite if a detection is missing.
         scores: largest difference of a score.
-        masks: largest share of an image's pixels on which the masks of a detection differ.
+        masks: largest share of an image's pixels on which the masks of a detection differ; None without masks.
     """
 
     sizes: tuple[tuple[int, int], ...]
     boxes: float
     scores: float
-    masks: float = 0.0
+    masks: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether boxes and scores are within :data:`LIMIT`, and masks within :data:`MASK_LIMIT`."""
-        return max(self.boxes, self.scores) <= LIMIT and self.masks <= MASK_LIMIT
+        return max(self.boxes, self.scores) <= LIMIT and (self.masks or 0.0) <= MASK_LIMIT
 
 
 def compare(
@@ -85,9 +85,9 @@ def _compare(detector: nn.Module, session: Session, images: Sequence[np.ndarray]
     expected = _run_torch(detector, images, originals)
     measure = _approximate_differences if approximate else _differences
     differences = [measure(a, b, size) for a, b, size in zip(expected, found, originals)]
-    return Comparison(
-        tuple((int(height), int(width)) for height, width in sizes), *(max(each) for each in zip(*differences))
-    )
+    worst_boxes, worst_scores, worst_masks = (max(each) for each in zip(*differences))
+    shapes = tuple((int(height), int(width)) for height, width in sizes)
+    return Comparison(shapes, worst_boxes, worst_scores, None if detector.mask_head is None else worst_masks)
 
 
 @torch.no_grad()
@@ -162,10 +162,16 @@ def _approximate_differences(expected: Sequence, found: Sequence, size: Sequence
 
 
 def table(comparisons: Sequence[Comparison], limited: bool = True) -> str:
-    """A table of the comparisons, as text; ``limited``: with a remark where they exceed the limits."""
-    lines = [f'{"images (height x width)":<32}{"boxes":>10}{"scores":>10}{"masks":>10}']
+    """A table of the comparisons, as text, with a column for masks if there are any.
+
+    Args:
+        limited: add a remark where a comparison exceeds the limits.
+    """
+    masks = any(comparison.masks is not None for comparison in comparisons)
+    lines = [f'{"images (height x width)":<32}{"boxes":>10}{"scores":>10}' + f'{"masks":>10}' * masks]
     for comparison in comparisons:
         sizes = ' + '.join(f'{height}x{width}' for height, width in comparison.sizes)
         state = '' if comparison.passed or not limited else '  too much'
-        lines.append(f'{sizes:<32}{comparison.boxes:>10.1e}{comparison.scores:>10.1e}{comparison.masks:>10.1e}{state}')
+        last = f'{comparison.masks or 0.0:>10.1e}' * masks
+        lines.append(f'{sizes:<32}{comparison.boxes:>10.1e}{comparison.scores:>10.1e}{last}{state}')
     return '\n'.join(lines)

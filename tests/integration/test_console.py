@@ -86,6 +86,7 @@ def test_a_finished_run_that_is_resumed_says_so(output, config, folder, capsys):
     assert main(['train', config, '--work-dir', str(folder / 'run'), *options]) == 0
     out = capsys.readouterr().out
     assert 'resumes   after epoch 2 of 3' in out and 'epoch 3/3' in out
+    assert 'Loads checkpoint' not in out
 
 
 def test_a_test_says_what_was_tested_and_draws_it(output, config, folder, capsys):

@@ -149,7 +149,9 @@ def files(model, traced, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # tracing takes most of the time
         patch.setattr(exporting, 'trace', lambda graph, batch: traced)
         check(export(model, folder / 'model.onnx'))
-        check(export(model, folder / 'int8.xml', format='openvino', calibration=images))
+        said: list[str] = []
+        check(export(model, folder / 'int8.xml', format='openvino', calibration=images, report=said.append))
+    (folder / 'int8.txt').write_text('\n'.join(said))
     return folder
 
 
@@ -189,6 +191,21 @@ def test_the_int8_backbone_is_int8_and_nothing_else_is(files):
         assert 'FakeQuantize' not in [value.get_node().get_type_name() for value in node.input_values()]
     weights = {name: (files / name).stat().st_size for name in ('int8.bin', 'model.bin')}
     assert weights['int8.bin'] < weights['model.bin']
+
+
+@pytest.mark.slow
+def test_each_step_is_said_before_it_begins(files):
+    said = [line.rstrip() for line in (files / 'int8.txt').read_text().splitlines()]
+    steps = [
+        'tracing the model and writing it as ONNX',
+        'converting the ONNX file to OpenVINO',
+        'comparing the file with the model in PyTorch on 2 images',
+        'largest differences from the model in PyTorch (boxes in fractions of the image):',
+        'images (height x width)              boxes    scores',
+        'quantising the backbone to int8, calibrated with 4 images',
+        'comparing the int8 file with the model in PyTorch',
+    ]
+    assert [line for line in said if line in steps] == [*steps, steps[4]]
 
 
 @pytest.mark.slow
@@ -291,10 +308,12 @@ def test_a_file_that_approximates_is_compared_where_the_model_is_sure():
 
 
 def test_the_table_has_a_line_for_each_batch_and_says_what_is_too_much():
-    good = Comparison(((64, 90),), 3e-7, 2e-6)
+    good = Comparison(((64, 90),), 3e-7, 2e-6, 0.0)
     bad = Comparison(((64, 90), (32, 48)), 3e-4, 2e-6, 0.25)
     head, first, second = table([good, bad]).splitlines()
     assert head.split() == ['images', '(height', 'x', 'width)', 'boxes', 'scores', 'masks']
     assert first.split() == ['64x90', '3.0e-07', '2.0e-06', '0.0e+00']
     assert second.split() == ['64x90', '+', '32x48', '3.0e-04', '2.0e-06', '2.5e-01', 'too', 'much']
     assert 'too much' not in table([good, bad], limited=False)
+    head, line = table([Comparison(((64, 90),), 3e-7, 2e-6)]).splitlines()  # without masks
+    assert head.split()[-2:] == ['boxes', 'scores'] and line.split() == ['64x90', '3.0e-07', '2.0e-06']
