@@ -13,6 +13,7 @@ import numpy as np
 
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile, Report
 from mmcondetr.datasets.box_checks import doubt_boxes, explain_left_out
+from mmcondetr.datasets.repeated_entries import find_repeated_images, find_similar_names
 
 _SHOWN = 5  # examples named in a message
 _SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of areas, in square pixels
@@ -45,9 +46,10 @@ def check_values(
     report = Report(file=file)
     columns = Columns(file)
     _check_ids(file, report)
-    _check_images(file, report)
+    _check_images(file, columns, report, path, part)
     _check_references(file, columns, report, path, part)
     names = [category.name for category in file.categories]
+    _check_names(columns, names, report)
     _check_classes(columns, names, tuple(names) if classes is None else classes, report)
     if not file.annotations:
         message = 'the list is empty: there is nothing to learn and nothing to find'
@@ -106,7 +108,7 @@ def _check_ids(file: AnnotationFile, report: Report) -> None:
             report.add('error', f'$.{part}', message)
 
 
-def _check_images(file: AnnotationFile, report: Report) -> None:
+def _check_images(file: AnnotationFile, columns: Columns, report: Report, path: str, part: str) -> None:
     if not file.images:
         report.add('error', '$.images', 'the file lists no images')
     for index, image in enumerate(file.images):
@@ -114,10 +116,22 @@ def _check_images(file: AnnotationFile, report: Report) -> None:
             message = f"width and height of '{image.file_name}' are {image.width} and {image.height}: {_WHOLE}"
             report.add('error', f'$.images[{index}]', message)
             return
-    names = Counter(image.file_name for image in file.images)
-    twice = [name for name, count in names.items() if count > 1]
+    repeated = find_repeated_images(file, columns.images)
+    twice = [entry.file_name for entry in repeated if entry.alike]
     if twice:
-        report.add('warning', '$.images', f'{len(twice)} files are listed more than once: {some(twice)}')
+        message = f'{len(twice)} files are listed more than once, with the same annotations: {some(twice)}'
+        report.add('warning', '$.images', message)
+    different = [entry for entry in repeated if not entry.alike]
+    if different:
+        first = different[0]
+        ids = some(repr(file.images[index].id) for index in first.places)
+        command = repair(path, '--merge-images', 'makes one entry of each file', part)
+        message = (
+            f'{len(different)} files are listed more than once, with different annotations: in each entry, the objects '
+            f"of the others would be background. The first is '{first.file_name}' (ids {ids}, with "
+            f'{some(first.counts)} annotations): {command}'
+        )
+        report.add('error', f'$.images[{first.places[1]}]', message)
 
 
 _WHOLE = 'they must be whole numbers of pixels, 1 or more'
@@ -177,6 +191,16 @@ def _name_new_file(path: str, part: str) -> str:
     also = '; for mmcondetr test, the same with test_' if part == 'val' else ''
     options = ' '.join(f'{field}={file}' for field in fields)
     return f"then let the config name the new file, or pass '--cfg-options {options}'{also}"
+
+
+def _check_names(columns: Columns, names: list[str], report: Report) -> None:
+    for group in find_similar_names(names):
+        shown = some(f'{names[index]!r} ({columns.category_counts[index]})' for index in group)
+        message = (
+            f'{shown} are {len(group)} classes whose names differ only in case or blanks (with their numbers of '
+            'annotations): if they mean one class, give it one name and one id'
+        )
+        report.add('warning', f'$.categories[{group[1]}].name', message)
 
 
 def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], report: Report) -> None:

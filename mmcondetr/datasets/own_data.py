@@ -18,6 +18,7 @@ from mmcondetr.datasets.from_yolo import is_yolo, read_yolo
 from mmcondetr.datasets.image_files import describe_sizes, read_size
 from mmcondetr.datasets.image_roots import PART_WORDS, count_missing, find_image_root
 from mmcondetr.datasets.own_json import is_coco, load_json, parse_file, to_text, write_all
+from mmcondetr.datasets.segmentation import count_outlines
 from mmcondetr.errors import UserError
 
 _THREADS = 16  # that read headers of images: they wait for the disk
@@ -110,7 +111,20 @@ def _check_part(found: OwnData, part: str, file: AnnotationFile, given: Path) ->
         path, name = '', f"{found.kind} folder '{given}' ({part})"
     report = check_values(file, None, part == 'train', path, folder=str(found.image_roots[part]))
     raise_first(report, name)
-    found.notes += [f'careful: {part}: {finding.message}' for finding in report.warnings if 'bbox' in finding.path]
+    if part == 'train' and (outlines := count_outlines(file)):
+        found.notes.append(_offer_masks(outlines, len(file.annotations)))
+    # Other warnings wait for mmcondetr check; the classes are those of the training data.
+    said = ('bbox', 'name') if part == 'train' else 'bbox'
+    found.notes += [f'careful: {part}: {one.message}' for one in report.warnings if one.path.endswith(said)]
+
+
+def _offer_masks(outlines: int, count: int) -> str:
+    if outlines == count:
+        return 'the annotations have outlines (segmentation): masks can be trained, too, as docs/masks.md shows'
+    return (
+        f'{outlines} of {count} annotations have outlines (segmentation): with one in each, masks could be trained, '
+        'too, as docs/masks.md shows'
+    )
 
 
 def _check_sizes(part: str, path: str, file: AnnotationFile, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Repairs an annotation file: boxes in another format or scale, swapped image sizes, ids that do not match."""
+"""Repairs an annotation file: boxes of another format or scale, swapped image sizes, ids, images listed twice."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def convert_annotations(
     scale: float | None = None,
     clip: bool = False,
     image_sizes: str | os.PathLike | None = None,
+    merge_images: bool = False,
 ) -> str:
     """Write a copy of a COCO file with boxes as (x, y, width, height) in pixels; everything else is unchanged.
 
@@ -43,13 +44,14 @@ def convert_annotations(
         scale: Multiply boxes, areas and outlines by this, where images were resized without them.
         clip: Clip boxes to their images, and drop annotations of which nothing is left.
         image_sizes: Folder of the images; their files' sizes replace ``width`` and ``height``.
+        merge_images: Make one entry of those that name the same file, with the annotations of all.
 
     Returns:
         What was done, as one line.
 
     Raises:
         UserError: The source cannot be read, there is nothing to do, the target exists, a box belongs to no image, an
-            image cannot be read, or a mask cannot be scaled.
+            image cannot be read, entries to be merged differ in size, or a mask cannot be scaled.
     """
     source, target = os.fspath(source), os.fspath(target)
     if boxes is not None and boxes not in FORMATS:
@@ -60,9 +62,11 @@ def convert_annotations(
         raise UserError('--mixed needs --boxes or --scale.')
     if mixed and boxes is not None and boxes.endswith('100'):
         raise UserError(f'--mixed --boxes {boxes}: percentages among pixels cannot be told apart from them.')
-    if boxes is None and scale is None and not (integer_ids or add_to_category_ids or clip or image_sizes):
+    others = integer_ids, add_to_category_ids, clip, image_sizes, merge_images
+    if boxes is None and scale is None and not any(others):
         raise UserError(
-            'Nothing to convert: pass --boxes, --scale, --clip, --image-sizes, --integer-ids or --add-to-category-ids.'
+            'Nothing to convert: pass --boxes, --scale, --clip, --image-sizes, --merge-images, --integer-ids or '
+            '--add-to-category-ids.'
         )
     if os.path.exists(target) and (not force or os.path.samefile(source, target)):
         raise UserError(f"'{target}' already exists: name another file, or pass --force to replace it.")
@@ -83,6 +87,8 @@ def convert_annotations(
         done.append(f'{add_to_category_ids} added to the category_id of {len(data["annotations"])} annotations')
     if image_sizes is not None:
         done.append(f'width and height of {_write_sizes(data, Path(image_sizes))} images corrected')
+    if merge_images:
+        done.append(_merge_images(data, source))
     if boxes is not None or scale is not None or clip:
         done += _change_boxes(data, source, boxes, scale, clip, mixed)
     os.makedirs(os.path.dirname(target) or '.', exist_ok=True)
@@ -112,6 +118,35 @@ def _write_sizes(data: dict[str, Any], folder: Path) -> int:
         changed += (image['width'], image['height']) != (width, height)
         image.update(width=width, height=height)
     return changed
+
+
+def _merge_images(data: dict[str, Any], source: str) -> str:
+    """Keep the first entry of each file and give it all annotations; returns what was done.
+
+    An annotation that an earlier entry of the file has, too, is dropped; copies within an entry are not.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    merged_id = {}
+    for index, image in enumerate(data['images']):
+        kept = first.setdefault(image['file_name'], image)
+        sizes = [(entry['width'], entry['height']) for entry in (kept, image)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"Annotation file '{source}': $.images[{index}]: '{image['file_name']}' has {sizes[1][0]} x "
+                f'{sizes[1][1]} pixels here and {sizes[0][0]} x {sizes[0][1]} in an entry before: pass --image-sizes, '
+                'too, if the boxes fit the image file, or remove the wrong entry.'
+            )
+        merged_id[image['id']] = kept['id']
+    owners: dict[str, Any] = {}
+    annotations = []
+    for entry in data['annotations']:
+        before, entry['image_id'] = entry['image_id'], merged_id.get(entry['image_id'], entry['image_id'])
+        told = [entry.get(key) for key in ('image_id', 'category_id', 'bbox', 'segmentation')]
+        if owners.setdefault(json.dumps([*told, bool(entry.get('iscrowd'))]), before) == before:
+            annotations.append(entry)
+    merged, dropped = len(data['images']) - len(first), len(data['annotations']) - len(annotations)
+    data['images'], data['annotations'] = list(first.values()), annotations
+    return f'{merged} entries merged into others of the same file, {dropped} annotations dropped that both had'
 
 
 def _change_boxes(

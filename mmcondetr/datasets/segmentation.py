@@ -15,6 +15,7 @@ from mmcondetr.datasets.annotation_checks import some
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile
 from mmcondetr.errors import UserError
 
+_EMPTY = (b'', b'null', b'[]', b'[[]]', b'{}')  # as exporters of boxes write
 _ROUNDING = 1.0  # pixels by which a small object's outline may lie beside its box
 
 
@@ -167,6 +168,21 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """A mask (height, width) bool as COCO's compressed run lengths."""
     encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=encoded['size'], counts=encoded['counts'].decode('ascii'))
+
+
+def decode_mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) bool of a valid segmentation: polygons, or run lengths of either form."""
+    if isinstance(segmentation, list):
+        encoded = rle.merge(rle.frPyObjects(segmentation, height, width))
+    else:
+        counts = segmentation['counts']
+        encoded = rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
+    return rle.decode(encoded).astype(bool)
+
+
+def count_outlines(file: AnnotationFile) -> int:
+    """How many annotations have a segmentation that is not empty."""
+    return sum(bytes(entry.segmentation).strip() not in _EMPTY for entry in file.annotations)
 
 
 def decode_counts(text: str) -> list[int] | None:

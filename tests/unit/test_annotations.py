@@ -283,13 +283,69 @@ def test_boxes_without_area_are_counted(look):
     assert 'annotation ids 3, 5' in only(look(data).warnings)
 
 
-def test_copies_and_images_listed_twice(look):
+def test_copies_are_counted(look):
     data = make()
     data['annotations'].append(dict(data['annotations'][0], id=1000))
-    data['images'].append(dict(data['images'][0], id=1000))
-    names, copies = look(data).warnings
-    assert '1 files are listed more than once: 0.png' in str(names)
+    copies = look(data).warnings[0]
     assert (copies.path, '1 annotations are copies' in copies.message) == ('$.annotations[60]', True)
+
+
+def list_again(data: dict, index: int, new_id: int, annotations: slice) -> None:
+    """List an image once more, with copies of some of its annotations."""
+    image = data['images'][index]
+    own = [entry for entry in data['annotations'] if entry['image_id'] == image['id']]
+    data['images'].append(dict(image, id=new_id))
+    for number, entry in enumerate(own[annotations]):
+        data['annotations'].append(dict(entry, id=100 * new_id + number, image_id=new_id))
+
+
+def test_an_image_listed_twice_with_the_same_annotations_is_a_warning(look):
+    data = make()
+    list_again(data, 0, 1000, slice(None))
+    report = look(data)
+    assert report.errors == [] and 'once, with the same annotations: 0.png' in only(report.warnings)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('change', ['none', 'fewer', 'class', 'box', 'crowd', 'outline'])
+def test_an_image_listed_twice_with_other_annotations_stops(look, training, change):
+    data = make()
+    list_again(data, 3, 1000, dict(none=slice(0), fewer=slice(1)).get(change, slice(None)))
+    last = data['annotations'][-1]
+    if change == 'class':
+        last['category_id'] = 3 - last['category_id']
+    elif change == 'box':
+        last['bbox'] = [1, *last['bbox'][1:]]
+    elif change == 'crowd':
+        last['iscrowd'] = 1
+    elif change == 'outline':
+        last['segmentation'] = [[1, 1, 9, 1, 9, 9]]
+    list_again(data, 5, 1001, slice(None))  # which is no more than a warning
+    report = look(data, training=training, part='train')
+    error = only(report.errors)
+    count = dict(none=0, fewer=1).get(change, 3)
+    assert error.startswith('$.images[20]: 1 files are listed more than once, with different annotations: in each')
+    assert f"'3.png' (ids 13, 1000, with 3, {count} annotations)" in error and '--merge-images' in error
+    assert 'more than once, with the same annotations: 5.png' in only(report.warnings)
+
+
+def test_an_image_of_one_id_listed_twice_is_one_error(look):
+    data = make()
+    data['images'].append(dict(data['images'][4]))
+    assert 'ids in images repeat: 14' in only(look(data).errors)
+
+
+def test_names_that_differ_in_case_or_blanks_only_are_a_warning(look):
+    data = make()
+    data['categories'] += [dict(id=3, name='Cat '), dict(id=4, name='hot dog'), dict(id=5, name='Hot  Dog')]
+    for entry, category in zip(data['annotations'], (3, 3, 4, 5)):
+        entry['category_id'] = category
+    report = look(data, classes=None)
+    assert report.errors == []
+    assert [finding.path for finding in report.warnings] == ['$.categories[2].name', '$.categories[4].name']
+    first, second = map(str, report.warnings)
+    assert "'cat' (28), 'Cat ' (2) are 2 classes whose names differ only in case or blanks" in first
+    assert "'hot dog' (1), 'Hot  Dog' (1)" in second
 
 
 def test_missing_area_and_iscrowd_are_said(look):

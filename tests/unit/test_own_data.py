@@ -48,7 +48,8 @@ def assert_same_boxes(a, b, tolerance):
 
 def test_a_coco_folder_is_taken_as_it_is(shapes):
     found = find_own_data(shapes)
-    assert found.kind == 'COCO' and found.files['val'].name == 'val.json' and not found.notes
+    assert found.kind == 'COCO' and found.files['val'].name == 'val.json'
+    assert len(found.notes) == 1 and 'docs/masks.md' in found.notes[0]
     one = find_own_data(shapes / 'annotations' / 'train.json', shapes / 'annotations' / 'val.json')
     assert one.files == found.files and one.image_roots == dict(train=shapes / 'train', val=shapes / 'val')
 
@@ -358,6 +359,45 @@ def test_images_of_another_size_than_the_json_says_stop_init_as_they_stop_check(
     start = check.partition('fixed.json ')[0]  # what follows depends on whether there is a config
     assert start.startswith('error: train: 6 of 6 images have another size') and '64x64 instead of 128x128' in start
     assert said.startswith(start) and 'pass the new file to mmcondetr init' in said
+
+
+@pytest.mark.parametrize('outlines', ['all', 'some', 'none'])
+def test_masks_are_offered_where_there_are_outlines(shapes, tmp_path, capsys, outlines):
+    shutil.copytree(shapes, tmp_path / 'own')
+    path = tmp_path / 'own' / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    count = len(content['annotations'])
+    for entry in content['annotations'][: dict(all=0, some=2, none=count)[outlines]]:
+        entry['segmentation'] = []
+    path.write_text(json.dumps(content))
+    assert main(['init', str(tmp_path / 'own'), '--out', str(tmp_path / 'my.py'), '--start', 'small']) == 0
+    offers = [line for line in capsys.readouterr().out.splitlines() if 'docs/masks.md' in line]
+    assert len(offers) == (outlines != 'none')
+    if offers:
+        said = f'- {count - 2} of {count} annotations have outlines' if outlines == 'some' else '- the annotations have'
+        assert offers[0].startswith(said)
+
+
+def test_an_image_listed_twice_and_classes_of_almost_one_name(shapes, tmp_path, capsys):
+    """The first stops init, check and train with one message; the second is said."""
+    shutil.copytree(shapes, tmp_path / 'own')
+    path, out = tmp_path / 'own' / 'annotations' / 'train.json', tmp_path / 'my.py'
+    content = json.loads(path.read_text())
+    content['categories'].append(dict(id=77, name=content['categories'][0]['name'].upper()))
+    content['annotations'][0]['category_id'] = 77
+    path.write_text(json.dumps(content))
+    assert main(['init', str(tmp_path / 'own'), '--out', str(out), '--start', 'small']) == 0
+    said = capsys.readouterr().out
+    assert "- careful: train: 'circle' (" in said and "'CIRCLE' (1) are 2 classes whose names differ only in" in said
+    content['images'].append(dict(content['images'][0], id=1000))
+    path.write_text(json.dumps(content))
+    message = f'listed more than once, with different annotations: .*{content["images"][0]["file_name"]}'
+    with pytest.raises(UserError, match=f'{message}.*--merge-images.*then pass the new file to mmcondetr init'):
+        find_own_data(tmp_path / 'own')
+    with pytest.raises(UserError, match=f'{message}.*train_dataloader.dataset.ann_file='):
+        DATASETS.build(dict(Config.fromfile(str(out)).train_dataloader.dataset))
+    assert main(['check', str(out), '--out', str(tmp_path / 'check'), '--no-images', '--samples', '0']) == 1
+    assert '--merge-images' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('value', [float('nan'), 0, -3])

@@ -132,6 +132,33 @@ def test_boxes_that_are_right_are_clipped_on_demand(spoiled, capsys):
     assert '6 boxes clipped to their image, 1 outside it dropped' in capsys.readouterr().out
 
 
+def test_entries_of_one_image_are_merged(spoiled, capsys):
+    """The first of them stays, with what either has; what both have is there once."""
+    data = make()
+    expected = boxes_in(data)
+    data['images'].append(dict(data['images'][3], id=1000))
+    mine = [entry for entry in data['annotations'] if entry['image_id'] == 13]
+    mine[1]['image_id'] = 1000
+    data['annotations'].append(dict(mine[0], id=1000, image_id=1000))
+    path = spoiled(data)
+    found = repaired_by(path, suggested(path))
+    assert '1 entries merged into others of the same file, 1 annotations dropped' in capsys.readouterr().out
+    assert found['images'] == make()['images'] and (boxes_in(found) == expected).all()
+    assert [entry['image_id'] for entry in found['annotations']] == [e['image_id'] for e in make()['annotations']]
+
+
+def test_entries_of_one_image_with_two_sizes_are_not_merged(spoiled, tmp_path, capsys):
+    data = make()
+    data['images'].append(dict(data['images'][3], id=1000, width=480, height=640))
+    assert main(['convert-annotations', spoiled(data), str(tmp_path / 'out.json'), '--merge-images']) == 1
+    said = capsys.readouterr().err
+    assert "$.images[20]: '3.png' has 480 x 640 pixels here and 640 x 480" in said and '--image-sizes' in said
+    write_images(make(), tmp_path)
+    command = ['convert-annotations', str(tmp_path / 'train.json'), str(tmp_path / 'out.json'), '--merge-images']
+    assert main([*command, '--image-sizes', str(tmp_path)]) == 0
+    assert json.loads((tmp_path / 'out.json').read_text())['images'] == make()['images']
+
+
 def test_ids_as_strings_and_categories_from_zero(spoiled, tmp_path):
     data = make()
     for entry in data['annotations']:

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from panoptic_files import edit_json
 from pycocotools import mask as rle
 
-from mmcondetr.datasets.segmentation import decode_counts, encode_mask
+from mmcondetr.datasets.segmentation import decode_counts, decode_mask, encode_mask
 from mmcondetr.datasets.shapes import generate_shapes
 from mmcondetr.errors import UserError
 from mmcondetr.registry import DATASETS, METRICS
@@ -35,6 +35,19 @@ def test_compressed_run_lengths_are_those_of_pycocotools(seed):
     mask = np.kron(rng.random((5, 7)) < 0.5, np.ones((1 + 40 * seed, 9), bool))
     counts = rle.encode(np.asfortranarray(mask, np.uint8))['counts'].decode()
     assert decode_counts(counts) == run_lengths(mask)
+
+
+def test_masks_of_every_form_are_decoded():
+    mask = np.zeros((20, 30), bool)
+    mask[4:9, 6:16] = True
+    for form in (
+        encode_mask(mask),
+        dict(size=[20, 30], counts=run_lengths(mask)),
+        [[6, 4, 16, 4, 16, 9, 6, 9]],
+        [[6, 4, 10, 4, 10, 9, 6, 9], [10, 4, 16, 4, 16, 9, 10, 9]],
+    ):
+        decoded = decode_mask(form, 20, 30)
+        assert decoded.dtype == bool and (decoded == mask).all(), form
 
 
 @pytest.mark.parametrize('text', ['', 'o', '\x01', 'é', 'P' * 40 + '0'])
