@@ -44,9 +44,16 @@ class Judged:
 
 
 class Cost(NamedTuple):
-    """The number of errors of one kind above the score threshold, and the gain in AP50 if all were fixed."""
+    """The errors of one kind.
+
+    Attributes:
+        count: number above the score threshold.
+        any_score: number among all predictions, of which a DETR makes as many as it has queries, however unlikely.
+        ap50: the gain in AP50, which ranks all predictions, if those of any score were fixed.
+    """
 
     count: int
+    any_score: int
     ap50: float
 
 
@@ -103,21 +110,24 @@ def measure_kinds(
         samples: the images.
         judged: the verdicts on each.
         count: of classes.
-        score_threshold: errors below it cost AP, too, but are not counted; missed objects are those without a correct
-            prediction above it, or one of the right class or location.
+        score_threshold: of ``Cost.count``; missed objects are those without a correct prediction above it, or one of
+            the right class or location.
     """
     plain = _mean_ap50(samples, judged, count, None)
     costs = {}
     for kind in KINDS:
         if kind == 'missed':
             number = sum(len(judge(above(sample, score_threshold)).missed) for sample in samples)
+            all_of_kind = sum(len(one.missed) for one in judged)
         else:
-            number = sum(
-                verdict.kind == kind and sample.scores[index] >= score_threshold
+            scores = [
+                sample.scores[index]
                 for sample, one in zip(samples, judged)
                 for index, verdict in enumerate(one.verdicts)
-            )
-        costs[kind] = Cost(number, _mean_ap50(samples, judged, count, kind) - plain)
+                if verdict.kind == kind
+            ]
+            number, all_of_kind = sum(score >= score_threshold for score in scores), len(scores)
+        costs[kind] = Cost(int(number), all_of_kind, _mean_ap50(samples, judged, count, kind) - plain)
     return plain, costs
 
 

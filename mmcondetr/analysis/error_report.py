@@ -39,7 +39,7 @@ def analyse(samples: Sequence[Sample], names: Sequence[str], score_threshold: fl
             dict(name=name, objects=int(count), ap=None if math.isnan(a) else a, ap50=None if math.isnan(b) else b)
             for name, count, (a, b) in zip(names, objects, by_class)
         ],
-        errors={kind: dict(count=int(cost.count), ap50_lost=cost.ap50) for kind, cost in costs.items()},
+        errors={kind: dict(count=c.count, any_score=c.any_score, ap50_lost=c.ap50) for kind, c in costs.items()},
         confusion=dict(
             true_by_predicted=confusion(samples, len(names), score_threshold).tolist(), order=[*names, 'nothing']
         ),
@@ -55,10 +55,16 @@ def to_lines(figures: dict[str, Any]) -> list[str]:
             f'  {entry["name"]:{width}}  AP {percent(entry["ap"]):>5}  AP50 {percent(entry["ap50"]):>5}  '
             f'{entry["objects"]} objects'
         )
-    lines.append(f'errors with a score of at least {figures["score_threshold"]:g}, and the AP50 lost to each kind:')
+    lines.append('errors of each kind, and the AP50 lost to those of any score, all of which AP ranks:')
+    lines.append(f'  {"":10}  {_at_least(figures):>12}  any score  AP50 lost')
     for kind, cost in figures['errors'].items():
-        lines.append(f'  {kind:10}  {cost["count"]:5d}  {percent(cost["ap50_lost"]):>5}  ({KINDS[kind]})')
+        counts = f'{cost["count"]:12d}  {cost["any_score"]:9d}'
+        lines.append(f'  {kind:10}  {counts}  {percent(cost["ap50_lost"]):>9}  ({KINDS[kind]})')
     return lines
+
+
+def _at_least(figures: dict[str, Any]) -> str:
+    return f'score >= {figures["score_threshold"]:g}'
 
 
 def percent(value: float | None) -> str:
@@ -136,11 +142,14 @@ def write_analysis(
         ('AP by class', table(('class', 'objects', 'AP (%)', 'AP50 (%)'), [*ap_rows, all_classes])),
         (
             'Kinds of errors',
-            text(f'Number of errors {threshold}, and the gain in AP50 if all errors of the kind were fixed (TIDE).')
+            text(
+                f'Number of errors {threshold} and of any score, and the gain in AP50, which ranks predictions of any '
+                'score, if all errors of the kind were fixed (TIDE).'
+            )
             + table(
-                ('kind', 'count', 'AP50 lost', 'meaning'),
+                ('kind', _at_least(figures), 'any score', 'AP50 lost', 'meaning'),
                 [
-                    (kind, cost['count'], percent(cost['ap50_lost']), KINDS[kind])
+                    (kind, cost['count'], cost['any_score'], percent(cost['ap50_lost']), KINDS[kind])
                     for kind, cost in figures['errors'].items()
                 ],
             ),

@@ -90,13 +90,19 @@ def run(args: argparse.Namespace) -> None:
             drawn = None if args.no_pictures else _other_file(out / 'pictures' / target, path)
             _predict_video(video, name, found, writers, drawn, args.every)
     writer.write(out / 'predictions.json')
-    print(f'{len(writer.annotations)} objects in {len(writer.images)} images')
+    print(_summary(len(writer.annotations), len(writer.images), args.score_threshold))
     if not args.no_pictures:
         print(f'wrote {out / "pictures"}')
     print(f'wrote {out / "predictions.json"}')
     if segments:
         segments.write()
         print(f'wrote {segments.path} and {segments.folder}')
+
+
+def _summary(objects: int, images: int, threshold: float) -> str:
+    counted = f'{objects} object{"s" * (objects != 1)}' + f' above score {threshold:g}' * (threshold > 0)
+    hint = '; a lower --score-threshold shows less certain ones' if not objects and threshold > 0 else ''
+    return f'{counted} in {images} image{"s" * (images != 1)}{hint}'
 
 
 def _other_file(target: Path, source: str) -> Path:

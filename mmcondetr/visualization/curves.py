@@ -147,7 +147,7 @@ def _draw(axes: Axes, metric: str, curves: Sequence[Curve]) -> None:
         )
     axes.set_xlabel(units[0])
     axes.set_ylabel('AP (COCO, %)' if metric == METRIC else f'{metric} (%)' if factor == 100 else metric)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of one evaluation, too
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[['top', 'right']].set_visible(False)

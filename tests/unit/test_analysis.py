@@ -78,10 +78,22 @@ def test_correcting_a_kind_restores_what_it_cost():
     ap50, costs = measure_kinds(samples, [judge(sample) for sample in samples], 1, 0.3)
     assert ap50 == pytest.approx(51 / 101)  # recalls up to one half
     assert costs['location'].count == 1 and costs['location'].ap50 == pytest.approx(50 / 101)
-    assert costs['missed'] == (0, 0) and costs['class'] == (0, 0)
+    assert costs['missed'] == (0, 0, 0) and costs['class'] == (0, 0, 0)
     samples = [make_sample('a', truth, [(A, 0.9, 0)])]
     costs = measure_kinds(samples, [judge(sample) for sample in samples], 1, 0.3)[1]
     assert costs['missed'].count == 1 and costs['missed'].ap50 == pytest.approx(50 / 101)
+
+
+def test_errors_below_the_threshold_cost_ap_and_are_counted_apart():
+    """An object of each class is found, the second with less certainty than the first is taken for its class."""
+    truth = [(A, 0, False), (B, 1, False)]
+    samples = [make_sample('a', truth, [(A, 0.9, 0), (A, 0.25, 1), (B, 0.2, 1)])]
+    ap50, costs = measure_kinds(samples, [judge(sample) for sample in samples], 2, 0.3)
+    assert ap50 == pytest.approx(0.75)  # a precision of 1 / 2 for the second class
+    assert costs['class'] == (0, 1, pytest.approx(0.25))
+    assert costs['missed'][:2] == (1, 0), 'found, but not above the threshold'
+    samples = [make_sample('a', truth, [(A, 0.9, 0), (B, 0.3, 1), (A, 0.25, 1)])]
+    assert measure_kinds(samples, [judge(sample) for sample in samples], 2, 0.3)[1]['class'] == (0, 1, 0)
 
 
 def test_confusion_by_hand():
@@ -129,10 +141,13 @@ def run(files, *more):
 def test_two_files_become_a_page(files, capsys):
     assert run(files, '--images', files / 'photos') == 0
     output = capsys.readouterr().out
-    assert 'AP 50.0, AP50 50.0' in output and re.search(r'class +1 +', output)
+    assert 'AP 50.0, AP50 50.0' in output and re.search(
+        r'score >= 0.3 +any score +AP50 lost\n +class +1 +1 +50.0 ', output
+    )
     figures = json.loads((files / 'out' / 'analysis.json').read_text())
     assert figures['confusion']['true_by_predicted'] == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert [entry['ap50'] for entry in figures['classes']] == [pytest.approx(1), pytest.approx(0)]
+    assert figures['errors']['class'] == dict(count=1, any_score=1, ap50_lost=pytest.approx(0.5))
     page = (files / 'out' / 'analysis.html').read_text()
     assert '&lt;dog&gt;' in page and '<dog>' not in page and page.count('data:image/jpeg') == 1
     assert 'http' not in page.replace('http-equiv', '')

@@ -4,9 +4,10 @@ import json
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from mmcondetr.errors import UserError
-from mmcondetr.visualization.curves import Curve, describe, plot_convergence, read_curve
+from mmcondetr.visualization.curves import METRIC, Curve, _draw, describe, plot_convergence, read_curve
 
 
 def write_log(path, values, first=1, epochs=True):
@@ -90,6 +91,18 @@ def test_epochs_and_iterations_do_not_mix(tmp_path):
     assert by_iteration.unit == 'iteration'
     with pytest.raises(UserError, match='cannot be plotted together'):
         plot_convergence([by_iteration, Curve('b', 'epoch', (1,), (0.1,))], tmp_path / 'x.png')
+
+
+@pytest.mark.parametrize('steps', [(3,), (2, 3), (10, 20, 30)])
+def test_the_axis_counts_whole_epochs(steps):
+    figure = Figure()
+    axes = figure.subplots()
+    _draw(axes, METRIC, [Curve('run', 'epoch', steps, tuple(0.1 for _ in steps))])
+    figure.draw_without_rendering()
+    shown = [float(label.get_text()) for label in axes.get_xticklabels() if label.get_text()]
+    low, high = axes.get_xlim()
+    inside = [value for value in shown if low <= value <= high]
+    assert inside and all(value.is_integer() for value in inside)
 
 
 def test_the_command_plots_several_runs(tmp_path, run_tool):

@@ -57,6 +57,13 @@ def test_a_folder_becomes_pictures_and_a_json(files, photos, tmp_path, capfd):
     assert (cv2.imread(str(out / 'pictures' / 'a.png')) != cv2.imread(str(photos / 'a.png'))).any()
 
 
+def test_nothing_found_is_said_with_the_threshold(files, photos, tmp_path, capfd):
+    options = ['--out', str(tmp_path / 'out'), '--no-pictures', '--device', 'cpu', '--score-threshold', '0.99']
+    assert main(['predict', *files, str(photos / 'a.png'), *options]) == 0
+    said = capfd.readouterr().out
+    assert '0 objects above score 0.99 in 1 image; a lower --score-threshold shows less certain ones' in said
+
+
 def test_equal_names_do_not_collide(files, photos, tmp_path, monkeypatch):
     """a.tif and a.png, and files of one name in two folders, one of them given twice."""
     pixels = cv2.imread(str(photos / 'a.png'))
