@@ -1,7 +1,8 @@
 """The kinds of errors defined by TIDE, and how much AP50 each kind costs.
 
 Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, §2,
-including the thresholds 0.5 and 0.1 and the oracles.
+including the thresholds 0.5 and 0.1 and the oracles. Counts, and losses to 0.02 points of AP50, equal those of the
+authors' code (tidecv 1.0.1), run beside it on 87 images.
 """
 
 from __future__ import annotations

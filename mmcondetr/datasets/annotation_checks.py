@@ -227,9 +227,9 @@ def _check_classes(columns: Columns, names: list[str], classes: Sequence[str], r
             f'metainfo=dict(classes={kept!r})',
         )
     boxes_of = dict(zip(names, columns.category_counts.tolist()))
-    if extra:
-        lost = sum(boxes_of[name] for name in extra)
-        shown = some(f'{name} ({boxes_of[name]})' for name in extra)
+    lost = sum(boxes_of[name] for name in extra)
+    if lost:
+        shown = some(f'{name} ({boxes_of[name]})' for name in extra if boxes_of[name])
         report.add(
             'warning',
             '$.categories',

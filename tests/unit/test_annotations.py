@@ -272,7 +272,14 @@ def test_classes_that_the_config_lacks_are_counted(look):
     report = look(make(), ('dog',))
     assert report.errors == []
     assert "30 of 60 annotations are of categories that are not in metainfo['classes']" in only(report.warnings)
-    assert 'cat (30)' in only(report.warnings)
+    assert only(report.warnings).endswith('are left out: cat (30)')
+
+
+def test_classes_without_annotations_that_the_config_lacks_are_no_loss(look):
+    data = make()
+    data['categories'].insert(0, dict(id=3, name='bird'))
+    assert look(data).findings == []
+    assert only(look(data, ('dog',)).warnings).endswith('are left out: cat (30)')
 
 
 def test_boxes_without_area_are_counted(look):
