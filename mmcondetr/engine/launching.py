@@ -26,6 +26,12 @@ MARGIN = 5
 
 _CAUSE = 'mmcondetr/first cause'
 
+_LEFT = []
+"""The process groups that were left, kept until the interpreter ends.
+
+gloo's destructor waits for its threads while it holds Python's global lock. One of them may be waiting for that lock,
+to release what a step has left, so the last reference must not go where a model is freed right after a step."""
+
 
 def start_without_cuda(launcher: str, timeout: float = TIMEOUT) -> bool:
     """Start gloo if ``launcher`` requests several processes and there is no accelerator.
@@ -113,6 +119,7 @@ def join(config: Config) -> None:
 def stop() -> None:
     """Leave the process group, if there is one, so that torch does not warn at exit."""
     if torch.distributed.is_available() and distributed.is_initialized():
+        _LEFT.append(distributed.group.WORLD)
         distributed.destroy_process_group()
 
 

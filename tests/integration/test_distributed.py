@@ -107,3 +107,30 @@ def test_a_process_that_gloo_holds_beyond_the_timeout_ends_with_one_line(source_
     assert done.returncode == 2
     assert 'error (process 0): --launcher pytorch: not all of 2 processes connected' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+def test_a_process_group_that_was_left_is_not_freed_with_the_model(source_environment):
+    """Its destructor joins gloo's threads while it holds the lock for which one of them may wait: a rare deadlock."""
+    code = """
+from pathlib import Path
+import torch
+from torch import distributed, nn
+from mmcondetr.engine.launching import stop
+
+def gloos_threads():
+    return sum('gloo_run' in path.read_text() for path in Path('/proc/self/task').glob('*/comm'))
+
+distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+model = nn.parallel.DistributedDataParallel(nn.Linear(3, 3))
+model(torch.rand(8, 3)).sum().backward()
+before = gloos_threads()
+stop()
+del model
+print(before, gloos_threads(), distributed.is_initialized())
+"""
+    output = subprocess.run(
+        [sys.executable, '-c', code], env=source_environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    before, after, joined = output.split()
+    assert int(before) == int(after) > 0, output
+    assert joined == 'False'
