@@ -60,6 +60,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._skipped = self._batches = 0  # batches of the epoch: before resuming, and in total
         self._saved_at: int | None = None  # the iteration after which the latest checkpoint was written
         self._training = False
+        self._shared_batches = 0  # validation batches that every process has
         self.between_steps = True
         self._written = WrittenFiles(None, None)
 
@@ -179,9 +180,11 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_val(self, runner: Runner) -> None:
         self._keep_state()
+        if self._training:  # the processes' shares of the images may differ by one
+            self._shared_batches = stopping.fewest(len(runner.val_dataloader))
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        if self._training and stopping.all_asked(batch_idx):
+        if self._training and batch_idx < self._shared_batches and stopping.all_asked(batch_idx):
             self.stop(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:

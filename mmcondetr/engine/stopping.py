@@ -60,6 +60,15 @@ def all_asked(step: int) -> bool:
     return bool(anyone)
 
 
+def fewest(steps: int) -> int:
+    """The smallest number of steps of any process: up to there all can agree (:func:`all_asked`)."""
+    if get_world_size() == 1:
+        return steps
+    found = torch.tensor(steps)
+    all_reduce(found, 'min')
+    return int(found)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Defer Ctrl-C until the end: while a file is written, libraries may swallow it."""
