@@ -6,10 +6,13 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mmcondetr.errors import UserError
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -24,10 +27,24 @@ def file_sha256(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def is_regular_file(path: str | os.PathLike) -> bool:
+    """Whether ``path`` itself is a file: no link, no folder, no pipe and no device."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success, the file written there replaces ``path``."""
+    """Yield a temporary name beside ``path``; on success, the file written there replaces ``path``.
+
+    Raises:
+        UserError: ``path`` is a folder.
+    """
     path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        raise UserError(f"'{path}' is a folder, and a file of that name is to be written: remove or rename it.")
     # In a folder that others can write to, nobody can put a link there beforehand: the name cannot be guessed.
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp')
     try:
@@ -60,7 +77,9 @@ def remove_leftovers(folder: str | os.PathLike) -> list[str]:
     Those of a running process are kept: it may still be writing them.
     """
     found = {path: re.search(r'\.(\d+)\.tmp$', path.name) for path in sorted(Path(folder).glob('.*.tmp'))}
-    leftovers = [path for path, match in found.items() if match and not _is_another(int(match.group(1)))]
+    leftovers = [
+        path for path, match in found.items() if match and is_regular_file(path) and not _is_another(int(match[1]))
+    ]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return [path.name for path in leftovers]

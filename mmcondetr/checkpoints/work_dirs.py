@@ -18,13 +18,17 @@ def checkpoints_in(folder: str | os.PathLike) -> list[str]:
 
 
 def noted_checkpoint(folder: str | os.PathLike) -> str:
-    """The path that the file ``last_checkpoint`` names, which may no longer exist; '' if there is no such file."""
+    """The path that the file ``last_checkpoint`` names, which may no longer exist; '' if there is no such file.
+
+    A URL counts as none: resuming a folder connects to no server that somebody has noted in it.
+    """
     note = Path(folder) / 'last_checkpoint'
     try:
         small = note.is_file() and note.stat().st_size < 1 << 16  # and no link to a device
-        return note.read_text(encoding='utf-8').strip() if small else ''
+        noted = note.read_text(encoding='utf-8').strip() if small else ''
     except (OSError, ValueError):
         return ''
+    return '' if noted.lower().startswith(('http:', 'https:')) else noted  # nothing was ever written there
 
 
 def last_checkpoint(folder: str | os.PathLike) -> str | None:

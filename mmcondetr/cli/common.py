@@ -26,6 +26,7 @@ from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
 from mmcondetr.engine.stopping import interrupted_again
 from mmcondetr.errors import Stopped, UserError
+from mmcondetr.writing import is_regular_file
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; argparse's own errors have 2 as well
 STOPPED = 75
@@ -41,6 +42,8 @@ _BUILT_LATER = (
     *('build_train_loop', 'build_val_loop', 'build_test_loop'),
     *('build_evaluator', 'build_optim_wrapper', 'build_param_scheduler'),
 )
+#: Names of the folders of logs, and of the dumped config of a run made in Python.
+_TIME = re.compile(r'[0-9]{8}_[0-9]{6}(\..*)?')
 #: Errors of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -87,6 +90,7 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
 
     check_config(config)
     check_measured_masks(config)
+    check_written_names(config)
     setup_cache_size_limit_of_dynamo()
     prepare_processes(config)
     if 'visualizer' in config:  # a unique name, or a second run in a process would log into the first one's folder
@@ -133,6 +137,30 @@ def check_work_dir(folder: str) -> None:
             file.write(b'0')
     except OSError as error:
         raise UserError(f"work_dir '{folder}': cannot be written ({error.strerror}).") from error
+
+
+def check_written_names(config: Config) -> None:
+    """Check that what mmengine opens for writing is in the work directory, and no link that leads out of it.
+
+    It dumps the config under its own name, and logs into a folder named by the time. Checkpoints and notes of them are
+    renamed to their names, and replace a link.
+
+    Raises:
+        UserError: the config's name there is a link, a pipe or a folder, or a log folder's name is a link.
+    """
+    folder, own = config.work_dir, os.path.basename(config.filename or '')
+    try:
+        with os.scandir(folder) as entries:
+            times = [entry.name for entry in entries if _TIME.fullmatch(entry.name) and entry.is_symlink()]
+    except OSError:  # not there yet
+        times = []
+    if own and os.path.lexists(os.path.join(folder, own)) and not is_regular_file(os.path.join(folder, own)):
+        times.append(own)
+    if times:
+        raise UserError(
+            f"work_dir '{folder}': {times[-1]} in it is not of ours (but a link, a folder or a pipe), and would be "
+            'written to: remove it.'
+        )
 
 
 def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int = USER_ERROR) -> int:

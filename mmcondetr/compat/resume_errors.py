@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 import torch
@@ -70,10 +71,12 @@ def _check_training_state(checkpoint: Any, filename: str) -> None:
     if not isinstance(hub, Mapping) or not all(isinstance(hub.get(name), Mapping) for name in _HUB):
         raise ValueError(f'message_hub lacks one of {", ".join(_HUB)}')
     for name in (*hub['runtime_info'], *hub['log_scalars']):  # mmengine stores no others
+        if not isinstance(name, str):
+            raise ValueError(f'message_hub has the name {name!r:.40}')
         if hub['resumed_keys'].get(name) is not True:
             raise ValueError(f'message_hub.resumed_keys.{name} is {hub["resumed_keys"].get(name)!r:.40}')
     for name, value in hub['runtime_info'].items():
-        if str(name).startswith('best_score') and not isinstance(value, Number):
+        if name.startswith('best_score') and not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
             raise ValueError(f'message_hub.runtime_info.{name} is {value!r:.40}')
 
 

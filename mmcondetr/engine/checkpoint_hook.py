@@ -19,13 +19,13 @@ from mmcondetr.engine import stopping
 from mmcondetr.engine.folder_lock import lock_folder, unlock_folder
 from mmcondetr.engine.resuming import advance, advance_epoch, check_loader, drawing_sampler, validation_is_due
 from mmcondetr.engine.saving import check_finite
-from mmcondetr.engine.written_files import WrittenFiles
+from mmcondetr.engine.written_files import STOPPED, WrittenFiles
 from mmcondetr.errors import Stopped, UserError
 from mmcondetr.registry import HOOKS
-from mmcondetr.writing import remove_leftovers, replacing
+from mmcondetr.writing import is_regular_file, remove_leftovers, replacing
 
-STOPPED = 'stopped.pth'
-"""Name of the checkpoint of a training stopped between two regular ones; the next checkpoint removes it."""
+_PATHS = ('keep_ckpt_ids', 'best_ckpt', 'last_ckpt')
+"""What a checkpoint says of files begins with one of these; resumed, it counts only as far as this run wrote them."""
 
 
 @HOOKS.register_module()
@@ -38,7 +38,8 @@ class CheckpointHook(MMEngineCheckpointHook):
       after the last training step. They are restored before the next step, whether the run continues or is resumed, so
       validation and building data loaders in between do not affect training.
     * Resuming an IterBasedTrainLoop does not reload the batches that were trained on.
-    * Only checkpoints that this run wrote into its own folder are removed, whatever older ones the resumed file names.
+    * Only checkpoints that this run wrote into its own folder are removed, whatever older ones the resumed file names;
+      on a local disk only regular files: no folder, and nothing that a link leads to.
     * Only one training at a time can use a work directory.
     * If a run was killed before a validation that was due, it is done on resuming.
     * On SIGTERM ``mmcondetr train`` stops before its next step, with which a resumed run continues.
@@ -72,11 +73,12 @@ class CheckpointHook(MMEngineCheckpointHook):
             lock_folder(runner.work_dir)
         check_loader(runner.train_dataloader)
         info = runner.message_hub.runtime_info  # mmengine takes paths from it, and removes some files immediately
-        older = {key: info.pop(key) for key in list(info) if key.startswith(('keep_ckpt_ids', 'best_ckpt'))}
+        older = {key: info.pop(key) for key in list(info) if key.startswith(_PATHS)}
         super().before_train(runner)
         local = type(self.file_backend) is LocalBackend
         if is_main_process():
-            self._written = WrittenFiles(self.out_dir if local else None, info.get('run') if runner.iter > 0 else None)
+            run = info.get('run') if runner.iter > 0 else None
+            self._written = WrittenFiles(self.out_dir if local else None, run, self.filename_tmpl)
             runner.message_hub.update_info('run', self._written.run)
             if runner.val_loop is None:
                 self._written.validated = None
@@ -109,22 +111,24 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Keep track of the older checkpoints that the resumed one names, if this run wrote them."""
         for key, path in older.items():
             name = os.path.basename(path) if isinstance(path, str) else ''
-            if not key.startswith('best_ckpt') or name not in self._written:
+            if not key.startswith('best_ckpt') or not name.startswith('best_') or name not in self._written:
                 continue
-            path = self.file_backend.join_path(self.out_dir, name)
+            path, measure = self.file_backend.join_path(self.out_dir, name), key[len('best_ckpt_') :]
             runner.message_hub.update_info(key, path)
             if key == 'best_ckpt' and hasattr(self, 'best_ckpt_path'):
                 self.best_ckpt_path = path
-            elif key != 'best_ckpt' and hasattr(self, 'best_ckpt_path_dict'):
-                self.best_ckpt_path_dict[key[len('best_ckpt_') :]] = path
+            elif measure in getattr(self, 'best_ckpt_path_dict', {}):
+                self.best_ckpt_path_dict[measure] = path
         if self.max_keep_ckpts > 0:
             steps = older.get('keep_ckpt_ids')
+            done = runner.epoch if self.by_epoch else runner.iter
             steps = [step for step in steps if type(step) is int] if isinstance(steps, list) else []
+            steps = sorted({step for step in steps if 0 < step <= done})  # the resumed one is the last to be removed
             steps = [step for step in steps if self.filename_tmpl.format(step) in self._written]
             self.keep_ckpt_ids = deque(steps[-self.max_keep_ckpts :], self.max_keep_ckpts)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
             for step in steps[: -self.max_keep_ckpts]:
-                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+                self._remove(self.filename_tmpl.format(step))
 
     def _resume(self, runner: Runner) -> None:
         loaded = self._loaded
@@ -220,8 +224,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         """
         outdated = self._outdated(runner, step)
         self._write(runner, self.filename_tmpl.format(step), meta)
-        for path in [*outdated, self.file_backend.join_path(self.out_dir, STOPPED)]:
-            self._remove(path)
+        for name in [*outdated, STOPPED]:
+            self._remove(name)
 
     def _write(self, runner: Runner, name: str, meta: dict) -> None:
         """Write a checkpoint, then its name into ``last_checkpoint``."""
@@ -250,17 +254,14 @@ class CheckpointHook(MMEngineCheckpointHook):
                     temporary.write_text(self.last_ckpt)
 
     def _outdated(self, runner: Runner, step: int) -> list[str]:
-        """Record ``step`` as kept (in the checkpoint, too); returns the paths that now exceed the limit."""
+        """Record ``step`` as kept (in the checkpoint, too); returns the names that now exceed the limit."""
         if self.max_keep_ckpts <= 0:
             return []
         kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
         self.keep_ckpt_ids.clear()  # a step may be written twice, the second time as the best
         self.keep_ckpt_ids.extend(kept)  # has at most max_keep_ckpts entries, the last ones
         runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        return [
-            self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
-            for old in kept[: -self.max_keep_ckpts]
-        ]
+        return [self.filename_tmpl.format(old) for old in kept[: -self.max_keep_ckpts]]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Like mmengine's, but the former best is not removed before the new one exists."""
@@ -277,16 +278,15 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self.best_ckpt_path = path
             elif new is None:
                 self.best_ckpt_path_dict[key] = path
-            elif path and path != new and is_main_process():
-                self._remove(path)
+            elif path and path != new:
+                self._remove(os.path.basename(path))
 
-    def _remove(self, path: str) -> None:
-        """Remove a checkpoint of ``out_dir`` if it exists and this run wrote it."""
-        folder, name = os.path.split(path)
-        if not is_main_process() or folder != str(self.out_dir).rstrip('/') or name not in self._written:
+    def _remove(self, name: str) -> None:
+        """Remove a checkpoint directly in ``out_dir`` if it exists and this run wrote it, as a file."""
+        if not is_main_process() or name not in self._written or name != os.path.basename(name):
             return
-        if self.file_backend.isfile(path):
+        path = self.file_backend.join_path(self.out_dir, name)
+        local = isinstance(self.file_backend, LocalBackend)
+        if is_regular_file(path) if local else self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # some strategies write folders
-            self.file_backend.rmtree(path)
         self._written.discard(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mmcondetr.errors import UserError
+from mmcondetr.writing import is_regular_file
 
 NAME = '.training.lock'
 _held: dict[str, FileLock] = {}  # by folder; a lock left by a failed training in this process is reused
@@ -17,11 +18,13 @@ def lock_folder(folder: str | os.PathLike) -> None:
     """Lock a folder until :func:`unlock_folder` or the end of the process, however it ends.
 
     Raises:
-        UserError: another process has locked it, or the lock file is a link to another file.
+        UserError: another process has locked it, or the lock file is a link, a folder or a pipe.
     """
     path = str(Path(folder).resolve() / NAME)
-    if os.path.islink(path):  # locking would empty the file that it leads to
-        raise UserError(f"work_dir '{folder}': {NAME} in it is a symbolic link, and not a file of ours: remove it.")
+    if os.path.lexists(path) and not is_regular_file(path):  # locking would empty the file that a link leads to
+        raise UserError(
+            f"work_dir '{folder}': {NAME} in it is not a regular file (but a link, a folder or a pipe): remove it."
+        )
     lock = _held.setdefault(path, FileLock(path))
     try:
         if not lock.is_locked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from pathlib import Path
 
@@ -183,8 +185,8 @@ def test_number_of_classes(tmp_path, outputs):
     assert not runner.model.drawn, 'before anything is trained'
 
 
-def change_runtime_info(path: Path, **values) -> None:
-    checkpoint = load_file(path)
+def change_runtime_info(path: Path, other: dict | None = None, **values) -> None:
+    checkpoint, values = load_file(path), {**(other or {}), **values}
     checkpoint['message_hub']['runtime_info'].update(values)
     checkpoint['message_hub']['resumed_keys'].update(dict.fromkeys(values, True))
     torch.save(checkpoint, path)
@@ -243,4 +245,80 @@ def test_what_a_checkpoint_says_of_older_ones_may_be_of_any_type(tmp_path, value
     change_runtime_info(tmp_path / 'epoch_1.pth', **values)
     arguments = dict(max_keep_ckpts=1, save_best='AP', rule='greater')
     make_runner(tmp_path, epochs=2, measures=(0.2,), resume=True, **arguments).train()
+    assert 'epoch_2.pth' in names(tmp_path)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about symbolic links, too')
+@pytest.mark.parametrize('kind', ['folder above', 'folder', 'file', 'link to a folder', 'absolute'])
+def test_a_strangers_folder_with_a_list_that_matches_has_nothing_removed(tmp_path, kind):
+    """Its list of files names what is to be removed, and the checkpoint in it has the same run and the same names."""
+    work = tmp_path / 'home/run'
+    make_runner(work, epochs=1, measures=(0.1,), save_best='AP', rule='greater', max_keep_ckpts=1).train()
+    (tmp_path / 'home/thesis.tex').write_text('years of work')
+    (work / 'notes').mkdir()
+    for path in (work / 'notes.txt', work / 'notes/thesis.tex'):
+        path.write_text('years of work')
+    (work / 'best_AP_epoch_7.pth').symlink_to(tmp_path / 'home')
+    name = {'folder above': '..', 'folder': 'notes', 'file': 'notes.txt', 'link to a folder': 'best_AP_epoch_7.pth'}
+    victim = name.get(kind, str(tmp_path / 'home'))
+    listed = json.loads((work / '.checkpoints.json').read_text())
+    listed['names'] += [victim, '.', '../thesis.tex', None, [1], 7, 'best_../x_epoch_1.pth', 'epoch_1.pth\n']
+    (work / '.checkpoints.json').write_text(json.dumps(listed))
+    change_runtime_info(work / 'epoch_1.pth', best_ckpt=f'x/{victim}', best_score=0.0, keep_ckpt_ids=[10**5000, -1, 1])
+    make_runner(
+        work, epochs=3, measures=(0.3, 0.5), save_best='AP', rule='greater', max_keep_ckpts=1, resume=True
+    ).train()
+    for path in (tmp_path / 'home/thesis.tex', work / 'notes/thesis.tex', work / 'notes.txt'):
+        assert path.read_text() == 'years of work'
+    assert (work / 'best_AP_epoch_7.pth').is_symlink()
+    assert 'best_AP_epoch_3.pth' in names(work) and 'epoch_1.pth' not in names(work), 'its own are removed as before'
+
+
+def test_the_resumed_checkpoint_is_not_removed_before_there_is_another(tmp_path):
+    make_runner(tmp_path, epochs=3, max_keep_ckpts=3).train()
+    change_runtime_info(tmp_path / 'epoch_3.pth', keep_ckpt_ids=[3, 3, 1, 2], best_ckpt='epoch_3.pth')
+    make_runner(tmp_path, epochs=3, max_keep_ckpts=1, resume=True).train()
+    assert [name for name in names(tmp_path) if name.endswith('.pth')] == ['epoch_3.pth']
+
+
+def test_what_is_listed_but_is_no_file_any_more_stays(tmp_path):
+    make_runner(tmp_path, epochs=2, max_keep_ckpts=2).train()
+    (tmp_path / 'epoch_1.pth').unlink()
+    (tmp_path / 'epoch_1.pth').mkdir()
+    (tmp_path / '.epoch_1.pth.99999999.tmp').mkdir()
+    make_runner(tmp_path, epochs=3, max_keep_ckpts=1, resume=True).train()
+    assert (tmp_path / 'epoch_1.pth').is_dir() and (tmp_path / '.epoch_1.pth.99999999.tmp').is_dir()
+    assert [name for name in names(tmp_path) if name.endswith('.pth')] == ['epoch_3.pth']
+
+
+@pytest.mark.parametrize(
+    'values', [dict(best_score=float('nan')), dict(best_score=10**400), {7: 'x'}, dict(last_ckpt=3, run=torch.zeros(2))]
+)
+def test_what_resuming_cannot_use_is_one_line_or_ignored(tmp_path, values):
+    arguments = dict(save_best='AP', rule='greater')
+    make_runner(tmp_path, epochs=1, measures=(0.1,), **arguments).train()
+    change_runtime_info(tmp_path / 'epoch_1.pth', values)
+    (tmp_path / '.checkpoints.json').write_text('{"run": 5}')
+    runner = make_runner(tmp_path, epochs=2, measures=(0.2,), resume=True, **arguments)
+    if 'last_ckpt' in values:
+        runner.train()
+        assert 'epoch_2.pth' in names(tmp_path)
+    else:
+        with pytest.raises(UserError, match=r'--resume: .*message_hub'):
+            runner.train()
+
+
+@pytest.mark.parametrize('name', ['.checkpoints.json', 'last_checkpoint'])
+def test_a_folder_in_place_of_a_file_is_one_line(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf'{name}\' is a folder'):
+        make_runner(tmp_path, epochs=1).train()
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about pipes')
+def test_a_pipe_in_place_of_the_list_is_not_read(tmp_path):
+    make_runner(tmp_path, epochs=1, max_keep_ckpts=1).train()
+    (tmp_path / '.checkpoints.json').unlink()
+    os.mkfifo(tmp_path / '.checkpoints.json')  # reading it would wait for ever
+    make_runner(tmp_path, epochs=2, max_keep_ckpts=1, resume=True).train()
     assert 'epoch_2.pth' in names(tmp_path)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from mmcondetr.checkpoints.files import load_file
 from mmcondetr.checkpoints.reading import load_from_file
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
-from mmcondetr.cli.common import run_guarded
+from mmcondetr.cli.common import check_written_names, run_guarded
 from mmcondetr.engine.folder_lock import NAME, lock_folder
 from mmcondetr.engine.written_files import WrittenFiles
 from mmcondetr.errors import UserError
@@ -164,9 +165,28 @@ def test_a_lock_that_is_a_link_empties_no_file(tmp_path):
     work = tmp_path / 'work'
     work.mkdir()
     (work / NAME).symlink_to(precious)
-    with pytest.raises(UserError, match='is a symbolic link'):
+    with pytest.raises(UserError, match='is not a regular file'):
         lock_folder(work)
     assert precious.read_text() == 'precious'
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about symbolic links and pipes')
+@pytest.mark.parametrize('name', ['mine.py', '20260101_000000'])
+def test_the_config_and_the_log_are_not_written_through_a_link(tmp_path, name):
+    """mmengine dumps the config into the work directory, where a stranger may have put a link of its name."""
+    config = SimpleNamespace(work_dir=str(tmp_path), filename='configs/mine.py')
+    check_written_names(config)
+    (tmp_path / name).symlink_to(tmp_path.parent)
+    with pytest.raises(UserError, match=f'{name} in it is not of ours'):
+        check_written_names(config)
+    (tmp_path / name).unlink()
+    (tmp_path / 'mine.py').write_text('of an earlier run')
+    (tmp_path / '20260101_000000').mkdir()
+    check_written_names(config)
+    (tmp_path / 'mine.py').unlink()
+    os.mkfifo(tmp_path / 'mine.py')
+    with pytest.raises(UserError, match='mine.py in it is not of ours'):
+        check_written_names(config)
 
 
 def test_the_name_of_a_temporary_file_cannot_be_guessed(tmp_path):
@@ -194,10 +214,12 @@ def test_a_message_does_not_steer_the_terminal(tmp_path, capsys):
     assert "asks for '\\x1b]0;owned\\x07.name'" in said and '\x1b' not in said
 
 
-@pytest.mark.parametrize('known', ['[' * 100_000, 'null', '{"run": "r", "names": 5}', '{"run": "r", "names": [[1]]}'])
+@pytest.mark.parametrize(
+    'known', ['[' * 100_000, 'null', '{"run": "r", "names": 5}', '{"run": "r", "names": [[1], ".."]}']
+)
 def test_a_list_of_written_files_that_is_none(tmp_path, known):
     (tmp_path / '.checkpoints.json').write_text(known)
     written = WrittenFiles(tmp_path, 'r')
-    assert 'epoch_1.pth' not in written
+    assert 'epoch_1.pth' not in written and '..' not in written and '[1]' not in written
     written.add('epoch_1.pth')
     assert 'epoch_1.pth' in WrittenFiles(tmp_path, written.run)

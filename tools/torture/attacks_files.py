@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from tools.torture.attacks_data import WRONG, places
-from tools.torture.attempts import Attempt, Silent
+from tools.torture.attempts import Attempt, DataLost, Silent
 from tools.torture.ground import Ground, command, read_checkpoint
 
 
@@ -371,6 +372,8 @@ def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     keep = copy.deepcopy(good['message_hub'])
     keep['runtime_info']['keep_ckpt_ids'] = ['../../beside/precious.txt', 7, -1]
     yield attempt('keep_ckpt_ids with paths', {**good, 'message_hub': keep})
+    for kind in ('..', '.', 'notes', 'notes.txt', 'best_x_epoch_7.pth', 'link', 'epoch_1.pth'):
+        yield _stranger(ground, good, kind)
     for key in state:
         yield attempt(f'{key} missing', {name: value for name, value in good.items() if name != key})
         for value in (None, [], 'x', {}):
@@ -390,6 +393,41 @@ def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
         value = choice.choice(WRONG)
         parent[place[-1]] = value
         yield attempt(f'{".".join(map(str, place))} = {value!r}', changed)
+
+
+def _stranger(ground: Ground, good: dict, name: str) -> Attempt:
+    """A stranger's whole folder: its list of files is of the checkpoint's run, and has the name that both want removed.
+
+    ``save_best`` is on, so the former best is removed after the first validation.
+    """
+    above = ground.folder / 'resuming/home'
+    work = above / 'run'
+
+    def run() -> int:
+        ground.new('resuming/home')
+        ground.new('resuming/home/run/notes')
+        for path in (above / 'precious.txt', work / 'notes.txt', work / 'notes/precious.txt'):
+            path.write_text('precious')
+        (work / 'link').symlink_to(above)
+        (work / 'best_x_epoch_7.pth').symlink_to(above)
+        hub = copy.deepcopy(good['message_hub'])
+        known = dict(best_ckpt=f'x/{name}', best_score=-1.0, keep_ckpt_ids=[10**5000, 1, -1, '..'])
+        hub['runtime_info'] |= known
+        hub['resumed_keys'] |= dict.fromkeys(known, True)
+        torch.save({**good, 'message_hub': hub}, work / 'epoch_1.pth')
+        listed = [name, '../precious.txt', str(above), None, 'epoch_1.pth']
+        (work / '.checkpoints.json').write_text(
+            json.dumps(dict(run=hub['runtime_info']['run'], names=listed, validated=3))
+        )
+        return command('train', ground.config, '--work-dir', work, '--resume')
+
+    def check() -> None:
+        ground.check_victim()
+        for path in (above / 'precious.txt', work / 'notes.txt', work / 'notes/precious.txt', work / 'epoch_2.pth'):
+            if not path.is_file():
+                raise DataLost(f'{path.relative_to(above)} was removed')
+
+    return Attempt(f"a stranger's folder whose list and best_ckpt name {name}", run, seconds=120, check=check)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,21 @@ def _links(ground: Ground, work: Path) -> dict[str, Callable[[], None]]:
         'the list of files is a link': linked('.checkpoints.json', precious),
         'the list of files names others': written('.checkpoints.json', json.dumps(dict(run=None, names=names))),
         'the list of files is no list': written('.checkpoints.json', '[' * 100_000),
-        'the config is a link': linked('tiny.py', precious),
+        'the config is a link': linked(ground.config.name, precious),
+        'the config is a pipe': lambda: os.mkfifo(work / ground.config.name),
+        'the log folders are links': lambda: (
+            [
+                (work / f'{datetime.now() + timedelta(seconds=s):%Y%m%d_%H%M%S}').symlink_to(ground.victim)
+                for s in range(120)
+            ]
+            and None
+        ),
+        'the list of files is a pipe': lambda: os.mkfifo(work / '.checkpoints.json'),
+        'the list of files is endless': linked('.checkpoints.json', '/dev/zero'),
+        'the lock is a pipe': lambda: os.mkfifo(work / '.training.lock'),
+        'last_checkpoint is a folder': lambda: (work / 'last_checkpoint').mkdir(),
+        'epoch_2.pth is a folder': lambda: (work / 'epoch_2.pth').mkdir(),
+        'a leftover is a folder': lambda: (work / '.epoch_1.pth.1.tmp').mkdir(),
         'a leftover is a link': linked('.epoch_1.pth.1.tmp', precious),
     }
 

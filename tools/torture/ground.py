@@ -53,6 +53,8 @@ class Ground:
 
     def check_victim(self) -> None:
         """Raises :class:`DataLost` if a file beside the work directories is missing or changed."""
+        if [path.name for path in self.victim.iterdir()] != ['precious.txt']:
+            raise DataLost('something was written beside the work directory, or removed there')
         if (self.victim / 'precious.txt').read_text() != 'precious':
             raise DataLost('a file outside of the work directory was changed')
 
