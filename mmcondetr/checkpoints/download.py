@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import torch
 from filelock import FileLock, Timeout
@@ -33,6 +33,9 @@ _LARGEST = 8 << 30  # bytes; no detector checkpoint is this large
 _TIMEOUT = 30  # seconds without a byte, and for the complete response header
 _WINDOW, _SLOWEST = 30, 1 << 10  # seconds, bytes/s: a connection slower than this for so long is broken
 _WAIT = 2 * 3600  # seconds to wait for another process that is fetching the same file
+_DATE = re.compile(  # YYYYMMDD of this or the last century, perhaps with hhmm or hhmmss
+    r'(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?)?'
+)
 
 
 class _HeaderTimeout:
@@ -77,9 +80,42 @@ class _HTTPSHandler(urllib.request.HTTPSHandler):
 
 
 def hash_prefix(name: str) -> str | None:
-    """The start of the SHA-256 in a file name such as ``resnet50-0676ba61.pth``; None if there is none."""
+    """The start of the SHA-256 in a file name such as ``resnet50-0676ba61.pth``; None if there is none.
+
+    As in torch.hub, it is the last part after a hyphen, of at least 8 hexadecimal digits. Other than there, a date is
+    none: ``my-detr-20231205.pth``, or with the time, ``-202312051530``. Other digits are one, as 1 of 43 starts of a
+    hash has no letter; 1 of 58,000 looks like a date, and its file is not compared.
+    """
     found = re.search(r'-([0-9a-f]{8,64})\.[A-Za-z]+$', name)
-    return found.group(1) if found else None
+    return found[1] if found and not _DATE.fullmatch(found[1]) else None
+
+
+def quote_url(url: str) -> str:
+    """The URL as a browser would send it: blanks and letters beyond ASCII quoted, the host in IDNA.
+
+    Raises:
+        UserError: it is malformed, or names a user.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+        if not host:
+            raise ValueError('it names no host')
+        if '@' in parts.netloc:
+            raise ValueError('a user name or password cannot be sent')
+        if ':' in host:  # IPv6
+            host = f'[{host}]'
+        else:
+            host = host.encode('idna').decode()
+            if not re.fullmatch(r'[\w.-]+', host):
+                raise ValueError(f'{host!r} is no name of a host')
+        path, query = (
+            quote(part, "/%!$&'()*+,;=:@~?" + more, errors='surrogateescape')
+            for part, more in ((parts.path, ''), (parts.query, '[]'))
+        )
+    except ValueError as error:  # UnicodeError is one
+        raise UserError(f'{url!a} is not a valid URL: {error}.') from error
+    return urlunsplit((parts.scheme, host if port is None else f'{host}:{port}', path, query, ''))
 
 
 def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
@@ -100,13 +136,16 @@ def download(url: str, folder: str | os.PathLike | None = None, check: Callable[
     downloads a file while the others wait.
 
     Args:
+        url: as in a browser; letters beyond ASCII and blanks in it are quoted.
         folder: where to store files; PyTorch's checkpoint folder if None.
         check: opens the file before it is moved to its final name; raises UserError if it is not a checkpoint.
 
     Raises:
-        UserError: the server does not answer in time or does not have the file, the connection fails repeatedly, the
-            disk is full, or the content is too large, not a checkpoint, or does not match the hash in its name.
+        UserError: the URL is malformed, the server does not answer in time or does not have the file, the connection
+            fails repeatedly, the disk is full, or the content is too large, not a checkpoint, or does not match the
+            hash in its name.
     """
+    url = quote_url(url)
     path = final_path(url, folder)
     if path.is_file() and _is_intact(path):
         return str(path)
@@ -154,7 +193,8 @@ def _receive(url: str, part: Path) -> None:
 
     Raises:
         OSError: the response was incomplete or too slow.
-        UserError: the file is larger than the free disk space or than any checkpoint.
+        UserError: the file is larger than the free disk space or than any checkpoint, or the server redirects to an
+            invalid address.
     """
     have = part.stat().st_size if part.exists() else 0
     tag = _tag_file(part).read_text() if have and _tag_file(part).exists() else None
@@ -174,6 +214,8 @@ def _receive(url: str, part: Path) -> None:
             part.unlink()
             return _receive(url, part)
         raise
+    except (ValueError, http.client.InvalidURL) as error:  # ours is valid
+        raise UserError(f'{url}: the server redirects to an address that is not valid ({error}).') from error
     with response:
         resumed = response.status == 206 and (response.headers.get('Content-Range') or '').startswith(f'bytes {have}-')
         start = have if resumed else 0
@@ -184,7 +226,7 @@ def _receive(url: str, part: Path) -> None:
             _drop(part)
             raise UserError(f'{url}: the server announces {total} bytes, but at most {limit} can be stored.')
         etag = response.headers.get('ETag')
-        if etag and not etag.startswith('W/'):
+        if re.fullmatch(r'"[!#-~]*"', etag or ''):  # a strong one that can be sent back
             _tag_file(part).write_text(etag)
         with open(part, 'ab' if resumed else 'wb') as file, _progress(part.stem, start, total) as advance:
             received, since, before = start, time.monotonic(), start

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mmcondetr.checkpoints.download import download, final_path, hash_prefix
+from mmcondetr.checkpoints.download import download, final_path, hash_prefix, quote_url
 from mmcondetr.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000
@@ -28,6 +28,7 @@ class Server:
         self.ranges = True
         self.requests = []
         self.etag = '"1"'
+        self.redirects = {}
 
 
 @pytest.fixture
@@ -38,6 +39,10 @@ def server(monkeypatch):
         def do_GET(self):
             asked = self.headers.get('Range')
             state.requests.append(asked)
+            if self.path in state.redirects:
+                self.send_response(302)
+                self.send_header('Location', state.redirects[self.path])
+                return self.end_headers()
             content = state.files.get(self.path)
             if content is None:
                 return self.send_error(404)
@@ -64,7 +69,7 @@ def server(monkeypatch):
     for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
         monkeypatch.delenv(name, raising=False)
     http = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
     state.url = f'http://127.0.0.1:{http.server_port}'
     yield state
     http.shutdown()
@@ -76,6 +81,66 @@ def test_hash_prefix_is_read_from_the_name():
     assert hash_prefix('conditional-detr_r50_8xb2-50e_coco_20221121_180202-c83a1dc0.pth') == 'c83a1dc0'
     assert hash_prefix('ConditionalDETR_r50_epoch50.pth') is None
     assert hash_prefix('conditional-detr-resnet-50.pth') is None
+
+
+@pytest.mark.parametrize('date', ['20231205', '19991231', '202312051530', '20231205153059'])
+def test_a_date_is_no_hash(server, tmp_path, date):
+    server.files[f'/my-detr-{date}.pth'] = CONTENT
+    path = download(f'{server.url}/my-detr-{date}.pth', tmp_path)
+    assert open(path, 'rb').read() == CONTENT and path.endswith(f'/my-detr-{date}.pth')
+
+
+@pytest.mark.parametrize('digits', ['20231305', '20230230a', '12345678', '00010000', '2023120515', '30000101'])
+def test_other_digits_are_a_hash(digits):
+    assert hash_prefix(f'my-detr-{digits}.pth') == digits
+
+
+@pytest.mark.parametrize(
+    'url, sent',
+    [
+        ('https://host/gewichte_für.pth', 'https://host/gewichte_f%C3%BCr.pth'),
+        (' https://host/my model.pth ', 'https://host/my%20model.pth'),
+        ('https://exämple.org:81/a%20b.pth?x=ü y#part', 'https://xn--exmple-cua.org:81/a%20b.pth?x=%C3%BC%20y'),
+        ('http://[::1]:80/x.pth', 'http://[::1]:80/x.pth'),
+        ('https://host/a+b,(c)=d~e_f.pth?download=true&v=1', 'https://host/a+b,(c)=d~e_f.pth?download=true&v=1'),
+        ('https://host/\udcfcx.pth', 'https://host/%FCx.pth'),  # a byte of the command line that is no UTF-8
+    ],
+)
+def test_a_url_is_quoted_as_in_a_browser(url, sent):
+    assert quote_url(url) == sent == quote_url(sent)
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        *('http://[::1/x.pth', 'http://h:abc/x.pth', 'http:///x.pth', 'http://exämple..invalid/x.pth', 'http://a..b/x'),
+        *('http://h:99999/x.pth', 'http://me:secret@host/x.pth', 'http://a b/x.pth', 'https://host/\ud800.pth'),
+    ],
+)
+def test_a_malformed_url_is_one_line(tmp_path, url):
+    with pytest.raises(UserError, match=r'is not a valid URL: .') as error:
+        download(url, tmp_path)
+    assert '\n' not in str(error.value) and str(error.value).isascii()
+
+
+def test_a_url_with_letters_beyond_ascii_and_blanks_is_fetched(server, tmp_path):
+    server.files['/meine%20gewichte_f%C3%BCr.pth'] = CONTENT
+    path = download(f'{server.url}/meine gewichte_für.pth', tmp_path)
+    assert open(path, 'rb').read() == CONTENT and path.endswith('/meine gewichte_für.pth')
+    assert download(f'{server.url}/meine%20gewichte_f%C3%BCr.pth', tmp_path) == path, 'the same file'
+
+
+@pytest.mark.parametrize('target', ['http://[::1/x.pth', 'http://127.0.0.1:abc/x.pth', 'http://a..b/x.pth'])
+def test_a_redirect_to_no_url_is_one_line(server, tmp_path, target):
+    server.redirects['/x.pth'] = target
+    with pytest.raises(UserError, match='x.pth: the server redirects to an address that is not valid'):
+        download(f'{server.url}/x.pth', tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_a_tag_that_cannot_be_sent_back_is_not_kept(server, tmp_path):
+    server.break_after, server.etag = [1000], '"\xe9"'
+    assert open(download(f'{server.url}/model.safetensors', tmp_path), 'rb').read() == CONTENT
 
 
 def test_files_of_one_name_from_two_addresses_are_kept_apart(tmp_path):

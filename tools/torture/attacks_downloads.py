@@ -103,6 +103,8 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         '500': lambda handler: handler.answer(b'no', 2, 500),
         '302-loop': lambda handler: handler.answer(b'', 0, 302, Location=handler.path),
         '302-file': lambda handler: handler.answer(b'', 0, 302, Location='file:///etc/passwd'),
+        '302-malformed': lambda handler: handler.answer(b'', 0, 302, Location='http://[::1/x.pth'),
+        '302-port': lambda handler: handler.answer(b'', 0, 302, Location='http://127.0.0.1:abc/x.pth'),
     }
 
 
