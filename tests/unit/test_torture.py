@@ -149,7 +149,21 @@ def test_goals():
     assert all(met for _, _, met in page.goals(results(settings_traceback=4, images_traceback=9)))
     partly = results()
     del partly['parts']['kills']
-    assert not any(met for goal, _, met in page.goals(partly) if 'hangs' in goal or 'data lost' in goal)
+    assert [met for goal, _, met in page.goals(partly) if 'hangs' in goal or 'data lost' in goal] == [None, None]
+
+
+def test_goals_of_parts_that_were_not_run_are_not_judged():
+    assert command.verdict(results()) == 'every goal is met'
+    some = results()
+    some['parts'] = {name: some['parts'][name] for name in ('payloads', 'annotations')}
+    assert [met for _, _, met in page.goals(some)] == [None] * 5 + [True, None, True, None, None, None, None]
+    text = command.verdict(some)
+    assert text.startswith('no goal is missed by the parts that were run; 10 of 12 goals are not judged, as parts were')
+    assert 'not run: soak,' in text and 'payloads' not in text
+    assert '| data lost: 0 | 0 in 2 of 13 parts | not judged |' in page.page(some)
+    some['parts']['payloads']['counts']['code run'] = 1
+    assert [met for _, _, met in page.goals(some)].count(False) == 1
+    assert command.verdict(some).startswith('goals not met: code run from files: 0; 9 of 12 goals are not judged')
 
 
 def test_the_page_names_what_went_wrong():

@@ -50,10 +50,11 @@ def total(results: dict, outcome: str, *parts: str) -> int:
     return sum(part['counts'][outcome] for name, part in results['parts'].items() if not parts or name in parts)
 
 
-def goals(results: dict) -> list[tuple[str, str, bool]]:
-    """Goal, finding, and whether it is met. A part that was not run meets no goal."""
+def goals(results: dict) -> list[tuple[str, str, bool | None]]:
+    """Goal, finding, and whether it is met: None if it is not judged, as parts that it is about were not run."""
     ran = results['parts']
     everything = set(WHAT) <= set(ran)
+    extent = '' if everything else f' in {len(set(WHAT) & set(ran))} of {len(WHAT)} parts'
     found = []
     for outcome, what in (
         ('code run', 'code run from files: 0'),
@@ -63,15 +64,16 @@ def goals(results: dict) -> list[tuple[str, str, bool]]:
         ('crash', 'crashes: 0'),
     ):
         count = total(results, outcome)
-        found.append((what, str(count), everything and count == 0))
+        found.append((what, f'{count}{extent}', False if count else True if everything else None))
     for name in NO_TRACEBACKS:
         count = ran[name]['counts']['traceback'] if name in ran else None
-        found.append((f'tracebacks in {name}: 0', 'not run' if count is None else str(count), count == 0))
+        met = None if count is None else count == 0
+        found.append((f'tracebacks in {name}: 0', 'not run' if count is None else str(count), met))
     if 'settings' in ran:
         share = ran['settings']['counts']['traceback'] / max(1, ran['settings']['tried'])
         found.append(('tracebacks in settings: < 5 %', f'{share:.1%}', share < MOST_IN_SETTINGS))
     else:
-        found.append(('tracebacks in settings: < 5 %', 'not run', False))
+        found.append(('tracebacks in settings: < 5 %', 'not run', None))
     return found
 
 
@@ -104,7 +106,8 @@ def _extent(results: dict) -> list[str]:
 
 def page(results: dict) -> str:
     """The whole page."""
-    met = [(goal, found, 'yes' if reached else '**no**') for goal, found, reached in goals(results)]
+    words = {True: 'yes', False: '**no**', None: 'not judged'}
+    met = [(goal, found, words[reached]) for goal, found, reached in goals(results)]
     tried = [
         (f'{name}: {WHAT[name]}', part['seconds'], part['tried'], *(part['counts'][outcome] for outcome in OUTCOMES))
         for name, part in results['parts'].items()
