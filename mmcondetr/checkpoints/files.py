@@ -30,7 +30,6 @@ _UNREADABLE = (
     TypeError,
     AttributeError,
     struct.error,
-    zipfile.BadZipFile,
 )
 _LARGEST_HEADER = 100_000_000  # bytes, that of the library
 _SHOWN = 12  # keys named in a message
@@ -47,9 +46,7 @@ def _describe_start(path: str) -> str:
         return 'it is an HTML or XML page, such as a server sends for a missing file: download it again'
     if start.startswith(b'version https://git-lfs'):
         return 'it is a Git LFS pointer: run "git lfs pull"'
-    if start[:2] == b'PK' and not zipfile.is_zipfile(path):
-        return f'it is truncated (it ends after {size} bytes): copy or download it again'
-    if start[:2] == b'PK':
+    if start[:4] == b'PK\x03\x04':
         return 'it is damaged, or a ZIP file but not one that torch.save wrote'
     return f'it is truncated or was not written by torch.save ({size} bytes, begins with {start[:8]!r})'
 
@@ -109,6 +106,10 @@ def load_file(path: str | os.PathLike, map_location: Any = None) -> dict:
         ) from error
     except Refused as error:
         raise UserError(f"Checkpoint '{path}' is refused: it holds {error}.") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"Checkpoint '{path}' cannot be read: it is truncated or damaged ({error}): copy or download it again."
+        ) from error
     except _UNREADABLE as error:
         raise UserError(f"Checkpoint '{path}' cannot be read: {_describe_start(path)}.") from error
     if not isinstance(checkpoint, dict):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,26 +45,6 @@ def find_file(path: str | os.PathLike) -> str:
     )
 
 
-def check_archive(path: str) -> None:
-    """Verify the checksums of a .pth that is a ZIP archive, which PyTorch does not.
-
-    Raises:
-        UserError: the content is damaged, or is so much more than the file that reading it could take for ever.
-    """
-    with open(path, 'rb') as file:
-        if file.read(4) != b'PK\x03\x04':
-            return  # the old format, safetensors, or unreadable
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(record.file_size for record in archive.infolist()) > os.path.getsize(path):
-                return  # the reader refuses it, and says why
-            wrong = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        wrong = str(error) or type(error).__name__
-    if wrong:
-        raise UserError(f"Checkpoint '{path}' is truncated or damaged ({wrong}): copy or download it again.")
-
-
 def read(path: str | os.PathLike, map_location: Any = None) -> dict:
     """Read any file with weights, without executing code from it.
 
@@ -74,8 +52,6 @@ def read(path: str | os.PathLike, map_location: Any = None) -> dict:
         UserError: the file is not a valid checkpoint; the message gives the reason.
     """
     path = find_file(path)
-    if os.path.isfile(path):
-        check_archive(path)
     try:
         return load_file(path, map_location)
     except UserError:

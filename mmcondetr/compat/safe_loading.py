@@ -13,10 +13,9 @@ import pickle
 import re
 import tarfile
 import types
-import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ from mmcondetr.compat.plain_values import (
     check_structure,
     kind_of,
 )
+from mmcondetr.compat.torch_archive import START, records_of
 
 _MOST_OPCODES = 1_000_000  # a checkpoint with 1,000 tensors and their optimizer state has 60,000
 _SHARED = 3, 16 << 20  # tensors may share storages, up to this multiple of the file size plus bytes
@@ -178,37 +178,23 @@ def _pickle_module(storage_size: Callable[[str, int], int], file_size: int) -> t
     return module
 
 
-def _zip_sizes(path: str | os.PathLike) -> dict[str, int]:
-    """Name in the archive -> bytes.
-
-    Raises:
-        Refused: the archive is TorchScript, compressed, or declares more than the file contains, unlike torch.save's.
-    """
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-        size = os.path.getsize(path)
-        with open(path, 'rb') as file:
-            file.seek(-22, os.SEEK_END)
-            if file.read(4) != b'PK\x05\x06':  # otherwise two readers could see different archives
-                raise Refused('something behind the end of the ZIP archive')
-    sizes = {record.filename.partition('/')[2]: record.file_size for record in records}
-    if 'constants.pkl' in sizes:
-        raise Refused('a TorchScript archive, which is code')
-    if any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records):
-        raise Refused('compressed records; torch.save writes none')
-    if len(sizes) != len(records) or len({record.filename.partition('/')[0] for record in records}) > 1:
-        raise Refused('records of one name, or in several folders')
-    if sum(sizes.values()) > size:
-        raise Refused(f'records of {sum(sizes.values())} bytes in a file of {size}')
-    return sizes
+def _is_tar(block: bytes) -> bool:
+    """Whether torch would unpack a file with this first block, as an archive of its first versions."""
+    try:
+        tarfile.TarInfo.frombuf(block, 'utf-8', 'surrogateescape')
+    except tarfile.HeaderError:
+        return block == bytes(tarfile.BLOCKSIZE)  # an empty archive
+    return True
 
 
-def _reader(path: str | os.PathLike) -> types.ModuleType:
-    size = os.path.getsize(path)
-    if zipfile.is_zipfile(path):
-        sizes = _zip_sizes(path)
+def _reader(file: BinaryIO) -> types.ModuleType:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(tarfile.BLOCKSIZE)
+    if start.startswith(START):  # as torch decides
+        records = records_of(file)
+        sizes = {name: record.size for name, record in records.items()}
         return _pickle_module(lambda key, declared: sizes.get(f'data/{key}', -1), size)
-    if tarfile.is_tarfile(path):
+    if _is_tar(start):
         raise Refused('a tar archive, which torch would unpack')
     storages: dict[str, int] = {}  # torch.save before 1.6 stores the sizes of storages after the pickle
 
@@ -224,9 +210,13 @@ def torch_load(path: str | os.PathLike, map_location: Any = None) -> Any:
 
     Raises:
         Refused: the file contains anything else, or declares more than it contains.
+        BadZipFile: its archive is truncated or damaged, or could be read in two ways.
     """
-    # weights_only=True has no allow-list in torch < 2.6; this reader is at least as strict.
-    return torch.load(path, map_location=map_location, pickle_module=_reader(path), weights_only=False)
+    with open(path, 'rb') as file:  # opened once, so that what is checked is what is read
+        module = _reader(file)
+        file.seek(0)
+        # weights_only=True has no allow-list in torch < 2.6; this reader is at least as strict.
+        return torch.load(file, map_location=map_location, pickle_module=module, weights_only=False, mmap=False)
 
 
 def register_safe_globals() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from tools.torture import archives
 from tools.torture.attacks_data import WRONG, places
 from tools.torture.attempts import Attempt, DataLost, Silent
 from tools.torture.ground import Ground, command, read_checkpoint
@@ -185,6 +186,9 @@ def _payloads(ground: Ground) -> dict[str, Callable[[Path], None]]:
     ):
         found[f'{module}.{name}, old format'] = raw(_opcodes(module, name, argument))
         found[f'{module}.{name} in a ZIP'] = inside(_opcodes(module, name, argument))
+    hidden = archives.script(ground.canary)
+    for name, hide in archives.SCRIPTS.items():
+        found[name] = raw(hide(hidden))
     return found
 
 
@@ -249,6 +253,9 @@ def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
             value = [value]
         return value
 
+    def rewritten(forge: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+        return lambda path: path.write_bytes(forge(ground.checkpoint.read_bytes()))
+
     cycle: dict = {}
     cycle['self'] = [cycle]
     key = b'K\x01\x85' + b'2\x86' * 60  # a tuple that holds a tuple twice that holds ...
@@ -281,6 +288,7 @@ def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
         ),
         'a tensor of 12 GB with stride 0': stride,
         'a ZIP bomb of 4 GB': bomb,
+        **{name: rewritten(forge) for name, forge in archives.FORGED.items()},
     }
 
 
@@ -315,6 +323,7 @@ def payloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     forged = set(_forged(ground))
     cases = [(name, road) for name in writers for road in ROADS]
     first = [(name, '--resume') for name in writers if 'meta.' in name or 'cfg' in name or name in forged]
+    first += [(name, 'load_file') for name in archives.SCRIPTS]
     choice.shuffle(cases)
     for name, road in [*first, *cases]:
         path = folder / 'hostile.pth'
