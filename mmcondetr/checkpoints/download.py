@@ -168,7 +168,8 @@ def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
             _receive(url, part)
             break
         except urllib.error.HTTPError as error:
-            raise UserError(f'{url}: the server answers {error.code} ({error.reason}).') from error
+            reason = ' '.join(str(error.reason).split())[:200]  # urllib's own has several lines
+            raise UserError(f'{url}: the server answers {error.code} ({reason}).') from error
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise

@@ -138,6 +138,13 @@ def test_a_redirect_to_no_url_is_one_line(server, tmp_path, target):
     assert len(server.requests) == 1
 
 
+def test_a_redirect_without_end_is_one_line(server, tmp_path):
+    server.redirects['/x.pth'] = '/x.pth'
+    with pytest.raises(UserError, match='x.pth: the server answers 302') as error:
+        download(f'{server.url}/x.pth', tmp_path)
+    assert '\n' not in str(error.value)
+
+
 def test_a_tag_that_cannot_be_sent_back_is_not_kept(server, tmp_path):
     server.break_after, server.etag = [1000], '"\xe9"'
     assert open(download(f'{server.url}/model.safetensors', tmp_path), 'rb').read() == CONTENT
