@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zipfile
 
@@ -12,6 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmcondetr.checkpoints.files import load_file
 from mmcondetr.compat import torch_archive
+from mmcondetr.compat.plain_values import Refused
 from mmcondetr.compat.torch_archive import records_of
 from mmcondetr.errors import UserError
 from tools.torture import archives
@@ -216,6 +218,48 @@ def test_endless_numbers_and_many_records(plain, load, monkeypatch):
     monkeypatch.setattr(torch_archive, '_LONGEST_ENTRY', 60)
     with pytest.raises(UserError, match='a directory of .* bytes for'):
         load(plain)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_what_is_accepted_is_what_torch_reads(good, plain, seed):
+    """Random damage, mostly of the directory and the ends: refused, or of no consequence for either reader."""
+    choice = random.Random(seed)
+    expected = {name.partition('/')[2]: content for name, content in archives.records(good).items()}
+    outcomes = []
+    for _ in range(1000):
+        changed = bytearray(choice.choice((good, plain)))
+        for _ in range(choice.choice((1, 1, 2, 3))):
+            place = len(changed) - 1 - choice.randrange(900)
+            kind = choice.random()
+            if kind < 0.6:
+                changed[place] ^= 1 << choice.randrange(8)
+            elif kind < 0.8:
+                del changed[place : place + choice.choice((1, 4, 20, 22, 56))]
+            else:
+                start = choice.randrange(len(changed))
+                changed[place:place] = changed[start : start + choice.choice((1, 4, 22, 46, 76))]
+        try:
+            found = records_of(io.BytesIO(changed))
+        except Exception as error:
+            assert isinstance(error, (zipfile.BadZipFile, Refused)), error
+            outcomes.append(False)
+            continue
+        reader = torch._C.PyTorchFileReader(io.BytesIO(changed))
+        read = {name: reader.get_record(name) for name in reader.get_all_records()}
+        assert read == expected and list(read) == list(found)
+        outcomes.append(True)
+    assert 10 < sum(outcomes) < 500, 'times, attributes and versions may be anything'
+
+
+def test_another_alignment(load, monkeypatch):
+    config = pytest.importorskip('torch.utils.serialization.config')
+    if not hasattr(config.save, 'storage_alignment'):
+        pytest.skip('this torch has no such setting')
+    monkeypatch.setattr(config.save, 'storage_alignment', 4096)
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=dict(weight=torch.arange(5.0))), buffer)
+    assert 'archive/.storage_alignment' in archives.records(buffer.getvalue())
+    assert load(buffer.getvalue())['weight'].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_view_of_torch_is_compared(plain, monkeypatch):
