@@ -145,7 +145,10 @@ def test_a_process_that_is_stopped_is_waited_for_as_long_as_is_set(config, tmp_p
 
 UNEVEN = """
 _base_ = '{}'
-val_dataloader = dict(batch_size=1, sampler=dict(round_up=False), dataset=dict(generate=dict(num_val=21)))
+data = dict(data_root='{}/', generate=dict(num_val=21))
+train_dataloader = dict(dataset=data)
+val_dataloader = dict(batch_size=1, sampler=dict(round_up=False), dataset=data)
+val_evaluator = dict(ann_file='{}/annotations/val.json')
 train_cfg = dict(max_epochs=1, val_interval=1)
 """
 
@@ -153,7 +156,8 @@ train_cfg = dict(max_epochs=1, val_interval=1)
 def test_validation_with_one_batch_more_on_one_process_ends(config, tmp_path):
     """21 images are 11 and 10 batches; before every tenth the processes agree on whether to stop."""
     uneven = tmp_path / 'uneven.py'
-    uneven.write_text(UNEVEN.format(config))
+    data = tmp_path / 'data'
+    uneven.write_text(UNEVEN.format(config, data, data))
     processes = together(uneven, tmp_path, 30)
     for process in processes:
         text = process.communicate(timeout=200)[0]
