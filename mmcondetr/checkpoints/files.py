@@ -17,6 +17,7 @@ import torch
 
 from mmcondetr.compat.plain_values import AsksForCode, Refused
 from mmcondetr.compat.safe_loading import torch_load
+from mmcondetr.compat.torch_archive import START
 from mmcondetr.errors import UserError
 
 _UNREADABLE = (
@@ -46,7 +47,7 @@ def _describe_start(path: str) -> str:
         return 'it is an HTML or XML page, such as a server sends for a missing file: download it again'
     if start.startswith(b'version https://git-lfs'):
         return 'it is a Git LFS pointer: run "git lfs pull"'
-    if start[:4] == b'PK\x03\x04':
+    if start.startswith(START):
         return 'it is damaged, or a ZIP file but not one that torch.save wrote'
     return f'it is truncated or was not written by torch.save ({size} bytes, begins with {start[:8]!r})'
 

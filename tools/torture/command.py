@@ -7,8 +7,7 @@
 
 Linux only: each attempt is a forked process with limits. As root it also tries full and read-only file systems. Traffic
 goes to this machine only. Writes docs/reliability.json and docs/reliability.md, for a part of it work_dirs/torture.json
-and .md; exits with 1 if a goal is not met. Goals
-about parts that were not run are not judged.
+and .md; exits with 1 if a goal is not met. Goals about parts that were not run are not judged.
 """
 
 from __future__ import annotations
