@@ -153,3 +153,34 @@ def test_linear_and_convolution_count_multiply_adds():
 def test_turned_images_cost_the_same(root, load_config):
     model = complexity.build_on_meta(load_config(root / 'configs/_base_/models/conditional-detr_r18_small.py'))
     assert complexity.count_multiply_adds(model, (97, 160)) == complexity.count_multiply_adds(model, (160, 97)) > 0
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+        'dab_detr/dab-detr_r50-dc5_3-patterns_8xb1-50e_coco',
+        'baselines/detr_r50-dc5_8xb1-50e_coco',
+    ],
+)
+def test_parts_sum_up_to_the_whole(name, root, load_config):
+    config = load_config(root / f'configs/{name}.py')
+    model = complexity.build_on_meta(config)
+    sizes = [(800, 1067), (333, 1333), (801, 803)]
+    by_parts = complexity.count_by_parts(config, model, sizes)
+    assert by_parts == {size: complexity.count_multiply_adds(model, size) for size in sizes}
+
+
+def test_a_model_of_another_degree_is_not_counted_by_parts(root, load_config):
+    config = load_config(root / 'configs/_base_/models/conditional-detr_r18_small.py')
+    model = complexity.build_on_meta(config)
+    encode = model.encode
+
+    def encode_twice_large_maps(features, padding):
+        for _ in range(features.shape[-1] > 10):
+            encode(features, padding)
+        return encode(features, padding)
+
+    model.encode = encode_twice_large_maps
+    with pytest.raises(ValueError, match=r'an image of \(640, 480\) pixels costs \d+ multiply-adds, and its parts \d+'):
+        complexity.count_by_parts(config, model, [(320, 240), (640, 480)])

@@ -6,9 +6,11 @@ counted here. Table 1 counts more, mostly attention's softmax: see configs/condi
 """
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -120,15 +122,69 @@ def count_multiply_adds(model: nn.Module, size: Size) -> int:
             scale_factor=(1.0, 1.0),
         )
     )
+    return _count(model, lambda: model(_blank(size), [sample], mode='tensor'))[0]
+
+
+def _blank(size: Size) -> Tensor:
+    """An image (1, 3, height, width) of a (width, height)."""
+    return torch.empty(1, 3, size[1], size[0], device='meta')
+
+
+def _count(model: nn.Module, run: Callable[[], object]) -> tuple[int, object]:
+    """The multiply-adds of ``run``, which calls a model or a part of it, and what it returns."""
     attention, rest = AttentionCounter(), FlopCounterMode(display=False)
     handles = attention.watch(model)
     try:
         with torch.no_grad(), torch.device('meta'), rest, attention:
-            model(torch.empty(1, 3, height, width, device='meta'), [sample], mode='tensor')
+            result = run()
     finally:
         for handle in handles:
             handle.remove()
-    return rest.get_total_flops() // 2 + attention.multiply_adds
+    return rest.get_total_flops() // 2 + attention.multiply_adds, result
+
+
+_FEATURES: dict[tuple[str, Size], tuple[int, int]] = {}
+"""The results of :func:`count_features` by settings, which many configs share, and size."""
+
+
+def count_features(config: Config, model: nn.Module, size: Size) -> tuple[int, int]:
+    """Count the multiply-adds of backbone and neck for an image of (width, height), and its feature map's positions."""
+    key = repr((config.model.backbone, config.model.neck)), size
+    if key not in _FEATURES:
+        count, features = _count(model, lambda: model.extract_feat(_blank(size)))
+        _FEATURES[key] = count, features[-1].shape[-2:].numel()
+    return _FEATURES[key]
+
+
+def count_by_parts(config: Config, model: nn.Module, sizes: Iterable[Size]) -> dict[Size, int]:
+    """As :func:`count_multiply_adds` for each of many (width, height), in less time.
+
+    Behind backbone and neck, the multiply-adds are a polynomial of the feature map's number of positions. Its degree is
+    2, for the encoder's self-attention compares each with each, so that three small images determine it.
+
+    Raises:
+        ValueError: the largest image's count is another: the model is not built like that.
+    """
+    points = {}
+    for size in ((32, 32), (64, 32), (96, 32)):
+        features, positions = count_features(config, model, size)
+        points[positions] = count_multiply_adds(model, size) - features
+    counts = {}
+    for size in sizes:
+        features, positions = count_features(config, model, size)
+        counts[size] = features + interpolate(points, positions)
+    largest = max(counts, key=math.prod)
+    if counts[largest] != (whole := count_multiply_adds(model, largest)):
+        raise ValueError(f'an image of {largest} pixels costs {whole} multiply-adds, and its parts {counts[largest]}')
+    return counts
+
+
+def interpolate(points: dict[int, int], x: int) -> int:
+    """The value at ``x`` of the polynomial of least degree through points (Lagrange's formula), exactly."""
+    terms = (
+        y * math.prod(Fraction(x - other, at - other) for other in points if other != at) for at, y in points.items()
+    )
+    return int(sum(terms))
 
 
 def measure(config: Config, sizes: Iterable[Size]) -> Complexity:
@@ -136,7 +192,11 @@ def measure(config: Config, sizes: Iterable[Size]) -> Complexity:
     model = build_on_meta(config)
     # Rotating an image by 90 degrees does not change its cost: every kernel and stride is square.
     occurrences = Counter(tuple(sorted(resized(size))) for size in sizes)
-    total = sum(count_multiply_adds(model, size) * times for size, times in occurrences.items())
+    if len(occurrences) > 5:
+        counts = count_by_parts(config, model, occurrences)
+    else:
+        counts = {size: count_multiply_adds(model, size) for size in occurrences}
+    total = sum(counts[size] * times for size, times in occurrences.items())
     parameters = sum(
         parameter.numel() for name, parameter in model.named_parameters() if not name.startswith('training_queries.')
     )
