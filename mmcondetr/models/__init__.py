@@ -50,6 +50,7 @@ from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
 from mmcondetr.models.training.denoising import DenoisingQueries
+from mmcondetr.models.training.denoising_points import DenoisingPoints
 from mmcondetr.models.training.groups import QueryGroups
 from mmcondetr.models.training.queries import ObjectQueries
 
@@ -68,6 +69,7 @@ __all__ = [
     'ConditionalSpatialQueryHead',
     'ContentCrossAttention',
     'ContentSpatialQuery',
+    'DenoisingPoints',
     'DenoisingQueries',
     'DiagonalTransform',
     'FirstConditionalCrossAttention',

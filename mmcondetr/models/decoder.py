@@ -29,11 +29,13 @@ class Queries(NamedTuple):
         object_query: (B or 1, M, D), or (B or 1, M, 4) anchor boxes.
         among: restricts which queries attend to each other in self-attention; None for all.
         content: (B, M, D), f before the first layer; None for the reference point module's.
+        reference: (B, K, 2), logits of the reference points of the last K queries; None: all are the module's.
     """
 
     object_query: Tensor
     among: Among | None = None
     content: Tensor | None = None
+    reference: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -130,7 +132,12 @@ class ConditionalDecoder(BaseModule):
         super().init_weights()
 
     def forward(
-        self, object_query: Tensor, memory: Memory, among: Among | None = None, content: Tensor | None = None
+        self,
+        object_query: Tensor,
+        memory: Memory,
+        among: Among | None = None,
+        content: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode every object query.
 
@@ -140,13 +147,15 @@ class ConditionalDecoder(BaseModule):
             memory: what the queries attend to.
             among: restricts which queries attend to each other in self-attention; training only.
             content: (B, N, D), f before the first layer, overriding the reference point module's; training only.
+            given: (B, K, 2), the reference points of the last K queries, logits; training only.
 
         Returns:
             - hidden states (L, B, N, D), normalised;
             - references (L, B, N, 2 or 4) that each layer's boxes are predicted from, logits (x, y) or
               (cx, cy, w, h).
         """
-        f, position = self.reference_point.start(object_query, memory.content, content)  # f = 0; s and p_s, eq. 5
+        points = () if given is None else (given,)
+        f, position = self.reference_point.start(object_query, memory.content, content, *points)  # f = 0; s, p_s, eq. 5
         sets = () if among is None else (among,)
         hidden_states, references = [], []
         for i, layer in enumerate(self.layers):

@@ -160,7 +160,8 @@ class ConditionalDETR(BaseDetector):
             - references (L, B, N, 2 or 4), logits.
         """
         queries = queries or Queries(self.query_embedding.weight[None])  # (1, N, D or 4), shared by all images
-        return self.decoder(queries.object_query, self.encode(features, padding), queries.among, queries.content)
+        object_query, *training_only = queries
+        return self.decoder(object_query, self.encode(features, padding), *training_only)
 
     def encode(self, features: Tensor, padding: Tensor | None) -> Memory:
         """Run the encoder; arguments as in :meth:`forward_transformer`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from mmdet.models.layers import MLP
 from torch import Tensor, nn
 
@@ -49,12 +50,18 @@ class FixedReferencePoint(nn.Module):
     def use_head(self, head: nn.Module) -> None:
         """Called once with the head, which fixed points do not need."""
 
-    def start(self, object_query: Tensor, memory: Tensor, content: Tensor | None = None) -> tuple[Tensor, Position]:
+    def start(
+        self, object_query: Tensor, memory: Tensor, content: Tensor | None = None, given: Tensor | None = None
+    ) -> tuple[Tensor, Position]:
         """Before the first layer: o_q (B or 1, N, D), memory (B, S, D) -> f (B, N, D) and the position.
 
-        f is zero unless ``content`` (B, N, D) is given.
+        f is zero unless ``content`` (B, N, D) is given; the points are those of :meth:`forward`, except that ``given``
+        (B, K, 2) are those of the last K queries.
         """
-        reference = self(object_query)
+        if given is None:
+            reference = self(object_query)
+        else:
+            reference = torch.cat((self(object_query[:, : -given.shape[1]]), given), dim=1)
         f = memory.new_zeros(memory.shape[0], *object_query.shape[1:]) if content is None else content
         return f, Position(reference, self.embed(reference, object_query), object_query)
 

@@ -20,13 +20,17 @@ from mmcondetr.models.training.denoising import DenoisingQueries, in_slots
 P = 2
 CONFIG = ROOT / 'configs/dn_dab_detr/dn-dab-detr_r50_8xb2-50e_coco.py'
 PLAIN = ROOT / 'configs/dab_detr/dab-detr_r50_8xb2-50e_coco.py'
+POINTS = ROOT / 'configs/conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'
+KINDS = pytest.mark.parametrize('kind', ['DenoisingQueries', 'DenoisingPoints'])
 GROUPS = dict(type='mmcondetr.QueryGroups', num_groups=3)
 
 
-def denoising(matching: dict | None = None, seed: int = 0, num_classes: int = 5) -> torch.nn.Module:
-    config = tiny_variant(CONFIG)
+def denoising(
+    matching: dict | None = None, seed: int = 0, num_classes: int = 5, kind: str = 'DenoisingQueries'
+) -> torch.nn.Module:
+    config = tiny_variant(CONFIG if kind == 'DenoisingQueries' else POINTS)
     config['bbox_head']['num_classes'] = num_classes
-    config['training_queries'].update(num_groups=P, matching=matching)
+    config['training_queries'] = dict(type=f'mmcondetr.{kind}', num_groups=P, matching=matching)
     return build(config, seed=seed).train()
 
 
@@ -41,9 +45,10 @@ def decode(model, inputs, samples):
     return *model.decode(inputs, samples, queries), queries
 
 
+@KINDS
 @pytest.mark.parametrize('matching', [None, GROUPS], ids=['plain', 'groups'])
-def test_matching_queries_have_no_gradient_by_denoising_ones_and_are_as_without_them(matching):
-    model, (inputs, samples) = denoising(matching), batch()
+def test_matching_queries_have_no_gradient_by_denoising_ones_and_are_as_without_them(matching, kind):
+    model, (inputs, samples) = denoising(matching, kind=kind), batch()
     assert len(set(objects(samples))) > 1  # so that one image has empty slots
     queries = model.training_queries(model.query_embedding.weight[None], samples)
     count = model.query_embedding.num_embeddings * (3 if matching else 1)
@@ -65,8 +70,9 @@ def test_matching_queries_have_no_gradient_by_denoising_ones_and_are_as_without_
     assert torch.allclose(references[:, :, :count], wanted_references, atol=1e-5)
 
 
-def test_a_group_does_not_see_another_and_an_empty_slot_is_seen_by_nobody():
-    model, (inputs, samples) = denoising(), batch()
+@KINDS
+def test_a_group_does_not_see_another_and_an_empty_slot_is_seen_by_nobody(kind):
+    model, (inputs, samples) = denoising(kind=kind), batch()
     hidden_states, _, queries = decode(model, inputs, samples)
     first, slots = model.query_embedding.num_embeddings, max(objects(samples))
     content = queries.content.detach().requires_grad_()
@@ -84,8 +90,9 @@ def test_a_group_does_not_see_another_and_an_empty_slot_is_seen_by_nobody():
             assert not any(gradient[image, other : other + slots].any() for other in others)
 
 
-def test_empty_slots_change_no_loss():
-    model, (inputs, samples) = denoising(), batch()
+@KINDS
+def test_empty_slots_change_no_loss(kind):
+    model, (inputs, samples) = denoising(kind=kind), batch()
     few, many = sorted(samples, key=lambda sample: len(sample.gt_instances))
     few.set_metainfo(dict(img_shape=many.img_shape))  # one size, so that nothing is padded
     torch.manual_seed(3)
@@ -119,8 +126,9 @@ def test_empty_slots_change_no_loss():
     assert (hidden['matches'].query[hidden['matches'].image == 0] % slots < len(few.gt_instances)).all()
 
 
-def test_a_batch_without_an_object_trains_what_it_can():
-    model, (inputs, samples) = denoising(), batch()
+@KINDS
+def test_a_batch_without_an_object_trains_what_it_can(kind):
+    model, (inputs, samples) = denoising(kind=kind), batch()
     for sample in samples:
         sample.gt_instances = sample.gt_instances[:0]
     losses = model.loss(inputs, samples)
@@ -128,12 +136,15 @@ def test_a_batch_without_an_object_trains_what_it_can():
     sum(losses.values()).backward()
     gradients = {name: value.grad for name, value in model.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == []  # as DistributedDataParallel wants
-    assert not gradients[LABELS].any() and gradients[UNKNOWN].any()
+    assert not gradients[LABELS].any()
+    if kind == 'DenoisingQueries':
+        assert gradients[UNKNOWN].any()
 
 
+@KINDS
 @pytest.mark.parametrize('matching', [None, GROUPS], ids=['plain', 'groups'])
-def test_losses_with_activation_checkpointing_and_in_bfloat16(matching):
-    model, (inputs, samples) = denoising(matching), batch()
+def test_losses_with_activation_checkpointing_and_in_bfloat16(matching, kind):
+    model, (inputs, samples) = denoising(matching, kind=kind), batch()
     results = []
     for model.decoder.with_cp in (False, True):
         torch.manual_seed(1)
@@ -147,8 +158,9 @@ def test_losses_with_activation_checkpointing_and_in_bfloat16(matching):
     assert all(value.grad.isfinite().all() for value in model.parameters())
 
 
-def test_evaluation_asks_without_them_and_the_optimised_model_drops_them():
-    model, (inputs, samples) = denoising().eval(), batch()
+@KINDS
+def test_evaluation_asks_without_them_and_the_optimised_model_drops_them(kind):
+    model, (inputs, samples) = denoising(kind=kind).eval(), batch()
     with torch.no_grad():
         hidden_states, _ = model.decode(inputs, samples)
         assert hidden_states.shape[2] == model.query_embedding.num_embeddings
@@ -191,7 +203,26 @@ def test_the_authors_rows_of_91_classes_are_those_of_80_by_category_id():
     assert torch.equal(model.decoder.reference_point.unknown.weight, every[-1:])
 
 
+def test_the_noised_centre_is_the_reference_point_of_every_layer():
+    model, (inputs, samples) = denoising(kind='DenoisingPoints'), batch()
+    model.training_queries.box_noise = 0.0
+    _, references, queries = decode(model, inputs, samples)
+    first = model.query_embedding.num_embeddings
+    for image, sample in enumerate(samples):
+        height, width = sample.img_shape
+        boxes = sample.gt_instances.bboxes
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / boxes.new_tensor([width, height])
+        for group in range(P):
+            start = first + group * max(objects(samples))
+            given = references[:, image, start : start + len(centres)].sigmoid()
+            assert torch.allclose(given, centres.expand_as(given), atol=1e-5)
+    plain = model.decoder.reference_point(queries.object_query[:, :first])
+    assert torch.allclose(references[:, :, :first], plain.expand_as(references[:, :, :first]))
+
+
 def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match='DenoisingPoints: needs decoder.reference_point ReferencePoint, got Anchor'):
+        build(dict(tiny_variant(PLAIN), training_queries=dict(type='mmcondetr.DenoisingPoints')))
     with pytest.raises(ValueError, match='num_groups must be 1 or more'):
         DenoisingQueries(num_groups=0)
     with pytest.raises(ValueError, match='between 0 and 1'):

@@ -83,9 +83,8 @@ def attend_apart(
     return torch.cat((attention((q,), (k,), v) if among is None else among(attention, q, k, v), noised), dim=1)
 
 
-@MODELS.register_module()
-class DenoisingQueries(ObjectQueries):
-    """P groups of denoising queries on top of the object queries, for DAB-DETR with LabelledAnchorBoxes.
+class Denoising(ObjectQueries):
+    """Base class: P groups of denoising queries on top of the object queries.
 
     Each group has one query for each object of its image. If an image has fewer objects than another of the batch, the
     remaining slots are empty: masked out and excluded from the loss. (In the authors' code an object's query sees the
@@ -101,9 +100,7 @@ class DenoisingQueries(ObjectQueries):
             see the first of several groups, the one used in inference.
 
     Raises:
-        ValueError: a number is out of range, or the decoder's queries are not LabelledAnchorBoxes.
-
-    Paper: arXiv 2203.01305, §3.3-3.5, and its authors' code.
+        ValueError: a number is out of range, or the decoder's reference points are of another kind.
     """
 
     def __init__(
@@ -112,49 +109,73 @@ class DenoisingQueries(ObjectQueries):
         super().__init__()
         if num_groups < 1 or not 0 <= label_noise <= 1 or not 0 <= box_noise <= 1:
             raise ValueError(
-                'DenoisingQueries: num_groups must be 1 or more, label_noise and box_noise between 0 and 1, got '
+                f'{type(self).__name__}: num_groups must be 1 or more, label_noise and box_noise between 0 and 1, got '
                 f'{num_groups}, {label_noise} and {box_noise}'
             )
         self.num_groups, self.label_noise, self.box_noise = num_groups, label_noise, box_noise
         self.matching = MODELS.build(matching or dict(type='mmcondetr.ObjectQueries'))
 
     def attach(self, detector: nn.Module) -> None:
-        """Create the class embeddings; that of 'unknown', which inference needs, is in the reference point module."""
-        check_divisible(detector.decoder, 'DenoisingQueries')
-        reference_point = detector.decoder.reference_point
-        if not isinstance(reference_point, LabelledAnchorBoxes):
-            kind = type(reference_point).__name__
-            raise ValueError(f'DenoisingQueries: needs decoder.reference_point LabelledAnchorBoxes, got {kind}')
-        self.unlabelled = reference_point.unlabelled.__call__  # the parameter remains registered in the decoder
+        """Create what embeds the noised objects (:meth:`embed_with`)."""
+        name, reference_point = type(self).__name__, detector.decoder.reference_point
+        check_divisible(detector.decoder, name)
+        if not isinstance(reference_point, self.reference_points):
+            kinds = self.reference_points.__name__, type(reference_point).__name__
+            raise ValueError(f'{name}: needs decoder.reference_point {kinds[0]}, got {kinds[1]}')
         self.num_classes, self.num_queries = detector.bbox_head.num_classes, detector.query_embedding.num_embeddings
-        self.label_embedding = nn.Embedding(self.num_classes, detector.decoder.embed_dims - 1)
+        self.embed_with(detector.decoder.embed_dims, reference_point)
         self.matching.attach(detector)
 
+    #: Class of the decoder's reference points.
+    reference_points: type[nn.Module]
+
+    def embed_with(self, embed_dims: int, reference_point: nn.Module) -> None:
+        """Create the parameters; called once."""
+        raise NotImplementedError
+
+    def embed(self, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The queries of noised objects.
+
+        Args:
+            labels: (B P, T) classes.
+            boxes: (B P, T, 4) cxcywh, fractions of the image.
+
+        Returns:
+            Object queries (B P, T, D or 4), contents (B P, T, D) and, where they are given, logits of the reference
+            points (B P, T, 2).
+        """
+        raise NotImplementedError
+
+    def matching_content(self, object_query: Tensor) -> Tensor:
+        """f before the first layer of the matching queries, (B, M, D or 4) -> (B, M, D)."""
+        raise NotImplementedError
+
     def forward(self, object_query: Tensor, samples: SampleList) -> Queries:
-        """The matching queries, then the groups: anchors (1, N, 4) -> (B, M + P T, 4), and their contents."""
+        """The matching queries, then the groups: (1, N, D or 4) -> (B, M + P T, D or 4), and their contents."""
         asked = self.matching(object_query, samples)
         _, labels, boxes = ground_truth(object_query, samples)
         empty = ~in_slots([len(each) for each in labels], object_query.device)  # (B, T)
         labels, boxes = pad_sequence(labels, True), pad_sequence(boxes, True)  # (B, T), (B, T, 4)
         labels, boxes, absent = (x.repeat_interleave(self.num_groups, dim=0) for x in (labels, boxes, empty))
         with torch.no_grad():
-            noised = inverse_sigmoid(draw_boxes(boxes, self.box_noise))  # (B P, T, 4)
-            noised[absent] = 0
+            boxes = draw_boxes(boxes, self.box_noise).masked_fill(absent[..., None], 0.5)  # (B P, T, 4)
             labels = draw_labels(labels, self.num_classes, self.label_noise)
-        content = F.pad(self.label_embedding(labels), (0, 1), value=1.0)  # [embedding; 1]
+        noised, content, points = self.embed(labels, boxes)
         content = content.masked_fill(absent[..., None], 0.0)
-        noised, content = (x.unflatten(0, (-1, self.num_groups)).flatten(1, 2) for x in (noised, content))
-        anchors = asked.object_query.expand(len(samples), -1, -1)
-        unknown = self.unlabelled().expand(*anchors.shape[:2], -1)
+        noised, content, points = (
+            x if x is None else x.unflatten(0, (-1, self.num_groups)).flatten(1, 2) for x in (noised, content, points)
+        )
+        matching = asked.object_query.expand(len(samples), -1, -1)
         among = partial(
             attend_apart,
-            num_matching=anchors.shape[1],
+            num_matching=matching.shape[1],
             num_seen=self.num_queries,
             num_groups=self.num_groups,
             empty=empty if empty.any() else None,
             among=asked.among,
         )
-        return Queries(torch.cat((anchors, noised), dim=1), among, torch.cat((unknown, content), dim=1))
+        content = torch.cat((self.matching_content(matching), content), dim=1)
+        return Queries(torch.cat((matching, noised), dim=1), among, content, points)
 
     def loss(
         self, head: nn.Module, hidden_states: Tensor, references: Tensor, samples: SampleList
@@ -179,6 +200,29 @@ class DenoisingQueries(ObjectQueries):
         query = group * filled.shape[2] + target
         layer = torch.arange(num_layers, device=device).repeat_interleave(len(image))
         return Matches(layer, *(x.repeat(num_layers) for x in (image, query, target))), ~filled.flatten(1)
+
+
+@MODELS.register_module()
+class DenoisingQueries(Denoising):
+    """Denoising for DAB-DETR with LabelledAnchorBoxes: a noised box is an anchor, its class the content.
+
+    Paper: arXiv 2203.01305, §3.3-3.5, and its authors' code.
+    """
+
+    reference_points = LabelledAnchorBoxes
+
+    def embed_with(self, embed_dims: int, reference_point: LabelledAnchorBoxes) -> None:
+        """The class embeddings; that of 'unknown', which inference needs, is in the reference point module."""
+        self.unlabelled = reference_point.unlabelled.__call__  # the parameter remains registered in the decoder
+        self.label_embedding = nn.Embedding(self.num_classes, embed_dims - 1)
+
+    def embed(self, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Anchors, and [class embedding; 1]."""
+        return inverse_sigmoid(boxes), F.pad(self.label_embedding(labels), (0, 1), value=1.0), None
+
+    def matching_content(self, object_query: Tensor) -> Tensor:
+        """[embedding of 'unknown'; 0]."""
+        return self.unlabelled().expand(*object_query.shape[:2], -1)
 
 
 def in_slots(counts: list[int], device: torch.device) -> Tensor:
