@@ -61,7 +61,7 @@ class FixedReferencePoint(nn.Module):
         if given is None:
             reference = self(object_query)
         else:
-            reference = torch.cat((self(object_query[:, : -given.shape[1]]), given), dim=1)
+            reference = torch.cat((self(object_query[:, : object_query.shape[1] - given.shape[1]]), given), dim=1)
         f = memory.new_zeros(memory.shape[0], *object_query.shape[1:]) if content is None else content
         return f, Position(reference, self.embed(reference, object_query), object_query)
 
