@@ -120,7 +120,8 @@ def test_empty_slots_change_no_loss(kind):
     p = logits.sigmoid()
     focal = torch.where(one_hot > 0, -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).clamp(min=1e-9).log())
     assert focal[:, 0, absent].abs().max() == 0
-    wanted = focal.sum(dim=(1, 2, 3)) / hidden['num_boxes']
+    weight = {'DenoisingQueries': 1, 'DenoisingPoints': 2}[kind]  # DAB-DETR's and Conditional DETR's
+    wanted = weight * focal.sum(dim=(1, 2, 3)) / hidden['num_boxes']
     given = torch.stack([*(losses[f'd{i}.denoising_loss_cls'] for i in range(2)), losses['denoising_loss_cls']])
     assert torch.allclose(given, wanted, rtol=1e-4)
     assert (hidden['matches'].query[hidden['matches'].image == 0] % slots < len(few.gt_instances)).all()
@@ -176,6 +177,14 @@ def test_a_plain_dab_detr_loads_and_is_itself():
     with torch.no_grad():
         wanted, given = (each(inputs, samples, mode='tensor') for each in (plain, model))
     assert all(torch.equal(x, y) for x, y in zip(wanted, given))
+
+
+def test_a_converted_file_of_points_is_the_plain_models(tmp_path):
+    model, plain = denoising(kind='DenoisingPoints'), build(tiny_variant(POINTS))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'trained.pth')
+    convert(tmp_path / 'trained.pth', tmp_path / 'converted.pth', 'mmcondetr')
+    tensors = torch.load(tmp_path / 'converted.pth', weights_only=False)['state_dict']
+    assert set(tensors) == set(plain.state_dict()) < set(model.state_dict())
 
 
 def test_a_converted_file_holds_what_inference_needs_and_loads_for_further_training(tmp_path):

@@ -53,10 +53,13 @@ SYSTEMS: dict[str, str] = {
 
 START = config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors'
 
+_DENOISING = dict(type='mmcondetr.DenoisingPoints', num_groups=5, label_noise=0.2, box_noise=0.4)
 _GROUPS = {f'{count}-groups': dict(type='mmcondetr.QueryGroups', num_groups=count) for count in (2, 4, 6, 11)}
 #: Parts that exist in training only, by the suffix of a system's name: ``conditional-detr_6-groups``.
 TRAINING: dict[str, dict] = {
     **_GROUPS,
+    'denoising': _DENOISING,
+    '6-groups-denoising': dict(_DENOISING, matching=_GROUPS['6-groups']),
     'mixed-groups': dict(type='mmcondetr.MixedQueryGroups', num_groups=6),
     'one-to-many': dict(type='mmcondetr.OneToMany', num_copies=6),
     'frozen-queries': dict(type='mmcondetr.FrozenQueries', checkpoint=str(START)),
