@@ -15,6 +15,7 @@ VARIANTS = sorted(
         *ROOT.glob('configs/ablations/*_coco.py'),
         *ROOT.glob('configs/dab_detr/*_r50_*coco.py'),
         ROOT / 'configs/dn_dab_detr/dn-dab-detr_r50_8xb2-50e_coco.py',
+        ROOT / 'configs/dn_conditional_detr/dn-conditional-detr_r50_8xb2-50e_coco.py',
         ROOT / 'configs/group_detr/conditional-detr_r50_11-groups_8xb2-50e_coco.py',
     ]
 )

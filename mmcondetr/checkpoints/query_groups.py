@@ -6,13 +6,14 @@ The authors store all groups in one tensor, one after another.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 OBJECT_QUERIES = 'query_embedding.weight'
-OTHERS = 'training_queries.others.'
+OTHERS = re.compile(r'training_queries\.(matching\.)?others\.')  # denoising has the groups as its matching queries
 NOISE = 0.2
 """Standard deviation, relative to that of the loaded queries, of the noise added to copies for missing groups."""
 
@@ -36,9 +37,11 @@ def fit_groups(
     result, notes = dict(tensors), []
     if OBJECT_QUERIES not in result or OBJECT_QUERIES not in model_state:
         return result, notes
-    names = [name for name in model_state if name.startswith(OTHERS)]
-    _split(result, len(model_state[OBJECT_QUERIES]), num_groups, 1 + len(names))
-    dropped = [name for name in result if name.startswith(OTHERS) and name not in names]
+    names = [name for name in model_state if OTHERS.match(name)]
+    prefix = OTHERS.match(names[0])[0] if names else 'training_queries.others.'
+    result = {OTHERS.sub(prefix, name): value for name, value in result.items()}
+    _split(result, len(model_state[OBJECT_QUERIES]), num_groups, 1 + len(names), prefix)
+    dropped = [name for name in result if OTHERS.match(name) and name not in names]
     absent = [name for name in names if name not in result]
     result = {name: value for name, value in result.items() if name not in dropped}
     if dropped:
@@ -62,10 +65,12 @@ def without_groups(tensors: Mapping[str, Tensor], num_groups: int | None) -> dic
     return result
 
 
-def _split(tensors: dict[str, Tensor], num_queries: int, num_groups: int | None, model_groups: int) -> None:
+def _split(
+    tensors: dict[str, Tensor], num_queries: int, num_groups: int | None, model_groups: int, prefix: str
+) -> None:
     """Split the authors' tensor if it has the rows of all groups that the file or the model has."""
     queries = tensors[OBJECT_QUERIES]
     if len(queries) <= num_queries or len(queries) not in (num_queries * (num_groups or 1), num_queries * model_groups):
         return
     tensors[OBJECT_QUERIES], *others = (group.clone() for group in queries.split(num_queries))
-    tensors.update({f'{OTHERS}{index}.weight': group for index, group in enumerate(others)})
+    tensors.update({f'{prefix}{index}.weight': group for index, group in enumerate(others)})

@@ -49,7 +49,7 @@ from mmcondetr.models.masks.mask_head import MaskHead
 from mmcondetr.models.matching import HungarianMatcher
 from mmcondetr.models.reference import ReferencePoint
 from mmcondetr.models.spatial_query import ConditionalSpatialQueryHead, DiagonalTransform
-from mmcondetr.models.training.denoising import DenoisingQueries
+from mmcondetr.models.training.denoising_anchors import DenoisingQueries
 from mmcondetr.models.training.denoising_points import DenoisingPoints
 from mmcondetr.models.training.groups import QueryGroups
 from mmcondetr.models.training.queries import ObjectQueries

@@ -123,7 +123,7 @@ class AnchorBoxes(nn.Module):
 class LabelledAnchorBoxes(AnchorBoxes):
     """Anchor boxes with a label as content: [embedding of 'unknown'; 0] for DN-DETR's matching queries.
 
-    Denoising queries have [embedding of a class; 1] instead (models/training/denoising.py).
+    Denoising queries have [embedding of a class; 1] instead (models/training/denoising_anchors.py).
 
     Args:
         embed_dims: D.

@@ -10,7 +10,7 @@ from tiny_model import sample
 
 from tools.model_zoo import complexity, model_index
 
-GROUPS = ('ablations', 'dab_detr', 'group_detr', 'dn_dab_detr', 'baselines')
+GROUPS = ('ablations', 'dab_detr', 'group_detr', 'dn_dab_detr', 'dn_conditional_detr', 'baselines')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 COUNTED = sorted(
     path.stem
@@ -42,7 +42,7 @@ def leaves(root, *groups):
 
 
 def test_variants_are_at_most_ten_lines(root):
-    for path in leaves(root, 'ablations', 'group_detr', 'dn_dab_detr'):
+    for path in leaves(root, 'ablations', 'group_detr', 'dn_dab_detr', 'dn_conditional_detr'):
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         assert len(lines) <= 10, path.name
 
@@ -142,7 +142,7 @@ def without(config: dict, *names: str) -> dict:
 def test_groups_and_denoising_are_what_the_name_says_and_nothing_else_differs(root, entries, load_config):
     seen = 0
     for entry in entries:
-        if not entry.config.startswith(('configs/group_detr', 'configs/dn_dab_detr')):
+        if not entry.config.startswith(('configs/group_detr', 'configs/dn_')):
             continue
         model, folder, name = (
             load_config(root / entry.config).model.to_dict(),
@@ -157,6 +157,8 @@ def test_groups_and_denoising_are_what_the_name_says_and_nothing_else_differs(ro
             groups = dict(type='mmcondetr.QueryGroups', num_groups=11)
             assert part.get('matching') == (groups if '11-groups' in name else None), name
             decoder['reference_point']['type'] = 'mmcondetr.AnchorBoxes'
+        elif folder == 'dn_conditional_detr':
+            assert (kind, count, part['label_noise'], part['box_noise']) == ('DenoisingPoints', 5, 0.2, 0.4), name
         elif '11-mixed-groups' in name or 'one-to-many' in name or '11-groups' in name:
             kinds = {'mixed': 'MixedQueryGroups', 'one-to': 'OneToMany'}
             assert kind == next((kinds[word] for word in kinds if word in name), 'QueryGroups') and count == 11, name
@@ -170,7 +172,7 @@ def test_groups_and_denoising_are_what_the_name_says_and_nothing_else_differs(ro
         for field in ('Counted Parameters (M)', 'Counted GFLOPs'):  # of inference
             assert entry.metadata[field] == counts[field], name
         seen += 1
-    assert seen == 26
+    assert seen == 28
 
 
 def test_every_config_builds_and_ours_are_ours(root, load_config):
@@ -180,9 +182,7 @@ def test_every_config_builds_and_ours_are_ours(root, load_config):
         own = config.model.type == 'mmcondetr.ConditionalDETR'
         assert type(model).__module__ == ('mmcondetr.models.detector' if own else type(model).__module__)
         assert own or type(model).__module__.startswith('mmdet.models.detectors'), path.name
-        ours = path.parent.name in ('ablations', 'dab_detr', 'group_detr', 'dn_dab_detr') or path.stem.startswith(
-            ('cond', 'dab')
-        )
+        ours = path.parent.name in GROUPS[:-1] or path.stem.startswith(('cond', 'dab'))
         assert own == ours, path.name
 
 

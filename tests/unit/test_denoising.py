@@ -15,7 +15,8 @@ from mmcondetr.checkpoints.label_embeddings import LABELS, UNKNOWN
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.inference.optimize import optimize_for_inference
-from mmcondetr.models.training.denoising import DenoisingQueries, in_slots
+from mmcondetr.models.training.denoising import in_slots
+from mmcondetr.models.training.denoising_anchors import DenoisingQueries
 
 P = 2
 CONFIG = ROOT / 'configs/dn_dab_detr/dn-dab-detr_r50_8xb2-50e_coco.py'
@@ -171,12 +172,46 @@ def test_evaluation_asks_without_them_and_the_optimised_model_drops_them(kind):
         assert all(torch.allclose(x, y, atol=1e-4) for x, y in zip(before, fast(inputs, samples, mode='tensor')))
 
 
-def test_a_plain_dab_detr_loads_and_is_itself():
-    plain, model, (inputs, samples) = build(tiny_variant(PLAIN), seed=3).eval(), denoising().eval(), batch()
-    model.load_state_dict(fit(model, plain.state_dict(), {}))
+@KINDS
+@pytest.mark.parametrize('matching', [None, GROUPS], ids=['plain', 'groups'])
+def test_a_plain_model_loads_and_is_itself(matching, kind):
+    plain = build(tiny_variant(PLAIN if kind == 'DenoisingQueries' else POINTS), seed=3).eval()
+    model, (inputs, samples) = denoising(matching, kind=kind).eval(), batch()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fitted = fit(model, plain.state_dict(), {})
+    model.load_state_dict(fitted)
     with torch.no_grad():
         wanted, given = (each(inputs, samples, mode='tensor') for each in (plain, model))
     assert all(torch.equal(x, y) for x, y in zip(wanted, given))
+    assert torch.equal(fitted[LABELS], before[LABELS])  # as initialised
+    added = sorted(set(fitted) - set(plain.state_dict()) - {LABELS, UNKNOWN})
+    others = [name for name in added if '.others.' in name]
+    assert len(others) == (2 if matching else 0)
+    assert all(not torch.equal(fitted[name], plain.query_embedding.weight) for name in others)
+    assert all(torch.equal(fitted[name], before[name]) for name in added if name not in others)
+
+
+@KINDS
+def test_groups_load_as_the_matching_queries_of_denoising_and_back(kind):
+    config = tiny_variant(CONFIG if kind == 'DenoisingQueries' else POINTS)
+    grouped = build(dict(config, training_queries=GROUPS), seed=4)
+    model = denoising(GROUPS, kind=kind)
+    given, name = grouped.state_dict(), 'others.1.weight'
+    fitted = fit(model, given, {})
+    assert torch.equal(fitted[f'training_queries.matching.{name}'], given[f'training_queries.{name}'])
+    assert set(fitted) == set(model.state_dict())
+    again = fit(grouped, fitted, {})
+    assert set(again) == set(given) and torch.equal(
+        again[f'training_queries.{name}'], given[f'training_queries.{name}']
+    )
+
+
+def test_points_load_into_a_plain_model_and_into_their_own():
+    model, plain = denoising(kind='DenoisingPoints', seed=2), build(tiny_variant(POINTS))
+    given = model.state_dict()
+    own = fit(denoising(kind='DenoisingPoints'), given, {})
+    assert set(own) == set(given) and all(torch.equal(own[name], value) for name, value in given.items())
+    assert set(fit(plain, given, {})) == set(plain.state_dict())
 
 
 def test_a_converted_file_of_points_is_the_plain_models(tmp_path):

@@ -16,34 +16,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmcondetr.models.attention import Among, DotProductAttention
-from mmcondetr.models.dab import LabelledAnchorBoxes
 from mmcondetr.models.decoder import Queries
 from mmcondetr.models.matching import Matches, ground_truth
 from mmcondetr.models.training.groups import check_divisible, fold
+from mmcondetr.models.training.noise import draw_boxes, draw_labels
 from mmcondetr.models.training.queries import ObjectQueries
 from mmcondetr.registry import MODELS
 
 _NO_OBJECT = -1e4  # the class logit of an empty slot: its focal loss and gradient are zero
-
-
-def draw_labels(labels: Tensor, num_classes: int, probability: float) -> Tensor:
-    """Replace class indices, of any shape, with the given probability by random ones (possibly the same)."""
-    flipped = torch.rand_like(labels, dtype=torch.float) < probability
-    return torch.where(flipped, torch.randint_like(labels, num_classes), labels)
-
-
-def draw_boxes(boxes: Tensor, scale: float) -> Tensor:
-    """b' = clamp(b + scale u (w/2, h/2, w, h), 0, 1), u uniform in [-1, 1]^4: (..., 4) cxcywh, fractions of the image.
-
-    With a scale below 1 the centre stays within the box, and the sides change by less than their length.
-    """
-    reach = torch.cat((boxes[..., 2:] / 2, boxes[..., 2:]), dim=-1)
-    return (boxes + scale * (torch.rand_like(boxes) * 2 - 1) * reach).clamp(0, 1)
-
-
-def inverse_sigmoid(x: Tensor) -> Tensor:
-    """The authors': log(max(x, 0.001) / max(1 - x, 0.001))."""
-    return torch.log(x.clamp(min=1e-3) / (1 - x).clamp(min=1e-3))
 
 
 def attend_apart(
@@ -155,7 +135,7 @@ class Denoising(ObjectQueries):
         asked = self.matching(object_query, samples)
         _, labels, boxes = ground_truth(object_query, samples)
         empty = ~in_slots([len(each) for each in labels], object_query.device)  # (B, T)
-        labels, boxes = pad_sequence(labels, True), pad_sequence(boxes, True)  # (B, T), (B, T, 4)
+        labels, boxes = pad_sequence(labels, True), pad_sequence(boxes, True).to(object_query)  # (B, T), (B, T, 4)
         labels, boxes, absent = (x.repeat_interleave(self.num_groups, dim=0) for x in (labels, boxes, empty))
         with torch.no_grad():
             boxes = draw_boxes(boxes, self.box_noise).masked_fill(absent[..., None], 0.5)  # (B P, T, 4)
@@ -200,29 +180,6 @@ class Denoising(ObjectQueries):
         query = group * filled.shape[2] + target
         layer = torch.arange(num_layers, device=device).repeat_interleave(len(image))
         return Matches(layer, *(x.repeat(num_layers) for x in (image, query, target))), ~filled.flatten(1)
-
-
-@MODELS.register_module()
-class DenoisingQueries(Denoising):
-    """Denoising for DAB-DETR with LabelledAnchorBoxes: a noised box is an anchor, its class the content.
-
-    Paper: arXiv 2203.01305, §3.3-3.5, and its authors' code.
-    """
-
-    reference_points = LabelledAnchorBoxes
-
-    def embed_with(self, embed_dims: int, reference_point: LabelledAnchorBoxes) -> None:
-        """The class embeddings; that of 'unknown', which inference needs, is in the reference point module."""
-        self.unlabelled = reference_point.unlabelled.__call__  # the parameter remains registered in the decoder
-        self.label_embedding = nn.Embedding(self.num_classes, embed_dims - 1)
-
-    def embed(self, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Anchors, and [class embedding; 1]."""
-        return inverse_sigmoid(boxes), F.pad(self.label_embedding(labels), (0, 1), value=1.0), None
-
-    def matching_content(self, object_query: Tensor) -> Tensor:
-        """[embedding of 'unknown'; 0]."""
-        return self.unlabelled().expand(*object_query.shape[:2], -1)
 
 
 def in_slots(counts: list[int], device: torch.device) -> Tensor:

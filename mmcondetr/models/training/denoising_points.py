@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmcondetr.models.positional import sine_embed
 from mmcondetr.models.reference import ReferencePoint
-from mmcondetr.models.training.denoising import Denoising, inverse_sigmoid
+from mmcondetr.models.training.denoising import Denoising
+from mmcondetr.models.training.noise import inverse_sigmoid
 from mmcondetr.registry import MODELS
 
 
@@ -29,11 +30,11 @@ class DenoisingPoints(Denoising):
         """The class embeddings, and the network that makes an object query of a box."""
         self.embed_dims = embed_dims
         self.label_embedding = nn.Embedding(self.num_classes, embed_dims)
-        self.object_query = MLP(2 * embed_dims, embed_dims, embed_dims, 2)
+        self.box_embedding = MLP(2 * embed_dims, embed_dims, embed_dims, 2)
 
     def embed(self, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Object queries (B P, T, D), contents (B P, T, D), and the noised centres as logits (B P, T, 2)."""
-        object_query = self.object_query(sine_embed(boxes, self.embed_dims))
+        object_query = self.box_embedding(sine_embed(boxes, self.embed_dims).to(boxes))
         return object_query, self.label_embedding(labels), inverse_sigmoid(boxes[..., :2])
 
     def matching_content(self, object_query: Tensor) -> Tensor:
