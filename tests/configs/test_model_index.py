@@ -108,6 +108,6 @@ def test_entry_without_a_field_is_named(tmp_path):
 def test_mims_own_reader_accepts_the_index(root):
     modelindex = pytest.importorskip('modelindex', reason='mim is not installed (extra "mim")')
     index = modelindex.load(str(root / 'model-index.yml'))
-    assert len(index.models) == len(model_index.read_index(root)) and len(index.collections) == 7
+    assert len(index.models) == len(model_index.read_index(root)) and len(index.collections) == 8
     metrics = {model.name: model.results[0].metrics for model in index.models}['conditional-detr_r50_8xb2-50e_coco']
     assert (metrics['box AP'], metrics['box AP (paper)']) == (41.0, 40.9)
