@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from mmcondetr.checkpoints.source import check_class_names, examine, with_record
 from mmcondetr.checkpoints.work_dirs import best_checkpoint
 from mmcondetr.errors import UserError
 
+# Schemes in which mmengine's loaders look a model's URL up.
+_NAMES = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
 _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
 
@@ -97,6 +101,24 @@ def load_from_url(filename: str, map_location: Any = None, model_dir: str | None
 
 
 def register_loaders(checkpoint_loader: type) -> None:
-    """Replace the loaders of mmengine's ``CheckpointLoader`` for local paths and URLs by ours."""
+    """Replace the loaders of mmengine's ``CheckpointLoader`` for local paths, URLs and names of published models."""
     checkpoint_loader.register_scheme(prefixes='', loader=load_from_file, force=True)
     checkpoint_loader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_url, force=True)
+    for scheme in _NAMES:
+        known = checkpoint_loader._get_checkpoint_loader(scheme)
+        if not hasattr(known, '__wrapped__'):
+            sys.modules[known.__module__].load_from_http = load_from_url  # to which mmengine passes a name's URL
+            checkpoint_loader.register_scheme(prefixes=scheme, loader=_by_name(known), force=True)
+
+
+def _by_name(known: Callable[..., dict]) -> Callable[..., dict]:
+    """mmengine's loader of models by name, with a clear error for an unknown one."""
+
+    @wraps(known)
+    def load(filename: str, map_location: Any = None) -> dict:
+        try:
+            return known(filename, map_location=map_location)
+        except KeyError as error:
+            raise UserError(f"Checkpoint '{filename}': mmengine knows no model of the name {error}.") from None
+
+    return load

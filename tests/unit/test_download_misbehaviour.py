@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
 
 from mmcondetr.checkpoints import download as module
 from mmcondetr.checkpoints.download import download
@@ -82,6 +83,38 @@ def test_a_whole_one_without_a_length_is_taken(tmp_path, serve):
     url, _ = serve(lambda connection: connection.sendall(HEAD + b'\r\n' + checkpoint()))
     assert torch.equal(load_from_url(url, 'cpu', str(tmp_path))['layer.weight'], torch.arange(1000.0))
     assert kept(tmp_path) == ['model.pth']
+
+
+class RunsCode:
+    def __init__(self, trap):
+        self.trap = trap
+
+    def __reduce__(self):
+        return open, (self.trap, 'w')
+
+
+@pytest.mark.parametrize('scheme', ['torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls'])
+def test_models_by_name_are_read_as_carefully(tmp_path, serve, monkeypatch, scheme):
+    hostile, trap, names = io.BytesIO(), tmp_path / 'trap', {}
+    torch.save({'layer.weight': RunsCode(str(trap))}, hostile)
+    for known in ('torchvision', 'external', 'mmcls'):
+        monkeypatch.setattr(f'mmengine.runner.checkpoint.get_{known}_models', lambda: names)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    bodies = [checkpoint(), hostile.getvalue()]
+    names['net'], _ = serve(lambda connection: connection.sendall(HEAD + b'\r\n' + bodies[0]))
+    given = CheckpointLoader.load_checkpoint(f'{scheme}://net', map_location='cpu')
+    if scheme == 'mmcls':
+        assert given['state_dict'] == {}  # of a classifier mmengine keeps what is named backbone.
+    else:
+        assert torch.equal(given['layer.weight'], torch.arange(1000.0))
+    for path in tmp_path.rglob('*.pth'):
+        path.unlink()
+    bodies.pop(0)
+    with pytest.raises(UserError, match='model.pth'):
+        CheckpointLoader.load_checkpoint(f'{scheme}://net')
+    assert not trap.exists()
+    with pytest.raises(UserError, match=f"Checkpoint '{scheme}://nets': mmengine knows no model of the name 'nets'"):
+        CheckpointLoader.load_checkpoint(f'{scheme}://nets')
 
 
 def test_a_body_without_end(tmp_path, serve, monkeypatch):
