@@ -150,6 +150,16 @@ def table(report: dict) -> str:
     return markdown.table(heading, rows)
 
 
+def trials_table(trials: Sequence[dict]) -> str:
+    """Single runs of settings that are in no comparison, a row each: ``setting``, ``seed``, and ``ap`` by epoch."""
+    longest = max(len(trial['ap']) for trial in trials)
+    rows = [
+        [trial['setting'], trial['seed'], *(f'{ap:.3f}' for ap in trial['ap']), *['-'] * (longest - len(trial['ap']))]
+        for trial in trials
+    ]
+    return markdown.table(['setting', 'seed', *(f'epoch {epoch}' for epoch in range(1, longest + 1))], rows)
+
+
 def _final(ap: dict | None) -> str:
     if not ap:
         return '-'

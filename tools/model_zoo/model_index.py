@@ -12,6 +12,7 @@ import yaml
 
 from mmcondetr import markdown
 from tools.convergence.report import table as convergence_table
+from tools.convergence.report import trials_table
 
 BEGIN, END = '<!-- {}: begin (tools/make_tables.py) -->', '<!-- {}: end -->'
 PAPER_METRICS = ('AP', 'AP50', 'AP75', 'APS', 'APM', 'APL')
@@ -44,6 +45,7 @@ TRAINING_NOTE = (
     'Inference costs what the plain config costs.'
 )
 REPORTS = Path('docs/convergence')  # one folder per comparison, with its convergence.json
+TRIALS = REPORTS / 'trials.json'  # single runs of settings that are in no comparison
 SHOWN_TARGETS = ('0.1', '0.2')
 ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with their own budget
 BY_HAND = ('masks',)  # folders of configs with figures of three tasks, whose README has its own table
@@ -189,7 +191,8 @@ def _weights(entry: Entry) -> str:
 
 
 def updated_readmes(root: Path) -> dict[Path, str]:
-    """The expected text of each README with a table: the root's, configs/'s, the metafiles' folders', REPORTS'."""
+    """The expected text of each page with a table: the READMEs of the root, configs/, the metafiles' folders and
+    REPORTS, and docs/training-faster.md."""
     entries = [entry for entry in read_index(root) if entry.config.split('/')[1] not in BY_HAND]
     results = read_results(root)
     folders = {
@@ -215,6 +218,10 @@ def updated_readmes(root: Path) -> dict[Path, str]:
     for report in sorted((root / REPORTS).glob('*/convergence.json')):
         text, table = texts.get(readme) or readme.read_text(), convergence_table(json.loads(report.read_text()))
         texts[readme] = _replace_table(text, table, readme, report.parent.name)
+    if (root / TRIALS).exists():
+        page = root / 'docs/training-faster.md'
+        table = trials_table(json.loads((root / TRIALS).read_text())['runs'])
+        texts[page] = _replace_table(page.read_text(), table, page, 'trials')
     return texts
 
 
