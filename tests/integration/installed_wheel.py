@@ -62,7 +62,8 @@ class Installed:
         self.cwd = folder / 'elsewhere'
         self.cwd.mkdir()
         self.environment = dict(
-            {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'VIRTUAL_ENV')},
+            {name: value for name, value in os.environ.items() if name != 'VIRTUAL_ENV'},
+            PYTHONPATH=str(Path(__file__).parents[1] / 'absent'),  # without the checkout
             SHAPES_ROOT=f'{shapes}/', NO_PROXY='127.0.0.1', no_proxy='127.0.0.1', CUDA_VISIBLE_DEVICES='-1',
             PATH=f'{self.python.parent}{os.pathsep}{os.environ["PATH"]}',
         )  # fmt: skip

@@ -23,8 +23,7 @@ def test_it_is_stored_with_its_outputs_and_without_anybodys_paths():
 
 
 @pytest.mark.slow
-def test_it_runs(root, tmp_path, monkeypatch):
-    monkeypatch.setenv('PYTHONPATH', str(root))
+def test_it_runs(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONWARNINGS', 'ignore')
     notebook = nbformat.read(NOTEBOOK, 4)
     for cell in notebook.cells:

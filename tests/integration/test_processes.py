@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ROOT, write_config
+from tiny import write_config
 
 from mmcondetr.checkpoints.files import load_file
 
@@ -38,7 +38,7 @@ def train(
     variables = {name: str(value) for name, value in environment.items()}
     return subprocess.Popen(
         [sys.executable, '-u', *program, 'train', str(config), '--work-dir', str(work), '--verbose', *options],
-        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **variables),
+        env=dict(os.environ, OMP_NUM_THREADS='1', **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -77,7 +77,7 @@ def start(
     program: str = PROGRAM,
 ) -> subprocess.Popen:
     """Run a config in a process of its own; its output goes to ``work_dir``.log."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    environment = dict(os.environ, OMP_NUM_THREADS='1')
     with open(work_dir.with_suffix('.log'), 'ab') as log:
         return subprocess.Popen(
             [sys.executable, '-c', program, str(config), str(work_dir), mode, task],
