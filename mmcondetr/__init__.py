@@ -53,10 +53,12 @@ def _prepare_mmcv(_: ModuleType) -> None:
 
 
 @when_imported('mmengine.config.config')
-def _prepare_configs(_: ModuleType) -> None:
+def _prepare_configs(module: ModuleType) -> None:
     from mmcondetr.compat.config_scope import register_config_scope
+    from mmcondetr.compat.config_text import format_once
 
     register_config_scope()
+    format_once(module)
 
 
 @when_imported('mmengine.runner')

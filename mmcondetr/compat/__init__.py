@@ -3,6 +3,7 @@
 mmcv_stand_in.py   mmdet without mmcv's compiled ops
 mmcv_ops.py        the compiled ops that a DETR needs on a GPU, in PyTorch
 config_scope.py    ``_base_ = 'mmcondetr::...'`` in configs
+config_text.py     a config's text formatted once, not for each checkpoint
 safe_loading.py    reading checkpoints without executing code
 torch_archive.py   the ZIP archive around a checkpoint, which no two readers may see in two ways
 plain_values.py    the values that a checkpoint may contain

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv  # noqa: F401  (else nothing stands in for its extension yet)
 import numpy as np
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mmcondetr.compat import mmcv_ops, mmcv_stand_in, safe_loading
+from mmcondetr.compat import config_text, mmcv_ops, mmcv_stand_in, safe_loading
 
 LITE = pytest.mark.skipif(
     not isinstance(sys.modules.get('mmcv._ext'), mmcv_stand_in._MMCVExtStandIn), reason='the full mmcv is installed'
@@ -237,6 +238,25 @@ def test_deformable_attention_as_mmcv_calls_it_on_a_gpu():
         torch.autograd.grad(output, inputs, direction), torch.autograd.grad(expected, inputs, direction)
     ):
         assert ours.abs().max() > 0 and torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_the_text_of_a_config_is_formatted_anew_only_when_it_changes():
+    formatted = []
+    module = SimpleNamespace(FormatCode=lambda text, **options: formatted.append((text, options)) or (text.upper(), 1))
+    config_text.format_once(module)
+    config_text.format_once(module)
+    for text, style in [('a', 'x'), ('a', 'x'), ('b', 'x'), ('b', 'y'), ('b', 'y'), ('a', 'x')]:
+        assert module.FormatCode(text, style_config=dict(name=style)) == (text.upper(), 1)
+    calls = [('a', 'x'), ('b', 'x'), ('b', 'y'), ('a', 'x')]
+    assert formatted == [(text, dict(style_config=dict(name=style))) for text, style in calls]
+
+
+def test_a_changed_config_has_another_text():
+    config = Config(dict(model=dict(type='A', sizes=[1, 2])))
+    first = config.pretty_text
+    assert config.pretty_text == first == "model = dict(\n    sizes=[\n        1,\n        2,\n    ], type='A')\n"
+    config.model.sizes[1] = 3
+    assert config.pretty_text == first.replace('2', '3')
 
 
 @pytest.mark.cuda
