@@ -45,14 +45,14 @@ def kill_after(config: Path, work_dir: Path, checkpoint: str) -> None:
     process = start(config, work_dir)
     try:
         deadline = time.time() + 120
-        while not (work_dir / checkpoint).exists() and process.poll() is None and time.time() < deadline:
+        while not (work_dir / checkpoint).exists() and process.exitcode is None and time.time() < deadline:
             time.sleep(0.01)
         assert (work_dir / checkpoint).exists(), work_dir.with_suffix('.log').read_text()[-3000:]
         time.sleep(random.uniform(0, 0.15))
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its data loader's workers, too
-        process.wait()
-    assert process.returncode == -signal.SIGKILL, 'training had ended before it could be killed'
+        process.join()
+    assert process.exitcode == -signal.SIGKILL, 'training had ended before it could be killed'
 
 
 def assert_equal(first, second, where: str = '') -> None:
@@ -162,7 +162,9 @@ Runner.from_cfg(config).train()
 def test_killed_while_writing_leaves_the_former_checkpoint(tmp_path, uninterrupted):
     config = write_config(tmp_path, loader(0), 'default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))\n')
     broken = tmp_path / 'broken'
-    assert start(config, broken, program=DIES_WHILE_WRITING).wait(timeout=300) == -signal.SIGKILL
+    process = start(config, broken, program=DIES_WHILE_WRITING)
+    process.join(timeout=300)
+    assert process.exitcode == -signal.SIGKILL
     leftovers = [path.name for path in broken.iterdir() if path.name.endswith('.tmp')]
     assert len(leftovers) == 1 and 'epoch_3' in leftovers[0]
     assert not (broken / 'epoch_3.pth').exists()
