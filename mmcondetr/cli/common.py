@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 
 from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.check_masks import check_measured_masks
+from mmcondetr.engine.closing_hook import ClosingHook
 from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
 from mmcondetr.engine.stopping import interrupted_again
@@ -100,6 +101,7 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
     runner = _explained((Runner if verbose else ConsoleRunner).from_cfg, config)(config)
     for part in _BUILT_LATER:
         setattr(runner, part, _explained(getattr(runner, part), config))
+    runner.register_hook(ClosingHook(), priority='LOWEST')
     if verbose:
         return runner
     runner.register_hook(ConsoleHook(), priority='LOWEST')  # after the hooks whose results it prints
