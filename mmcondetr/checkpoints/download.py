@@ -10,11 +10,10 @@ import re
 import shutil
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -47,8 +46,10 @@ class _HeaderTimeout:
         timer = threading.Timer(_TIMEOUT, self._abort)
         timer.daemon = True
         timer.start()
+        connected = self.sock  # which http.client forgets when the response is to be the last
         try:
             response = super().getresponse()
+            response.connected = connected
         finally:
             timer.cancel()
         if self.timed_out:  # http.client accepts a partial header
@@ -77,6 +78,50 @@ class _HTTPHandler(urllib.request.HTTPHandler):
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_HTTPSConnection, request, context=self._context)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to HTTP and HTTPS alone."""
+
+    def redirect_request(self, request, response, code, message, headers, address):
+        scheme = urlsplit(address).scheme
+        if scheme not in ('http', 'https'):
+            raise ValueError(f'{scheme}: is neither http: nor https:')
+        return super().redirect_request(request, response, code, message, headers, address)
+
+
+class _Watchdog:
+    """Breaks a connection that has been too slow for :data:`_WINDOW` seconds; the ``with`` block then ends in OSError.
+
+    Watches from a thread of its own, because a reader does not return while a server sends what is no content, such as
+    lines after the last chunk.
+
+    Attributes:
+        received: bytes of content; counted by the reader.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.received, self._connected = 0, connected
+        self._ended, self._too_slow = threading.Event(), False
+
+    def __enter__(self) -> _Watchdog:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def _watch(self) -> None:
+        before = 0
+        while not self._ended.wait(_WINDOW):
+            if self.received - before < _WINDOW * _SLOWEST:
+                self._too_slow = True
+                with suppress(OSError):
+                    self._connected.shutdown(socket.SHUT_RDWR)
+                return
+            before = self.received
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        if self._too_slow:
+            raise OSError(f'less than {_SLOWEST} bytes/s for {_WINDOW} s')
 
 
 def hash_prefix(name: str) -> str | None:
@@ -205,7 +250,7 @@ def _receive(url: str, part: Path) -> None:
         if tag:
             headers['If-Range'] = tag  # the server sends the whole file if it has changed
     try:
-        opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
+        opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler, _Redirects)
         response = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # the part is either complete or of another file
@@ -229,19 +274,19 @@ def _receive(url: str, part: Path) -> None:
         etag = response.headers.get('ETag')
         if re.fullmatch(r'"[!#-~]*"', etag or ''):  # a strong one that can be sent back
             _tag_file(part).write_text(etag)
-        with open(part, 'ab' if resumed else 'wb') as file, _progress(part.stem, start, total) as advance:
-            received, since, before = start, time.monotonic(), start
+        with (
+            open(part, 'ab' if resumed else 'wb') as file,
+            _progress(part.stem, start, total) as advance,
+            _Watchdog(response.connected) as watchdog,
+        ):
             while chunk := response.read1(_CHUNK):
                 file.write(chunk)
                 advance(len(chunk))
-                received += len(chunk)
-                if received > limit:
+                watchdog.received += len(chunk)
+                if start + watchdog.received > limit:
                     _drop(part)
                     raise UserError(f'{url}: received more than the limit of {limit} bytes. Nothing was kept.')
-                if (elapsed := time.monotonic() - since) > _WINDOW:
-                    if received - before < elapsed * _SLOWEST:
-                        raise OSError(f'less than {_SLOWEST} bytes/s for {elapsed:.0f} s')
-                    since, before = time.monotonic(), received
+    received = start + watchdog.received
     if total is not None and received < total:
         raise OSError(f'the response ended after {received} of {total} bytes')
 
@@ -251,7 +296,7 @@ class _Bar:
 
     def __init__(self, name: str, start: int, total: int) -> None:
         self.progress = Progress(
-            TextColumn(name),
+            TextColumn('{task.description}', markup=False),  # braces in a name are no format
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),

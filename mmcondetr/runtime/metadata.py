@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 
 from mmcondetr.errors import UserError
 
 KEY = 'mmcondetr'
 FORMAT = 1  # of the metadata and of the graph's inputs and outputs
+MOST_PIXELS_A_SIDE = 8192
+"""Largest side that an image may be resized to, and largest divisor of a batch's sides: bounds the memory."""
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos')
 
 
@@ -101,11 +104,15 @@ def parse(text: str, file: str) -> Metadata:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_side(value: object) -> bool:
+    return _is_count(value) and value <= MOST_PIXELS_A_SIDE
 
 
 def _is_text(value: object) -> bool:
@@ -118,13 +125,14 @@ def _list_of(check: Callable[[object], bool], length: int | None = None) -> Call
     )
 
 
+_SIDE = f'a positive integer up to {MOST_PIXELS_A_SIDE}'
 #: Field -> a check of its value, and a description of what is allowed.
 _FIELDS = {
     **{name: (_is_text, 'text') for name in ('package', 'config', 'checkpoint', 'checkpoint_sha256', 'precision')},
     'classes': (lambda value: _list_of(_is_text)(value) and bool(value), 'a list of names'),
     'palette': (_list_of(_list_of(_is_number, 3)), 'a list of colours, each three numbers'),
     'resize': (lambda value: value is None or isinstance(value, dict), 'null or an object'),
-    'pad_size_divisor': (_is_count, 'a positive integer'),
+    'pad_size_divisor': (_is_side, _SIDE),
     'mean': (_list_of(_is_number, 3), 'three numbers'),
     'std': (_list_of(lambda value: _is_number(value) and value > 0, 3), 'three positive numbers'),
     'max_detections': (_is_count, 'a positive integer'),
@@ -132,7 +140,7 @@ _FIELDS = {
     'format': (_is_count, 'a positive integer'),
 }
 _RESIZE_FIELDS = {
-    'scale': (_list_of(_is_count, 2), 'two positive integers'),
+    'scale': (_list_of(_is_side, 2), f'two numbers, each {_SIDE}'),
     'keep_ratio': (lambda value: isinstance(value, bool), 'true or false'),
     'interpolation': (lambda value: value in INTERPOLATIONS, ', '.join(INTERPOLATIONS)),
 }

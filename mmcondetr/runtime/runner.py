@@ -88,7 +88,7 @@ class Detector:
             The detections of the image, or a list of them.
 
         Raises:
-            UserError: an image cannot be read, or the class names do not fit the graph.
+            UserError: an image cannot be read, the class names do not fit the graph, or what it finds is not finite.
         """
         if isinstance(images, (str, os.PathLike, np.ndarray)):
             return self._detect([images])[0]
@@ -118,10 +118,16 @@ class Detector:
 
     def _named(self, sizes: Sizes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, *masks) -> Detections:
         classes = self.metadata.classes
-        if len(labels) and labels.max() >= len(classes):
+        wrong = labels[(labels < 0) | (labels >= len(classes))]
+        if len(wrong):
             raise UserError(
-                f"Model '{self.path}' does not fit its metadata: it found class {labels.max()}, and metadata "
+                f"Model '{self.path}' does not fit its metadata: it found class {wrong[0]}, and metadata "
                 f'classes has {len(classes)} names.'
+            )
+        if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+            raise UserError(
+                f"Model '{self.path}': a box or score that it found is not finite. Its weights are damaged, or the "
+                f'precision does not suit them: export it again with --verify.'
             )
         names = tuple(classes[label] for label in labels)
         return Detections(boxes, scores, labels, names, *masks, **(dict(sizes=sizes) if masks else {}))

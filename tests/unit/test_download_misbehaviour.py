@@ -138,15 +138,27 @@ def test_a_body_that_is_announced_as_too_large(tmp_path, serve):
     assert kept(tmp_path) == []
 
 
-@pytest.mark.parametrize('start', [HEAD + b'Content-Length: 4000000\r\n\r\n', b'HTTP/1.1 200 '], ids=['body', 'head'])
-def test_a_byte_at_a_time_ends(tmp_path, serve, monkeypatch, start):
+CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n'
+
+
+@pytest.mark.parametrize(
+    'start, more',
+    [
+        (HEAD + b'Content-Length: 4000000\r\n\r\n', b'O'),
+        (b'HTTP/1.1 200 ', b'O'),
+        (CHUNKED + b'0\r\n', b'X-Trailer: 1\r\n'),
+        (CHUNKED + b'1;', b'x'),
+    ],
+    ids=['body', 'head', 'trailers', 'chunk-extension'],
+)
+def test_a_byte_at_a_time_ends(tmp_path, serve, monkeypatch, start, more):
     for name, value in (('_WINDOW', 0.5), ('_TIMEOUT', 1), ('_TRIES', 2)):
         monkeypatch.setattr(module, name, value)
 
     def send(connection):
         connection.sendall(start)
         while True:
-            connection.sendall(b'O')
+            connection.sendall(more)
             time.sleep(0.1)
 
     url, requests = serve(send)
@@ -154,6 +166,23 @@ def test_a_byte_at_a_time_ends(tmp_path, serve, monkeypatch, start):
     with pytest.raises(UserError, match='the connection failed 2 times'):
         download(url, tmp_path)
     assert time.monotonic() - begun < 10 and len(requests) == 2
+
+
+@pytest.mark.parametrize('address', ['ftp://127.0.0.1:1/model.pth', 'gopher://host/', 'file:///etc/passwd'])
+def test_a_redirect_away_from_http_is_not_followed(tmp_path, serve, address):
+    head = f'HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: {address}\r\n\r\n'.encode()
+    url, _ = serve(lambda connection: connection.sendall(head))
+    with pytest.raises(UserError, match=r'redirects to an address that is not valid|answers 302'):
+        download(url, tmp_path)
+    assert kept(tmp_path) == []
+
+
+def test_braces_in_the_name_of_a_large_file_are_no_format(tmp_path, serve):
+    body = bytes(9 << 20)
+    head = HEAD + f'Content-Length: {len(body)}\r\n\r\n'.encode()
+    url, _ = serve(lambda connection: connection.sendall(head + body))
+    path = download(url.replace('model', 'model-{x}-[red]'), tmp_path)
+    assert path.endswith('model-{x}-[red].pth') and kept(tmp_path) == ['model-{x}-[red].pth']
 
 
 FETCH = 'import sys; from mmcondetr.checkpoints.reading import load_from_url; load_from_url(*sys.argv[1:])'

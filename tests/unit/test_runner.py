@@ -68,6 +68,12 @@ def test_paths_arrays_and_lists_give_the_same(file, tmp_path):
             "holds no metadata 'mmcondetr' .its producer is 'mmcondetr'",
         ),
         (alter_metadata(max_detections=19), r'boxes is float32 .*20, 4\], but must be float32 \[None, 19, 4\]'),
+        (alter_metadata(pad_size_divisor=20000), 'pad_size_divisor must be a positive integer up to 8192'),
+        (
+            alter_metadata(resize=dict(scale=[20000, 20000], keep_ratio=True, interpolation='bilinear')),
+            r'resize.scale must be two numbers, each a positive integer up to 8192',
+        ),
+        (alter_metadata(mean=[float('nan')] * 3), 'mean must be three numbers'),
         (alter_metadata(classes='x'), 'metadata classes must be a list of names'),
         (lambda model: setattr(model.graph.output[0], 'name', 'labels2'), 'cannot be read by ONNX Runtime'),
     ],
@@ -88,6 +94,30 @@ def test_too_few_class_names_are_found_out(file, tmp_path):
     detector = Detector(altered(file, tmp_path, alter_metadata(classes=['one'])))
     with pytest.raises(UserError, match='it found class [1-4], and metadata classes has 1 names'):
         detector(IMAGES)
+
+
+def change_output(name, kind, *more):
+    """A change that passes an output through another operation."""
+
+    def change(model):
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for index, value in enumerate(names):
+                    names[index] = f'{name}_before' if value == name else value
+        for tensor in more:
+            model.graph.initializer.append(tensor)
+        model.graph.node.append(onnx.helper.make_node(kind, [f'{name}_before', *(x.name for x in more)], [name]))
+
+    return change
+
+
+def test_labels_below_zero_and_what_is_not_finite_are_found_out(file, tmp_path):
+    with pytest.raises(UserError, match='it found class -[1-4], and metadata classes has'):
+        Detector(altered(file, tmp_path, change_output('labels', 'Neg')))(IMAGES)
+    nan = onnx.numpy_helper.from_array(np.array(np.nan, np.float32), 'nan')
+    for output in ('scores', 'boxes'):
+        with pytest.raises(UserError, match=r"altered.onnx': a box or score that it found is not finite"):
+            Detector(altered(file, tmp_path, change_output(output, 'Add', nan)))(IMAGES)
 
 
 def test_another_producers_graph_is_refused(tmp_path):
