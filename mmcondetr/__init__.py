@@ -64,6 +64,7 @@ def _prepare_configs(module: ModuleType) -> None:
 @when_imported('mmengine.runner')
 def _prepare_checkpoints(module: ModuleType) -> None:
     from mmcondetr.checkpoints.reading import register_loaders
+    from mmcondetr.compat.log_folder import patch_log_folder
     from mmcondetr.compat.resume_errors import patch_runner
     from mmcondetr.compat.safe_loading import register_safe_globals
     from mmcondetr.compat.stored_configs import patch_checkpoint_loader
@@ -72,6 +73,7 @@ def _prepare_checkpoints(module: ModuleType) -> None:
     register_loaders(module.CheckpointLoader)
     patch_checkpoint_loader(module.CheckpointLoader)
     patch_runner(module.Runner)
+    patch_log_folder(module.Runner)
 
 
 @when_imported('mmengine.infer.infer')

@@ -43,8 +43,6 @@ _BUILT_LATER = (
     *('build_train_loop', 'build_val_loop', 'build_test_loop'),
     *('build_evaluator', 'build_optim_wrapper', 'build_param_scheduler'),
 )
-#: Names of the folders of logs, and of the dumped config of a run made in Python.
-_TIME = re.compile(r'[0-9]{8}_[0-9]{6}(\..*)?')
 #: Errors of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -142,26 +140,19 @@ def check_work_dir(folder: str) -> None:
 
 
 def check_written_names(config: Config) -> None:
-    """Check that what mmengine opens for writing is in the work directory, and no link that leads out of it.
+    """Check that the name under which mmengine dumps the config into the work directory is free, or a file's.
 
-    It dumps the config under its own name, and logs into a folder named by the time. Checkpoints and notes of them are
-    renamed to their names, and replace a link.
+    The rest is safe: a run's log has a folder of its own (:mod:`mmcondetr.compat.log_folder`), and checkpoints and
+    notes of them are renamed to their names, and replace a link.
 
     Raises:
-        UserError: the config's name there is a link, a pipe or a folder, or a log folder's name is a link.
+        UserError: it is a link, a pipe or a folder.
     """
     folder, own = config.work_dir, os.path.basename(config.filename or '')
-    try:
-        with os.scandir(folder) as entries:
-            times = [entry.name for entry in entries if _TIME.fullmatch(entry.name) and entry.is_symlink()]
-    except OSError:  # not there yet
-        times = []
     if own and os.path.lexists(os.path.join(folder, own)) and not is_regular_file(os.path.join(folder, own)):
-        times.append(own)
-    if times:
         raise UserError(
-            f"work_dir '{folder}': {times[-1]} in it is not of ours (but a link, a folder or a pipe), and would be "
-            'written to: remove it.'
+            f"work_dir '{folder}': {own} in it is not of ours (but a link, a folder or a pipe), and would be written "
+            'to: remove it.'
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import zipfile
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from archive_files import rewritten
+from mmengine.runner import Runner
 from tiny_model import build, tiny_config
 
 from mmcondetr.checkpoints.download import final_path
@@ -171,22 +173,57 @@ def test_a_lock_that_is_a_link_empties_no_file(tmp_path):
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='about symbolic links and pipes')
-@pytest.mark.parametrize('name', ['mine.py', '20260101_000000'])
-def test_the_config_and_the_log_are_not_written_through_a_link(tmp_path, name):
+def test_the_config_is_not_written_through_a_link(tmp_path):
     """mmengine dumps the config into the work directory, where a stranger may have put a link of its name."""
     config = SimpleNamespace(work_dir=str(tmp_path), filename='configs/mine.py')
     check_written_names(config)
-    (tmp_path / name).symlink_to(tmp_path.parent)
-    with pytest.raises(UserError, match=f'{name} in it is not of ours'):
+    (tmp_path / 'mine.py').symlink_to(tmp_path.parent)
+    with pytest.raises(UserError, match='mine.py in it is not of ours'):
         check_written_names(config)
-    (tmp_path / name).unlink()
+    (tmp_path / 'mine.py').unlink()
     (tmp_path / 'mine.py').write_text('of an earlier run')
-    (tmp_path / '20260101_000000').mkdir()
     check_written_names(config)
     (tmp_path / 'mine.py').unlink()
     os.mkfifo(tmp_path / 'mine.py')
     with pytest.raises(UserError, match='mine.py in it is not of ours'):
         check_written_names(config)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about symbolic links')
+@pytest.mark.parametrize('planted', ['folder', 'file', 'link', 'broken link', 'config'])
+def test_the_log_is_not_written_into_a_folder_that_was_there(tmp_path, monkeypatch, planted):
+    """A stranger's work directory may contain folders for the coming seconds, with links in the place of the logs."""
+    now = time.time()
+    monkeypatch.setattr(time, 'time', lambda: now)
+    name = time.strftime('%Y%m%d_%H%M%S', time.localtime(now))
+    precious, work = tmp_path / 'precious', tmp_path / 'work'
+    precious.write_text('precious')
+    work.mkdir()
+    if planted == 'folder':
+        (work / name / 'vis_data').mkdir(parents=True)
+        for place in (f'{name}.log', 'vis_data/config.py', 'vis_data/scalars.json', f'vis_data/{name}.json'):
+            (work / name / place).symlink_to(precious)
+    elif planted == 'file':
+        (work / name).write_text('')
+    else:
+        targets = {'link': tmp_path, 'broken link': tmp_path / 'new', 'config': precious}
+        (work / (f'{name}.py' if planted == 'config' else name)).symlink_to(targets[planted])
+    first, second = (Runner(torch.nn.Linear(1, 1), str(work), experiment_name=f'{planted}{n}') for n in range(2))
+    for runner in (first, second):  # in the same second
+        runner.dump_config()
+        runner.logger.info('written')
+        assert re.fullmatch(rf'{name}_[0-9a-f]{{8}}', runner.timestamp)
+        assert (work / runner.timestamp / f'{runner.timestamp}.log').is_file()
+    assert first.timestamp != second.timestamp
+    assert precious.read_text() == 'precious' and sorted(path.name for path in tmp_path.iterdir()) == [
+        'precious',
+        'work',
+    ]
+
+
+def test_the_log_folder_is_named_by_the_second(tmp_path):
+    runner = Runner(torch.nn.Linear(1, 1), str(tmp_path), experiment_name='named by the second')
+    assert re.fullmatch(r'\d{8}_\d{6}', runner.timestamp) and (tmp_path / runner.timestamp).is_dir()
 
 
 def test_the_name_of_a_temporary_file_cannot_be_guessed(tmp_path):

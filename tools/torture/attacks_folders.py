@@ -120,6 +120,7 @@ def _links(ground: Ground, work: Path) -> dict[str, Callable[[], None]]:
             ]
             and None
         ),
+        'the log folders contain links': lambda: [_log_folder(work, precious, s) for s in range(120)] and None,
         'the list of files is a pipe': lambda: os.mkfifo(work / '.checkpoints.json'),
         'the list of files is endless': linked('.checkpoints.json', '/dev/zero'),
         'the lock is a pipe': lambda: os.mkfifo(work / '.training.lock'),
@@ -128,6 +129,14 @@ def _links(ground: Ground, work: Path) -> dict[str, Callable[[], None]]:
         'a leftover is a folder': lambda: (work / '.epoch_1.pth.1.tmp').mkdir(),
         'a leftover is a link': linked('.epoch_1.pth.1.tmp', precious),
     }
+
+
+def _log_folder(work: Path, precious: Path, seconds: int) -> None:
+    """Create the log folder of a run that begins in some seconds; its files are links."""
+    name = f'{datetime.now() + timedelta(seconds=seconds):%Y%m%d_%H%M%S}'
+    (work / name / 'vis_data').mkdir(parents=True)
+    for place in (f'{name}.log', 'vis_data/config.py', 'vis_data/scalars.json', f'vis_data/{name}.json'):
+        (work / name / place).symlink_to(precious)
 
 
 def folders(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
