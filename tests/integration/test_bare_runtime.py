@@ -15,6 +15,7 @@ from mmengine.config import Config
 from packaging.requirements import Requirement
 
 from mmcondetr.cli import main
+from mmcondetr.datasets.shapes import generate_shapes
 from mmcondetr.engine.config import find_config
 from mmcondetr.export import export_detector
 from mmcondetr.export.describing import describe
@@ -81,12 +82,10 @@ def bare(wheel, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def images(run_tool, tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """The shapes data set with six held-out images."""
     folder = tmp_path_factory.mktemp('images')
-    sizes = ('--num-train', 1, '--num-val', 6, '--image-size', 128)
-    made = run_tool('generate_shapes', folder / 'set', *sizes, cwd=folder)
-    assert made.returncode == 0, made.stderr
+    generate_shapes(folder / 'set', num_train=1, num_val=6, image_size=128)
     return folder / 'set'
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,10 +88,22 @@ def start(
     return process
 
 
+TOOL = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def start_tool(name: str, *arguments: object, log: Path) -> multiprocessing.Process:
+    """Run ``tools/<name>.py`` in such a process; its output goes to ``log``."""
+    words = [str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)]
+    process = FORKS.Process(target=_run, args=(TOOL, words, log, dict(os.environ)))
+    process.start()
+    return process
+
+
 def _run(program: str, arguments: list[str], log: Path, environment: dict) -> None:
     """In the new process: the same as ``python -c program arguments``, with random numbers that nothing determines."""
     import numpy as np
     import torch
+    from mmengine.runner import loops
 
     os.setsid()
     with open(log, 'ab') as file:
@@ -101,6 +114,7 @@ def _run(program: str, arguments: list[str], log: Path, environment: dict) -> No
     random.seed()
     np.random.seed()
     torch.seed()
+    loops.time = SimpleNamespace(sleep=lambda seconds: None)  # it sleeps for two seconds after each pass
     sys.argv[1:] = arguments
     exec(compile(program, 'program', 'exec'), {'__name__': '__main__'})
 
