@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections import Counter
@@ -13,7 +14,9 @@ import numpy as np
 
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile, Report
 from mmcondetr.datasets.box_checks import doubt_boxes, explain_left_out
+from mmcondetr.datasets.polygons import find_wild_coordinates
 from mmcondetr.datasets.repeated_entries import find_repeated_images, find_similar_names
+from mmcondetr.runtime.encoded import MOST_PIXELS
 
 _SHOWN = 5  # examples named in a message
 _SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of areas, in square pixels
@@ -58,6 +61,7 @@ def check_values(
         message = f'is 1 in all {len(file.annotations)} annotations: crowds are neither learned nor to be found'
         report.add('error' if training else 'warning', '$.annotations[*].iscrowd', message)
     kept = _check_boxes(file, columns, report, training, path, part, folder)
+    _check_outlines(file, columns, report)
     _check_copies(columns, report)
     _check_filled_in(file, report)
     report.statistics = _statistics(file, columns, names, kept)
@@ -114,6 +118,11 @@ def _check_images(file: AnnotationFile, columns: Columns, report: Report, path: 
     for index, image in enumerate(file.images):
         if not (image.width >= 1 and image.height >= 1 and image.width % 1 == 0 and image.height % 1 == 0):
             message = f"width and height of '{image.file_name}' are {image.width} and {image.height}: {_WHOLE}"
+            report.add('error', f'$.images[{index}]', message)
+            return
+        if image.width * image.height > MOST_PIXELS:
+            size = f'{image.width:g}x{image.height:g}'
+            message = f"'{image.file_name}' is to have {size} pixels, and more than {MOST_PIXELS} are not decoded"
             report.add('error', f'$.images[{index}]', message)
             return
     repeated = find_repeated_images(file, columns.images)
@@ -274,6 +283,31 @@ def _check_boxes(
         message = f'{clipped.sum()} boxes extend beyond their image by more than a pixel and are clipped in training'
         report.add('warning', f'$.annotations[{first}].bbox', message)
     return kept
+
+
+def _check_outlines(file: AnnotationFile, columns: Columns, report: Report) -> None:
+    """Refuse outlines that rasterising would crash on, where one is to fill in the area.
+
+    All others stay undecoded until masks are asked for, when segmentation.py checks each of them.
+    """
+    first, wrong = None, 0
+    for index, (entry, (width, height)) in enumerate(zip(file.annotations, columns.sizes)):
+        text = bytes(entry.segmentation)
+        if not text.startswith(b'[') or not _lacks(entry, 'area') or not 0 < width * height <= MOST_PIXELS:
+            continue
+        try:
+            polygons = json.loads(text)
+        except (ValueError, RecursionError):  # no outline: the area is that of the box
+            continue
+        outlines = (polygon for polygon in polygons if isinstance(polygon, list))
+        problem = next(filter(None, (find_wild_coordinates(outline, height, width) for outline in outlines)), None)
+        if problem:
+            wrong += 1
+            first = first or (f'$.annotations[{index}].segmentation', f'(id {entry.id}) {problem}')
+    if wrong:
+        others = f', and so do {wrong - 1} others' if wrong > 1 else ''
+        message = f'{first[1]}{others}. The area, which the annotation lacks, cannot be taken from it'
+        report.add('error', first[0], message)
 
 
 def _check_copies(columns: Columns, report: Report) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from pycocotools import mask as rle
 
 from mmcondetr.datasets.annotation_checks import some
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile
+from mmcondetr.datasets.polygons import find_polygon_problem
 from mmcondetr.errors import UserError
 
 _EMPTY = (b'', b'null', b'[]', b'[[]]', b'{}')  # as exporters of boxes write
@@ -98,25 +97,11 @@ def _find_problem(segmentation: Any, height: int, width: int) -> str | None:
     if isinstance(segmentation, list):
         if not segmentation:
             return 'is empty: a list without polygons'
-        problems = (_find_polygon_problem(polygon, height, width) for polygon in segmentation)
+        problems = (find_polygon_problem(polygon, height, width) for polygon in segmentation)
         return next((problem for problem in problems if problem), None)
     if isinstance(segmentation, dict):
         return _find_rle_problem(segmentation, height, width)
     return f'is a {type(segmentation).__name__}, but must be a list of polygons or an object with size and counts (RLE)'
-
-
-def _find_polygon_problem(polygon: Any, height: int, width: int) -> str | None:
-    if not isinstance(polygon, list) or not all(isinstance(value, Real) and math.isfinite(value) for value in polygon):
-        return 'holds a polygon that is not a list of finite numbers x1, y1, x2, y2, ...'
-    if len(polygon) < 6 or len(polygon) % 2:
-        return f'holds a polygon of {len(polygon)} numbers; it needs three points or more, x and y of each'
-    x, y = polygon[::2], polygon[1::2]
-    if max(x) <= 0 or max(y) <= 0 or min(x) >= width or min(y) >= height:
-        return (
-            f'holds a polygon outside the image: x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g}, where the '
-            f'image is {width}x{height} (width x height)'
-        )
-    return None
 
 
 def _find_rle_problem(encoded: dict, height: int, width: int) -> str | None:

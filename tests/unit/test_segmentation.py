@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from panoptic_files import edit_json
 from pycocotools import mask as rle
 
+from mmcondetr.datasets.annotations import examine
 from mmcondetr.datasets.segmentation import decode_counts, decode_mask, encode_mask
 from mmcondetr.datasets.shapes import generate_shapes
 from mmcondetr.errors import UserError
@@ -91,6 +92,10 @@ WRONG = {
     'holds a polygon of 7 numbers': [[1, 1, 5, 5, 9, 9, 3]],
     'is not a list of finite numbers': [[1, 1, float('nan'), 5, 9, 9]],
     'a polygon outside the image: x 50 to 60, y 1 to 5': [[50, 1, 60, 1, 60, 5]],
+    'is not a list of finite numbers x1': [[1, 1, 10**400, 5, 9, 9]],
+    r'a polygon far outside the image: x 0 to 1e\+09, y 0 to 1e\+09': [[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]],
+    'a polygon far outside the image: x -401 to 30': [[-401, 5, 30, 5, 30, 9]],
+    r'a polygon whose outline is 4.4e\+06 pixels long': [[0, 5, 440, 5] * 5000],
     r'has size \[40, 30\] \(height, width\), but the image is \[30, 40\]': dict(size=[40, 30], counts=[1200]),
     'whose sum is 1100, not height x width = 1200': dict(size=[30, 40], counts=[1000, 100]),
     'is empty: no pixel is set': dict(size=[30, 40], counts=[1200]),
@@ -206,3 +211,31 @@ def test_a_box_without_area_has_no_place_to_compare(tmp_path):
     edit_json(tmp_path / 'val.json', lambda data: data['annotations'][0].update(bbox=[5, 5, 0, 20]))
     with pytest.warns(UserWarning, match='area'):
         METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='segm'))
+
+
+@pytest.mark.parametrize('corner', [1e9, 3e8, -1e5, 10**400, float('nan')])
+def test_an_outline_that_rasterising_crashes_on_does_not_become_an_area(tmp_path, corner):
+    """pycocotools ended the process, hung or took gigabytes, in tests that do not even use masks."""
+    path = write(tmp_path, [[0, 0, corner, 0, corner, corner, 0, corner]])
+    edit_json(tmp_path / 'val.json', lambda data: data['annotations'][0].pop('area'))
+    where = r'val.json.*: \$.annotations\[0\].segmentation: \(id 7\) holds a polygon .*cannot be taken from it'
+    with pytest.raises(UserError, match=where):
+        METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='bbox'))
+    with pytest.raises(UserError, match=where):
+        build(path, with_mask=False)
+    assert [error.path for error in examine(path).errors] == ['$.annotations[0].segmentation']
+
+
+def test_an_outline_that_continues_beyond_the_image_is_clipped(tmp_path):
+    path = write(tmp_path, [[5, 5, 400, 5, 400, 300, 5, 300]])
+    edit_json(tmp_path / 'val.json', lambda data: data['annotations'][0].pop('area'))
+    metric = METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric=['bbox', 'segm']))
+    assert metric._coco_api.anns[1]['area'] == 35 * 25
+    assert build(path).get_data_info(0)['instances'][0]['mask']
+
+
+def test_an_image_said_to_be_larger_than_any_that_is_decoded(tmp_path):
+    path = write(tmp_path, [[5, 5, 20, 5, 20, 20]])
+    edit_json(tmp_path / 'val.json', lambda data: data['images'][0].update(width=10**9, height=10**9))
+    with pytest.raises(UserError, match=r"\$.images\[0\]: '1.png' is to have 1e\+09x1e\+09 pixels, and more than 1789"):
+        build(path)

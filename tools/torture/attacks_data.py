@@ -71,10 +71,26 @@ def _semantic(data: dict) -> Iterator[tuple[str, dict]]:
     yield 'negative widths', changed
 
 
+def _outlines(data: dict) -> Iterator[tuple[str, dict]]:
+    """Files with an outline that no image has, which is to fill in a missing area."""
+    for name, outline in {
+        'a corner at 1e9': [0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9],
+        'a corner at -5e7': [-5e7, 0, 9, 0, 9, 9],
+        'a corner of 400 digits': [0, 0, 10**400, 0, 9, 9],
+        'a corner of NaN': [0, 0, float('nan'), 0, 9, 9],
+        'a million times across': [0, 0, 500, 1] * 500_000,
+    }.items():
+        changed = copy.deepcopy(data)
+        changed['annotations'][0].pop('area', None)
+        changed['annotations'][0]['segmentation'] = [outline]
+        yield f'an outline with {name}', changed
+
+
 def _load(path: Path, training: bool) -> None:
-    """Read a file as training does; raises :class:`Silent` if annotations are lost without a warning."""
+    """Read a file as training or testing does; raises :class:`Silent` if annotations are lost without a warning."""
     from mmcondetr.datasets.coco import CocoDataset
     from mmcondetr.datasets.shapes import SHAPES_CLASSES
+    from mmcondetr.engine.coco_metric import CocoMetric
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter('always')
@@ -85,6 +101,8 @@ def _load(path: Path, training: bool) -> None:
             test_mode=not training,
             check_images=False,
         )
+        if not training:
+            CocoMetric(str(path))
     found = sum(len(dataset.get_data_info(index)['instances']) for index in range(len(dataset)))
     # Parts that the reader does not decode may be invalid UTF-8.
     listed = json.loads(path.read_bytes().decode('utf-8-sig', errors='replace'))['annotations']
@@ -99,16 +117,18 @@ def annotations(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     data = json.loads((ground.folder / 'shapes/annotations/val.json').read_text())
     path = ground.new('annotations') / 'file.json'
 
-    def attempt(name: str, content: bytes, training: bool = True) -> Attempt:
+    def attempt(name: str, content: bytes, training: bool = True, must_fail: bool = False) -> Attempt:
         def run() -> None:
             path.write_bytes(content)
             _load(path, training)
 
-        return Attempt(name, run, seconds=30)
+        return Attempt(name, run, must_fail, seconds=30)
 
     yield attempt('the good file', json.dumps(data).encode())
     for name, changed in _semantic(data):
         yield attempt(name, json.dumps(changed).encode())
+    for name, changed in _outlines(data):
+        yield attempt(name, json.dumps(changed).encode(), False, must_fail=True)
     content = json.dumps(data).encode()
     whole = {
         'empty': b'',
