@@ -220,8 +220,11 @@ def updated_readmes(root: Path) -> dict[Path, str]:
         texts[readme] = _replace_table(text, table, readme, report.parent.name)
     if (root / TRIALS).exists():
         page = root / 'docs/training-faster.md'
-        table = trials_table(json.loads((root / TRIALS).read_text())['runs'])
-        texts[page] = _replace_table(page.read_text(), table, page, 'trials')
+        text = _replace_table(
+            page.read_text(), trials_table(json.loads((root / TRIALS).read_text())['runs']), page, 'trials'
+        )
+        report = json.loads((root / REPORTS / 'small-batches/convergence.json').read_text())
+        texts[page] = _replace_table(text, convergence_table(report), page, 'small-batches')
     return texts
 
 
