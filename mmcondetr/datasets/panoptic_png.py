@@ -11,6 +11,7 @@ import mmengine.fileio
 import numpy as np
 
 from mmcondetr.errors import UserError
+from mmcondetr.runtime.encoded import problem
 
 _ID_STEP, _IDS = 123457, 2**24  # an odd step: ids differ, and all three bytes of the colours are used
 _WEIGHTS = np.array([65536, 256, 1], np.int64)  # weights of OpenCV's blue, green and red
@@ -41,6 +42,9 @@ def read_panoptic_png(path: str, field: str, backend_args: dict | None = None) -
         data = mmengine.fileio.get(path, backend_args=backend_args)
     except OSError as error:
         raise UserError(f"Panoptic image '{path}' ({field}) cannot be read: {error.strerror or error}.") from error
+    wrong = problem(data) if data else None
+    if wrong is not None:
+        raise UserError(f"Panoptic image '{path}' ({field}) {wrong}")
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         found = 'cannot be decoded' if pixels is None else f'has shape {pixels.shape} and type {pixels.dtype}'

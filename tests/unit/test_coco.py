@@ -190,7 +190,7 @@ def test_truncated_image(build, tmp_path, data, suffix):
 
 def test_file_that_is_no_image(build, tmp_path):
     (tmp_path / '0.png').write_bytes(b'<html>not found</html>')
-    with pytest.raises(UserError, match="0.png' .* is not an image that can be decoded"):
+    with pytest.raises(UserError, match="0.png' .* is not an image of a format that is read: JPEG, PNG,"):
         build()[0]
 
 

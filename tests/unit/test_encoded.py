@@ -8,6 +8,7 @@ import time
 import tracemalloc
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from mmcondetr.datasets.load_image import LoadImage
 from mmcondetr.datasets.read_image import read_image
 from mmcondetr.errors import UserError
 from mmcondetr.runtime.encoded import problem
+from mmcondetr.runtime.image_headers import read_declared_size
 from mmcondetr.runtime.images import read_image as read_without_torch
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -86,6 +88,128 @@ def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path,
         LoadImage().transform(dict(img_path=str(tmp_path / 'bomb')))
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
+
+
+def declaring(kind: str, side: int) -> bytes:
+    """A small file whose header says that the image is side x side."""
+    both = struct.pack('<II', side, side)
+    if kind == 'bmp':
+        content = bytearray(encode('BMP'))
+        content[18:26] = struct.pack('<ii', side, -side)
+    elif kind == 'gif':
+        content = bytearray(encode('GIF'))
+        content[6:10] = struct.pack('<HH', side, side)
+    elif kind == 'webp':
+        content = bytearray(encode('WEBP', lossless=True))
+        content[21:25] = struct.pack('<I', (side - 1) | (side - 1) << 14)
+    elif kind == 'webp canvas':
+        canvas = (side - 1).to_bytes(3, 'little') * 2
+        content = b'RIFF' + struct.pack('<I', 100) + b'WEBPVP8X' + struct.pack('<I', 10) + bytes(4) + canvas + bytes(80)
+    elif kind in ('tiff', 'big tiff'):
+        if kind == 'tiff':
+            content = b'II*\0' + struct.pack('<IH', 8, 2)
+            content += b''.join(struct.pack('<HHII', tag, 4, 1, side) for tag in (256, 257))
+        else:
+            content = b'MM\0+' + struct.pack('>HHQQ', 8, 0, 16, 2)
+            content += b''.join(struct.pack('>HHQQ', tag, 16, 1, side) for tag in (256, 257))
+    elif kind == 'tiff with two widths':
+        content = declaring('tiff', side)[:10] + struct.pack('<HHII', 256, 3, 1, 9) + declaring('tiff', side)[10:]
+        content = content[:8] + struct.pack('<H', 3) + content[10:]
+    elif kind == 'tile':
+        content = b'II*\0' + struct.pack('<IH', 8, 4)
+        content += b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag, value in ((256, 9), (257, 9)))
+        content += b''.join(struct.pack('<HHII', tag, 4, 1, side) for tag in (322, 323))
+    elif kind == 'jpeg 2000':
+        content = b'\xff\x4f\xff\x51' + struct.pack('>HHIIII', 41, 0, side + 5, side, 5, 0) + bytes(60)
+    elif kind == 'jp2':
+        content = b'\0\0\0\x0cjP  \r\n\x87\n' + bytes(90) + declaring('jpeg 2000', 9) + declaring('jpeg 2000', side)
+    elif kind == 'pnm':
+        content = b'P6 # 3 4\n' + f'{side}\t#\n{side} 255\n'.encode() + both
+    elif kind == 'second frame header':  # of which the decoder believes the first
+        content, small = bomb('jpeg'), FILES['jpeg']
+        start = small.index(b'\xff\xc0')
+        frame = small[start : start + 2 + int.from_bytes(small[start + 2 : start + 4], 'big')]
+        content = content[:-2] + frame + b'\xff\xd9\0'
+    return bytes(content)
+
+
+KINDS = (
+    *('bmp', 'gif', 'webp', 'webp canvas', 'tiff', 'big tiff', 'tiff with two widths', 'tile', 'jpeg 2000', 'jp2'),
+    *('pnm', 'second frame header'),
+)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_file_of_any_format_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path, monkeypatch, kind):
+    side = {'webp': 16_000, 'second frame header': 30_000}.get(kind, 20_000)
+    (tmp_path / 'bomb').write_bytes(declaring(kind, side))
+    monkeypatch.setattr('cv2.imdecode', None)
+    for read in (read_image, read_without_torch):
+        with pytest.raises(UserError, match=f"bomb' says that it is {side}x{side} pixels, and more than 178956970"):
+            read(str(tmp_path / 'bomb'))
+
+
+ENCODED = {
+    '.bmp': [],
+    '.gif': [],
+    '.webp': [cv2.IMWRITE_WEBP_QUALITY, 50],
+    '.tiff': [],
+    '.jp2': [],
+    '.ppm': [],
+    '.jpg': [],
+    '.png': [],
+}
+
+
+@pytest.mark.parametrize('suffix', ENCODED)
+def test_formats_that_opencv_writes_are_read_and_their_sizes_known(tmp_path, suffix):
+    written, content = cv2.imencode(suffix, PIXELS, ENCODED[suffix])
+    if not written:  # by this build of OpenCV
+        pytest.skip(suffix)
+    (tmp_path / 'image').write_bytes(content.tobytes())
+    if suffix not in ('.jpg', '.png'):
+        assert read_declared_size(content.tobytes()) == ((64, 48), True)
+    for read in (read_image, read_without_torch):
+        assert read(str(tmp_path / 'image')).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        ('BMP', {}),
+        ('GIF', {}),
+        ('WEBP', {}),
+        ('WEBP', dict(lossless=True)),
+        ('WEBP', dict(exif=b'Exif\0\0II*\0\x08\0\0\0\0\0')),
+        ('TIFF', {}),
+        ('TIFF', dict(compression='tiff_lzw')),
+        ('TIFF', dict(big_tiff=True)),
+        ('PPM', {}),
+    ],
+)
+def test_formats_that_pillow_writes_are_read_and_their_sizes_known(tmp_path, kind, options):
+    content = encode(kind, **options)
+    assert read_declared_size(content) == ((64, 48), True)
+    (tmp_path / 'image').write_bytes(content)
+    assert read_image(str(tmp_path / 'image')).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize('kind', KINDS[:-1])
+def test_headers_cut_anywhere_are_one_line(kind):
+    content = declaring(kind, 10_000)
+    for end in range(30):
+        found = problem(content[:end])
+        assert found is None or found.endswith('.') and '\n' not in found, end
+
+
+def test_formats_whose_size_is_not_known_before_decoding_are_refused():
+    for content in (
+        b'\0\0\0\x1cftypavif' + bytes(100),
+        b'#?RADIANCE\n\n-Y 9 +X 9\n' + bytes(100),
+        b'\x50\x35\x20\x9d\x01\x2a' + bytes(30),
+        b'\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f' + bytes(30),
+    ):
+        assert 'is not an image' in problem(content)
 
 
 @pytest.mark.parametrize(('width', 'height'), [(20_000, 1), (1, 20_000), (1002, 2)])

@@ -183,6 +183,23 @@ def _encoded(kind: str, array: np.ndarray, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _declaring(side: int, jpeg: bytes) -> Iterator[tuple[str, bytes]]:
+    """Small files of several formats whose headers say side x side pixels."""
+    start = jpeg.index(b'\xff\xc0')
+    frame = jpeg[start : start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], 'big')]
+    large = frame[:5] + struct.pack('>HH', side, side) + frame[9:]
+    yield 'JPEG', jpeg.replace(frame, large)
+    yield 'JPEG with a second frame header', jpeg.replace(frame, large)[:-2] + frame + b'\xff\xd9\0'
+    yield 'BMP', b'BM' + struct.pack('<IHHIIiiHHIIiiII', 154, 0, 0, 54, 40, side, side, 1, 24, *(0,) * 6) + bytes(100)
+    yield 'GIF', b'GIF89a' + struct.pack('<HH', side, side) + bytes(100)
+    canvas = (side - 1).to_bytes(3, 'little') * 2
+    yield 'WebP', b'RIFF' + struct.pack('<I', 100) + b'WEBPVP8X' + struct.pack('<I', 10) + bytes(4) + canvas + bytes(80)
+    yield 'PNM', b'P5\n%d %d\n255\n' % (side, side) + bytes(100)
+    header = struct.pack('>HHIIIIIIIIHBBB', 41, 0, side, side, 0, 0, side, side, 0, 0, 1, 7, 1, 1)
+    yield 'JPEG 2000', b'\xff\x4f\xff\x51' + header + bytes(100)
+    yield 'TIFF', _encoded('TIFF', np.zeros((side, side), bool), compression='group4')
+
+
 def _image_files(choice: random.Random) -> Iterator[tuple[str, bytes, bool | bytes]]:
     """Name, content, and whether it must be refused; or the undamaged file, whose pixels any result must have."""
     picture = np.random.default_rng(choice.randrange(2**32)).integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -199,6 +216,10 @@ def _image_files(choice: random.Random) -> Iterator[tuple[str, bytes, bool | byt
     yield 'PNG with bytes after it', png + b'more', False
     for width, height in ((1, 1), (1, 48), (64, 1), (20_000, 1), (1, 20_000)):
         yield f'{width} x {height}', _encoded('PNG', np.zeros((height, width, 3), np.uint8)), False
+    for kind, content in _declaring(20_000, jpeg):
+        yield f'a {kind} that says 20000 x 20000', content, True
+    yield 'HDR, whose size is known only to its decoder', b'#?RADIANCE\n\n-Y 9000 +X 9000\n' + bytes(100), True
+    yield 'WebP without its container', b'\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f' + bytes(100), True
     yield 'a PNG that says 30000 x 30000', _png(30_000, 30_000), True
     yield 'a PNG that says 0 x 0', _png(0, 0), True
     yield 'a PNG of 12000 x 12000', _png(12_000, 12_000, b'\0' * (12_000 * 36_001)), False
