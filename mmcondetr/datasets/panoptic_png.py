@@ -42,12 +42,14 @@ def read_panoptic_png(path: str, field: str, backend_args: dict | None = None) -
         data = mmengine.fileio.get(path, backend_args=backend_args)
     except OSError as error:
         raise UserError(f"Panoptic image '{path}' ({field}) cannot be read: {error.strerror or error}.") from error
-    wrong = problem(data) if data else None
-    if wrong is not None:
-        raise UserError(f"Panoptic image '{path}' ({field}) {wrong}")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    wrong = problem(data)  # also if it says that it is huge, which must not be decoded
+    pixels = None if wrong else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        found = 'cannot be decoded' if pixels is None else f'has shape {pixels.shape} and type {pixels.dtype}'
+        found = (
+            (wrong or 'cannot be decoded').rstrip('.')
+            if pixels is None
+            else f'has shape {pixels.shape} and type {pixels.dtype}'
+        )
         raise UserError(
             f"Panoptic image '{path}' ({field}) must be a PNG with three channels of 8 bits, whose colours are segment "
             f'ids (R + 256 G + 65536 B); it {found}.'

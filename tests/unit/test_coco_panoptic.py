@@ -119,6 +119,9 @@ def test_a_png_that_is_none(root):
     (root / 'panoptic_val/000001.png').write_bytes(b'nothing')
     with pytest.raises(UserError, match=r"000001.png' \(.*data_prefix\['seg'\]\) must be a PNG with three channels"):
         DATASETS.build(panoptic_dataset(root))
+    (root / 'panoptic_val/000001.png').write_bytes(b'GIF89a' + b'\xff' * 100)
+    with pytest.raises(UserError, match='must be a PNG .*; it says that it is 65535x65535 pixels, and more than'):
+        DATASETS.build(panoptic_dataset(root))
 
 
 def test_images_without_annotation_are_left_out_with_a_warning(root):
