@@ -1,5 +1,6 @@
 """Shared fixtures; being here also puts tests/ on the path, for its helper modules."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -49,6 +50,12 @@ def run_tool(source_environment):
         return subprocess.run(command, cwd=cwd, env=source_environment, capture_output=True, text=True, timeout=timeout)
 
     return run
+
+
+def pytest_collection_finish():
+    """Keep what was imported out of the garbage collection, which mmengine asks for with each data set it builds."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -240,6 +240,16 @@ def test_deformable_attention_as_mmcv_calls_it_on_a_gpu():
         assert ours.abs().max() > 0 and torch.allclose(ours, theirs, atol=1e-12)
 
 
+def test_mmdets_configs_are_found_where_mmengine_finds_them(monkeypatch):
+    (mmengines,) = (cell.cell_contents for cell in Config._get_cfg_path.__closure__ if callable(cell.cell_contents))
+    names = ('_base_/default_runtime.py', 'detr/detr_r50_8xb2-150e_coco.py')
+    expected = [mmengines(f'mmdet::{name}', 'mine.py') for name in names]
+    with pytest.raises(FileNotFoundError, match='gone.py'):
+        Config._get_cfg_path('mmdet::detr/gone.py', 'mine.py')
+    monkeypatch.setattr('mmengine.config.config._get_external_cfg_path', None)  # which reads the metafiles
+    assert [Config._get_cfg_path(f'mmdet::{name}', 'mine.py') for name in names] == expected
+
+
 def test_the_text_of_a_config_is_formatted_anew_only_when_it_changes():
     formatted = []
     module = SimpleNamespace(FormatCode=lambda text, **options: formatted.append((text, options)) or (text.upper(), 1))
