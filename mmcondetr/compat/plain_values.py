@@ -38,18 +38,24 @@ def kind_of(value: Any) -> str:
 # Structure ------------------------------------------------------------------------------------------------------------
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
+_LARGEST_KEY = 2**60
 _DEEPEST = 100
 _MOST_EXPANDED = 2_000_000
 
 
 def check_key(key: Any) -> None:
-    """Check that a dict's key or a set's member is a plain value; hashing nested tuples can take forever.
+    """Check that a dict's key or a set's member is a plain value, whose hash takes no time.
+
+    Tuples can be nested so that hashing takes forever, and a file could choose tuples or large integers (which are
+    hashed modulo 2**61 - 1) that all have one hash. Strings and bytes are hashed with a random seed.
 
     Raises:
         Refused: it is not.
     """
-    if type(key) not in _PLAIN and not (type(key) is tuple and all(type(part) in _PLAIN for part in key)):
+    if type(key) not in _PLAIN:
         raise Refused(f'a key of type {type(key).__name__[:40]}')
+    if type(key) is int and abs(key) > _LARGEST_KEY:
+        raise Refused('a key of more than 60 bits')
 
 
 def _check_items(kind: type, items: Any) -> None:
@@ -109,6 +115,24 @@ def check_structure(whole: Any) -> None:
                 raise Refused(f'values that are shared so often that they are more than {_MOST_EXPANDED}')
         if len(stack) > _DEEPEST:
             raise Refused(f'values nested more than {_DEEPEST} deep')
+
+
+def versions_in(metadata: Any) -> OrderedDict[str, dict[str, int]]:
+    """The ``_metadata`` of a state dict, of which only each module's version is kept.
+
+    With ``assign_to_params_buffers`` in it, PyTorch would replace the parameters that an optimizer already has, and
+    train nothing.
+
+    Raises:
+        Refused: it is not a dict of dicts by the names of modules.
+    """
+    if not isinstance(metadata, dict) or not all(
+        type(name) is str and isinstance(about, dict) for name, about in metadata.items()
+    ):
+        raise Refused('_metadata that is not a dict of dicts')
+    return OrderedDict(
+        (name, dict(version=about['version'])) for name, about in metadata.items() if type(about.get('version')) is int
+    )
 
 
 # NumPy ----------------------------------------------------------------------------------------------------------------

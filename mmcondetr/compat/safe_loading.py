@@ -14,9 +14,10 @@ import re
 import tarfile
 import types
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,11 +33,13 @@ from mmcondetr.compat.plain_values import (
     check_key,
     check_structure,
     kind_of,
+    versions_in,
 )
 from mmcondetr.compat.torch_archive import START, records_of
 
 _MOST_OPCODES = 1_000_000  # a checkpoint with 1,000 tensors and their optimizer state has 60,000
-_SHARED = 3, 16 << 20  # tensors may share storages, up to this multiple of the file size plus bytes
+_MOST_MADE = 3, 16 << 20  # values made of others, tensors that share a storage too: multiple of the file size, bytes
+_ITEM = 100  # bytes that an item of a container takes, about
 _UNUSED = (  # do not occur in checkpoints
     *('PERSID', 'INST', 'OBJ', 'NEWOBJ_EX', 'EXT1', 'EXT2', 'EXT4', 'FROZENSET'),
     *('BYTEARRAY8', 'NEXT_BUFFER', 'READONLY_BUFFER'),
@@ -66,7 +69,15 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.dispatch = _Counted(self.__class__._methods())
-        self._tensor_bytes = 0
+        self._made = 0  # bytes
+        read = self._file_read
+
+        def read_what_there_is(size: int) -> bytes:  # files allocate before they read
+            if size > self.file_size:
+                raise pickle.UnpicklingError(f'{size} bytes in a file of {self.file_size}')
+            return read(size)
+
+        self._file_read = read_what_there_is
 
     @classmethod
     def _methods(cls) -> dict[int, Callable]:
@@ -91,11 +102,15 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
         function = self.stack[-1]
         if id(function) not in CALLED or type(args) is not tuple:
             raise Refused(f'a call of {kind_of(function)}')
+        self._count(args)
         made = self.stack[-1] = function(*args)
-        if isinstance(made, Tensor):
-            self._tensor_bytes += made.numel() * made.element_size()
-            if self._tensor_bytes > _SHARED[0] * self.file_size + _SHARED[1]:
-                raise Refused(f'tensors of {self._tensor_bytes} bytes in a file of {self.file_size}')
+        self._count([made] if isinstance(made, Tensor) else [])
+
+    def _count(self, values: Iterable[Any]) -> None:
+        """Add the size of values that are copied, or made: one that is in the file once can be copied many times."""
+        self._made += sum(map(_size_of, values))
+        if self._made > _MOST_MADE[0] * self.file_size + _MOST_MADE[1]:
+            raise Refused(f'values of {self._made} bytes in a file of {self.file_size}')
 
     def load_newobj(self) -> None:
         args, kind = self.stack.pop(), self.stack.pop()
@@ -105,12 +120,16 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
+        self._count(state.values() if type(state) is dict else state if type(state) is tuple else [])
         if type(target) in FILLED:
             target.__setstate__(state)
         elif type(target) is argparse.Namespace and type(state) is dict and all(type(name) is str for name in state):
+            self._count([state])
             vars(target).update(state)
         elif type(target) is OrderedDict and type(state) is dict and set(state) <= {'_metadata'}:  # of a state dict
-            vars(target).update(state)
+            for metadata in state.values():
+                self._count([metadata])
+                target._metadata = versions_in(metadata)
         else:
             raise Refused(f'a state of {kind_of(target)}')
 
@@ -166,15 +185,36 @@ class _Unpickler(pickle._Unpickler):  # in Python, because the C version allocat
         """Put keys and values, in turn, into the dict on top of the stack."""
         for key in items[::2]:
             check_key(key)
-        self._target(dict, OrderedDict, Counter).update(zip(items[::2], items[1::2]))
+        target = self._target(dict, OrderedDict, Counter)
+        for key, value in zip(items[::2], items[1::2]):  # Counter.update would count the pairs, and hash the values
+            target[key] = value
 
 
-def _pickle_module(storage_size: Callable[[str, int], int], file_size: int) -> types.ModuleType:
-    """A pickle module for ``torch.load``."""
+def _size_of(value: Any) -> int:
+    """About the bytes that a copy takes."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return _ITEM * len(value) if isinstance(value, (list, tuple, dict, set)) else 0
+
+
+def _pickle_module(
+    storage_size: Callable[[str, int], int], file_size: int, check: Callable[[Any], None] = lambda loaded: None
+) -> types.ModuleType:
+    """A pickle module for ``torch.load``; ``check`` gets what is read outside of the checkpoint itself."""
     bound = dict(storage_size=staticmethod(storage_size), file_size=file_size)
     module = types.ModuleType('mmcondetr_safe_pickle')
     module.Unpickler = type('Unpickler', (_Unpickler,), bound)
-    module.load = lambda file, **options: module.Unpickler(file, **options).load()
+
+    def load(file: BinaryIO, **options: Any) -> Any:
+        loaded = module.Unpickler(file, **options).load()
+        check(loaded)
+        return loaded
+
+    module.load = load
     return module
 
 
@@ -202,7 +242,14 @@ def _reader(file: BinaryIO) -> types.ModuleType:
         storages[key] = max(declared, storages.get(key, 0))
         return size - sum(storages.values()) + storages[key]
 
-    return _pickle_module(left, size)
+    def check(loaded: Any) -> None:
+        # The only value behind those with storages is the list of storages, into which torch reads the rest of the
+        # file; the memory of one that is not in it would stay as it was.
+        listed = [key for key in loaded if type(key) is str] if type(loaded) is list else []
+        if storages and sorted(listed) != sorted(storages):
+            raise Refused('storages whose content is not in the file')
+
+    return _pickle_module(left, size, check)
 
 
 def torch_load(path: str | os.PathLike, map_location: Any = None) -> Any:

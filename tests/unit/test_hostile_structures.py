@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import time
 import zipfile
+from collections import Counter, OrderedDict
 from types import SimpleNamespace
 
 import pytest
 import torch
 from archive_files import rewritten
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_checkpoint
 from tiny_model import build, tiny_config
 
 from mmcondetr.checkpoints.download import final_path
@@ -31,6 +33,7 @@ KEY = b'K\x01\x85' + b'2\x86' * LEVELS
 STREAMS = {
     'key of a dict': b'}' + KEY + b'K\x01s',
     'keys of a dict': b'}(' + KEY + b'K\x01u',
+    'key of a dict, flat': b'}K\x01K\x02\x86K\x01s',  # whoever writes the numbers can choose the hash
     'key of a dict, protocol 0': b'(' + KEY + b'K\x01d',
     'member of a set': b'\x8f(' + KEY + b'\x90',
     'member of a frozenset': b'(' + KEY + b'\x91',
@@ -72,6 +75,110 @@ def endless() -> dict:
     value: dict = {}
     value['self'] = [value]
     return value
+
+
+def _loaded(folder, stream):
+    torch.save({}, folder / 'a.pth')
+    rewritten(folder / 'a.pth', lambda _: b'\x80\x02}X\x04\x00\x00\x00meta' + stream + b's.')
+    return load_file(folder / 'a.pth')['meta']
+
+
+def test_a_counter_has_the_counts_that_are_set(tmp_path):
+    """Its ``update`` would count the pairs, and hash what may be hashed for ever."""
+    counter = b'ccollections\nCounter\n)R'
+    assert _loaded(tmp_path, counter + b'K\x28K\x02s') == Counter({40: 2})
+    assert _loaded(tmp_path, counter + b'(K\x28K\x02K\x29K\x01u') == Counter({40: 2, 41: 1})
+    start = time.monotonic()
+    with pytest.raises(UserError, match='values that are shared so often'):
+        _loaded(tmp_path, counter + b'X\x01\x00\x00\x00k' + KEY + b's')
+    assert time.monotonic() - start < 2
+
+
+def test_numbers_with_one_hash_are_no_keys(tmp_path):
+    """Python hashes them modulo 2**61 - 1: with 20,000 multiples, filling a dict took 2 s, with 200,000 200 s."""
+    for key in (2**61 - 1, -(2**61 - 1), 3 * (2**61 - 1)):
+        with pytest.raises(UserError, match='a key of more than 60 bits'):
+            _loaded(tmp_path, b'}' + pickle.dumps(key, 2)[2:-1] + b'Ns')
+    assert _loaded(tmp_path, b'}' + pickle.dumps(2**53, 2)[2:-1] + b'Ns') == {2**53: None}
+
+
+ENCODE = b'c_codecs\nencode\nq\x01'
+DATA = b'X' + (1 << 20).to_bytes(4, 'little') + b'a' * (1 << 20) + b'q\x02'
+ARGUMENTS = b'X\x06\x00\x00\x00latin1q\x03'
+NAMESPACE = b'cargparse\nNamespace\n)\x81'
+MANY = b''.join(b'X\x05\x00\x00\x00%05dN' % number for number in range(20_000))
+COPIES = {  # the parts that are copied, and one copy
+    'texts as bytes': (ENCODE + DATA + ARGUMENTS, b'h\x01h\x02h\x03\x86R'),
+    'dicts': (b'ccollections\nOrderedDict\nq\x01}(' + MANY + b'uq\x02', b'h\x01h\x02\x85R'),
+    'sets': (b'cbuiltins\nset\nq\x01}(' + MANY + b'uq\x02', b'h\x01h\x02\x85R'),
+    'counters': (b'ccollections\nCounter\nq\x01}(' + MANY + b'uq\x02', b'h\x01h\x02\x85R'),
+    'sizes': (b'ctorch\nSize\nq\x01(' + b'K\x01' * 50_000 + b'tq\x02', b'h\x01h\x02\x85R'),
+    'namespaces': (b'}(' + MANY + b'uq\x02', NAMESPACE + b'h\x02b'),
+    'metadata': (
+        b'}X\x09\x00\x00\x00_metadata}(' + MANY.replace(b'N', b'}') + b'usq\x02ccollections\nOrderedDict\nq\x01',
+        b'h\x01)Rh\x02b',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', COPIES)
+def test_one_value_is_not_copied_a_thousand_times(tmp_path, name):
+    """Each copy takes five bytes of the file."""
+    parts, copy = COPIES[name]
+    _loaded(tmp_path, b'](' + parts + copy * 2 + b'e')
+    with pytest.raises(UserError, match='values of .* bytes in a file of'):
+        _loaded(tmp_path, b'](' + parts + copy * 1000 + b'e')
+
+
+@pytest.mark.parametrize(
+    'listed', [[], ['0'], ['0', '1', '1'], ['0', '2'], ['0', 1], None, {'0': 0, '1': 1}, ['0', ['1']]]
+)
+def test_storages_that_are_not_in_a_file_without_archive(tmp_path, listed):
+    """torch.load fills those that are in the list behind the pickle; the others held what the memory held before."""
+    path = tmp_path / 'a.pth'
+    weights = dict(state_dict=dict(a=torch.ones(4), b=torch.ones(4)))
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    keys = sorted(set(re.findall(rb'X.\0\0\0([0-9]{6,20})', content)))
+    assert len(keys) == 2
+    for number, key in enumerate(keys):
+        content = content.replace(len(key).to_bytes(4, 'little') + key, b'\x01\0\0\0%d' % number)
+    kept = pickle.dumps(['0', '1'], 2)
+    start = content.index(b']q\x00(X\x01\x00\x00\x000') - 2
+    size = content[start:].index(b'e.') + 2
+    path.write_bytes(content[:start] + kept + content[start + size :])
+    assert load_file(path)['state_dict']['b'].tolist() == [1] * 4
+    path.write_bytes(content[:start] + pickle.dumps(listed, 2) + content[start + size :])
+    with pytest.raises(UserError, match=r"a.pth' is refused: it holds storages whose content is not in the file"):
+        load_file(path)
+
+
+@pytest.mark.parametrize('opcode', [b'\x8d', b'\x8e', b'\x95'], ids=['text', 'bytes', 'frame'])
+def test_a_value_longer_than_the_file(tmp_path, opcode):
+    """Python's files allocate what they are asked for, before they read."""
+    (tmp_path / 'a.pth').write_bytes(b'\x80\x04' + opcode + (10**15).to_bytes(8, 'little') + b'abc.')
+    with pytest.raises(UserError, match='it is truncated or was not written by torch.save'):
+        load_file(tmp_path / 'a.pth')
+
+
+def test_of_a_state_dicts_metadata_only_versions_are_read(tmp_path):
+    """``assign_to_params_buffers`` in it replaced the parameters that an optimizer had: training changed nothing."""
+    model, state = torch.nn.Linear(2, 2), OrderedDict(torch.nn.Linear(2, 2).state_dict())
+    state._metadata = OrderedDict({'': dict(version=1, assign_to_params_buffers=True, mmcondetr=dict(names=5))})
+    torch.save(dict(state_dict=state, meta={}), tmp_path / 'a.pth')
+    before = model.weight
+    load_checkpoint(model, str(tmp_path / 'a.pth'), map_location='cpu')
+    assert model.weight is before and torch.equal(model.weight, state['weight'])
+    assert load_file(tmp_path / 'a.pth')['state_dict']._metadata == {'': dict(version=1)}
+
+
+@pytest.mark.parametrize('metadata', [5, [1], {'': 5}, {5: {}}, None])
+def test_metadata_of_a_state_dict_that_are_none(tmp_path, metadata):
+    state = OrderedDict(weight=torch.zeros(1))
+    state._metadata = metadata
+    torch.save(dict(state_dict=state), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='_metadata that is not a dict of dicts'):
+        load_file(tmp_path / 'a.pth')
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
@@ -189,6 +296,10 @@ def test_the_config_is_not_written_through_a_link(tmp_path):
         check_written_names(config)
 
 
+def _runner(folder, name):
+    return Runner(torch.nn.Linear(1, 1), str(folder), experiment_name=name, default_scope='mmdet')
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='about symbolic links')
 @pytest.mark.parametrize('planted', ['folder', 'file', 'link', 'broken link', 'config'])
 def test_the_log_is_not_written_into_a_folder_that_was_there(tmp_path, monkeypatch, planted):
@@ -208,7 +319,7 @@ def test_the_log_is_not_written_into_a_folder_that_was_there(tmp_path, monkeypat
     else:
         targets = {'link': tmp_path, 'broken link': tmp_path / 'new', 'config': precious}
         (work / (f'{name}.py' if planted == 'config' else name)).symlink_to(targets[planted])
-    first, second = (Runner(torch.nn.Linear(1, 1), str(work), experiment_name=f'{planted}{n}') for n in range(2))
+    first, second = (_runner(work, f'{planted}{n}') for n in range(2))
     for runner in (first, second):  # in the same second
         runner.dump_config()
         runner.logger.info('written')
@@ -222,7 +333,7 @@ def test_the_log_is_not_written_into_a_folder_that_was_there(tmp_path, monkeypat
 
 
 def test_the_log_folder_is_named_by_the_second(tmp_path):
-    runner = Runner(torch.nn.Linear(1, 1), str(tmp_path), experiment_name='named by the second')
+    runner = _runner(tmp_path, 'named by the second')
     assert re.fullmatch(r'\d{8}_\d{6}', runner.timestamp) and (tmp_path / runner.timestamp).is_dir()
 
 

@@ -136,7 +136,7 @@ def test_many_tensors_over_one_storage(tmp_path):
     torch.save({f'head.{index}': whole[:] for index in range(6)}, tmp_path / 'heads.pth')
     assert len(load_file(tmp_path / 'heads.pth')) == 6
     torch.save({f'head.{index}': whole[:] for index in range(99)}, tmp_path / 'many.pth')
-    with pytest.raises(UserError, match='tensors of .* bytes in a file of'):
+    with pytest.raises(UserError, match='values of .* bytes in a file of'):
         load_file(tmp_path / 'many.pth')
 
 

@@ -251,13 +251,13 @@ def test_what_is_accepted_is_what_torch_reads(good, plain, seed):
     assert 10 < sum(outcomes) < 500, 'times, attributes and versions may be anything'
 
 
-def test_another_alignment(load, monkeypatch):
+def test_another_alignment(load):
     config = pytest.importorskip('torch.utils.serialization.config')
     if not hasattr(config.save, 'storage_alignment'):
         pytest.skip('this torch has no such setting')
-    monkeypatch.setattr(config.save, 'storage_alignment', 4096)
     buffer = io.BytesIO()
-    torch.save(dict(state_dict=dict(weight=torch.arange(5.0))), buffer)
+    with config.patch('save.storage_alignment', 4096):
+        torch.save(dict(state_dict=dict(weight=torch.arange(5.0))), buffer)
     assert 'archive/.storage_alignment' in archives.records(buffer.getvalue())
     assert load(buffer.getvalue())['weight'].tolist() == [0, 1, 2, 3, 4]
 

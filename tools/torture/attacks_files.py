@@ -229,6 +229,16 @@ def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
         huge = torch.zeros(1).expand(3_000_000_000)
         torch.save({**good, 'state_dict': {**good['state_dict'], 'extra': huge}}, path)
 
+    def inside(stream: bytes) -> Callable[[Path], None]:
+        return lambda path: _with_pickle(path, stream, ground.checkpoint)
+
+    def unfilled(path: Path) -> None:
+        torch.save(good, path, _use_new_zipfile_serialization=False)
+        content = path.read_bytes()
+        at = max(content.rfind(b'\x80\x02]q\x00(X'), content.rfind(b'\x80\x02]q\x00X'))
+        assert at > 0, 'the list of contents'
+        path.write_bytes(content[:at] + pickle.dumps([], 2) + bytes(len(content)))
+
     def bomb(path: Path) -> None:
         torch.save(good, path)
         with zipfile.ZipFile(path) as source:
@@ -288,8 +298,39 @@ def _forged(ground: Ground) -> dict[str, Callable[[Path], None]]:
         ),
         'a tensor of 12 GB with stride 0': stride,
         'a ZIP bomb of 4 GB': bomb,
+        **{name: inside(b'\x80\x02}X\x04\x00\x00\x00meta' + stream + b's.') for name, stream in _streams().items()},
+        'tensors that are not in the list of contents, old format': unfilled,
+        'a text of 2**50 bytes, old format': lambda path: path.write_bytes(b'\x80\x04\x8d' + struct.pack('<Q', 2**50)),
+        '_metadata that is a number': lambda path: torch.save(_with_metadata(good, 5), path),
+        '_metadata that replaces parameters': lambda path: torch.save(
+            _with_metadata(
+                good, {name.rpartition('.')[0]: dict(assign_to_params_buffers=True) for name in good['state_dict']}
+            ),
+            path,
+        ),
         **{name: rewritten(forge) for name, forge in archives.FORGED.items()},
     }
+
+
+def _streams() -> dict[str, bytes]:
+    """Name -> opcodes of a value that takes time or memory out of proportion to the file."""
+    numbers = [number * (2**61 - 1) for number in range(1, 200_001)]
+    pairs = b''.join(b'J' + struct.pack('<i', number) + b'N' for number in range(50_000))
+    return {
+        'a Counter of what is hashed for ever': b'ccollections\nCounter\n)R'
+        + b'X\x01\x00\x00\x00kK\x01\x85' + b'2\x86' * 60 + b's',
+        '200,000 keys of one hash': b'}(' + b''.join(pickle.dumps(number, 2)[2:-1] + b'N' for number in numbers) + b'u',
+        'a text of 4 MB as bytes, 2,000 times': b'](X' + struct.pack('<I', 4 << 20) + b'a' * (4 << 20)
+        + b'q\x00X\x06\x00\x00\x00latin1q\x01c_codecs\nencode\nq\x02' + b'h\x02h\x00h\x01\x86R' * 2000 + b'e',
+        'a dict of 50,000 keys, copied 2,000 times': b'](}(' + pairs + b'uq\x00ccollections\nOrderedDict\nq\x01'
+        + b'h\x01h\x00\x85R' * 2000 + b'e',
+    }  # fmt: skip
+
+
+def _with_metadata(good: dict, metadata: Any) -> dict:
+    state = OrderedDict(good['state_dict'])
+    state._metadata = metadata
+    return {**good, 'state_dict': state}
 
 
 ROADS = ('load_from', '--resume', 'test', 'convert-checkpoint', 'weights alone', 'load_file')
@@ -321,6 +362,7 @@ def payloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     folder = ground.new('payloads')
     writers = {**_payloads(ground), **_forged(ground)}
     forged = set(_forged(ground))
+    refused = {*_streams(), *(name for name in forged if name.endswith((', old format', 'a number')))}
     cases = [(name, road) for name in writers for road in ROADS]
     first = [(name, '--resume') for name in writers if 'meta.' in name or 'cfg' in name or name in forged]
     first += [(name, 'load_file') for name in archives.SCRIPTS]
@@ -335,6 +377,7 @@ def payloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
         yield Attempt(
             f'{name}, by {road}',
             run,
+            must_fail=name in refused,
             seconds=120,
             megabytes=2500 if name in forged else 6000,
             check=ground.check_victim,
