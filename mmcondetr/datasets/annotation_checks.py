@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -18,6 +19,8 @@ from mmcondetr.datasets.polygons import find_wild_coordinates
 from mmcondetr.datasets.repeated_entries import find_repeated_images, find_similar_names
 from mmcondetr.runtime.encoded import MOST_PIXELS
 
+_NO_TEXT = ('Cc', 'Cs', 'Zl', 'Zp')  # Unicode's categories: control, surrogate, separators of lines and paragraphs
+_MOST_ID = 2**63 - 1
 _SHOWN = 5  # examples named in a message
 _SMALL, _LARGE = 32**2, 96**2  # COCO's bounds of areas, in square pixels
 
@@ -60,12 +63,29 @@ def check_values(
     elif all(annotation.iscrowd for annotation in file.annotations):
         message = f'is 1 in all {len(file.annotations)} annotations: crowds are neither learned nor to be found'
         report.add('error' if training else 'warning', '$.annotations[*].iscrowd', message)
+    elif training:
+        _check_ignored(file, report)
     kept = _check_boxes(file, columns, report, training, path, part, folder)
     _check_outlines(file, columns, report)
     _check_copies(columns, report)
     _check_filled_in(file, report)
     report.statistics = _statistics(file, columns, names, kept)
     return report
+
+
+def _check_ignored(file: AnnotationFile, report: Report) -> None:
+    """Refuse a training without anything to learn, and say so if that is most of it."""
+    count, crowds = len(file.annotations), sum(bool(entry.iscrowd) for entry in file.annotations)
+    ignored = [index for index, entry in enumerate(file.annotations) if entry.ignore and not entry.iscrowd]
+    learned = count - crowds - len(ignored)
+    if learned > count / 2:
+        return
+    name, first = ('ignore', ignored[0]) if len(ignored) >= crowds else ('iscrowd', '*')
+    message = (
+        f'{len(ignored)} of {count} annotations have ignore = 1 and {crowds} are crowds, which are not learned: '
+        f'{learned or "none"} of {count} {"is" if learned < 2 else "are"} left'
+    )
+    report.add('warning' if learned else 'error', f'$.annotations[{first}].{name}', message)
 
 
 class Columns:
@@ -103,6 +123,14 @@ def has_part_inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def _check_ids(file: AnnotationFile, report: Report) -> None:
     for part in ('images', 'annotations', 'categories'):
         ids = [entry.id for entry in getattr(file, part)]
+        large = next(
+            (index for index, value in enumerate(ids) if isinstance(value, int) and abs(value) > _MOST_ID), None
+        )
+        if large is not None:
+            message = (
+                f'{_shorten(ids[large])} is no signed 64-bit integer, as ids must be: evaluation would confuse ids'
+            )
+            report.add('error', f'$.{part}[{large}].id', message)
         kinds = {type(value).__name__ for value in ids}
         if len(kinds) > 1:
             report.add('error', f'$.{part}', 'some ids are numbers and others are strings; write all as numbers')
@@ -110,6 +138,11 @@ def _check_ids(file: AnnotationFile, report: Report) -> None:
             repeated = [value for value, count in Counter(ids).items() if count > 1]
             message = f'ids in {part} repeat: {some(repeated)}. Each must appear once'
             report.add('error', f'$.{part}', message)
+
+
+def _shorten(number: int) -> str:
+    """A number of any length, for a message."""
+    return str(number) if abs(number) < 10**24 else 'a number of 25 digits or more'
 
 
 def _check_images(file: AnnotationFile, columns: Columns, report: Report, path: str, part: str) -> None:
@@ -203,6 +236,14 @@ def _name_new_file(path: str, part: str) -> str:
 
 
 def _check_names(columns: Columns, names: list[str], report: Report) -> None:
+    for index, name in enumerate(names):
+        wrong = [char for char in name if unicodedata.category(char) in _NO_TEXT]
+        if wrong:
+            message = (
+                f'{ascii(name)} is no name of a class: {ascii(wrong[0])} is a control character, or no character at '
+                'all, which could be neither shown nor written'
+            )
+            report.add('error', f'$.categories[{index}].name', message)
     for group in find_similar_names(names):
         shown = some(f'{names[index]!r} ({columns.category_counts[index]})' for index in group)
         message = (

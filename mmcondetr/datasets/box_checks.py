@@ -29,6 +29,8 @@ _LEAST_SHARE, _LEAST_COUNT = 0.02, 3  # fewer boxes beyond their image may be an
 _BOTH_SIDES = 0.25  # objects that continue outside do so on the left and above, too; wrong formats and sizes never do
 _SCALED_SHARE = 0.25  # of the boxes of a larger picture extend beyond a smaller one, at least
 _LEFT_OUT = 1 / 3  # slips are a few per cent; (x, y, width, height) taken for corners: most, as width < x on average
+_LEAST_SIDE = 0.1  # pixels: no object is that thin
+_BETWEEN = 0.9  # of boxes whose x and y are fractions begin at no whole pixel; the others are at the border
 _LOOKED_AT = 20  # image files whose sizes are compared with the file's
 
 
@@ -68,12 +70,20 @@ def doubt_boxes(
     """
     usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1) & (boxes != 0).any(axis=1))
     boxes, sizes, images = boxes[usable], sizes[usable], images[usable]
+    doubt = _doubt_origins(boxes, sizes)
+    if doubt is not None:
+        return doubt
     form, share, sure = guess_format(boxes, sizes)
     if form != 'xywh':
         return _another_format(form, share, sure)
     fractions = are_fractions(boxes, sizes)
     if _many(fractions) and (boxes[fractions] % 1 != 0).any():
         return _partly_fractions(fractions, boxes, sizes, usable)
+    small = _doubt_small(boxes, sizes)
+    if small is not None:
+        small = replace(small, first=int(usable[small.first]))
+        if small.level == 'error':
+            return small
     doubt = doubt_centres(boxes, sizes, images, names)
     if doubt is not None:
         return replace(doubt, first=int(usable[doubt.first]))
@@ -86,6 +96,8 @@ def doubt_boxes(
         )
         cause, options, effect = _cause(boxes, sizes, images, after, names, folder)
         return Doubt('error', int(usable[first]), f'{found}. {cause}', options, effect)
+    if small is not None:
+        return small
     reached = (boxes[:, :2] + boxes[:, 2:] > UNREACHED * sizes).any()
     if len(boxes) >= ENOUGH and not reached:
         message = (
@@ -94,6 +106,51 @@ def doubt_boxes(
         )
         return Doubt('warning', None, message, '--scale 2', 'doubles the boxes (another factor may be right)')
     return None
+
+
+def _doubt_origins(boxes: np.ndarray, sizes: np.ndarray) -> Doubt | None:
+    """Find x and y that are fractions of the image, where width and height are pixels.
+
+    Boxes that begin within the first pixel of their image are suspected if there are hardly any others, most begin at a
+    fraction of a pixel, and the boxes fit their images with x and y as fractions, which boxes of whole images do not.
+    """
+    if len(boxes) < EVIDENCE:
+        return None
+    first = boxes[:, :2]
+    near = ((first >= 0) & (first <= 1)).all(axis=1) & (sizes > 8).all(axis=1) & (boxes[:, 2:] > 1).any(axis=1)
+    between = (first % 1 != 0).any(axis=1)
+    if near.mean() < FIT or between.mean() < _BETWEEN or (first.max(axis=0) <= 1 - UNREACHED).any():
+        return None
+    if share_possible(np.hstack([first * sizes, boxes[:, 2:]]), sizes, 'xywh') < FIT:
+        return None
+    message = (
+        f'x and y of {near.sum()} of {len(boxes)} boxes lie between 0 and 1: they are probably fractions of the image, '
+        f'and only width and height are pixels, where COCO has {MEANINGS["xywh"]}. Write the file again from what it '
+        'was made of'
+    )
+    return Doubt('error', None, message)
+
+
+def _doubt_small(boxes: np.ndarray, sizes: np.ndarray) -> Doubt | None:
+    """Find boxes smaller than a pixel, of which nothing can be learned; ``first`` is among these boxes.
+
+    Objects a pixel wide and high have whole numbers; a few smaller ones are slips.
+    """
+    sides = boxes[:, 2:]
+    below = (sides > 0).all(axis=1) & (sizes > 8).all(axis=1)
+    below &= ((sides <= 1).all(axis=1) & (sides < 1).any(axis=1)) | (sides < _LEAST_SIDE).any(axis=1)
+    if not _many(below):
+        return None
+    message = f'{below.sum()} of {len(boxes)} boxes are smaller than a pixel'
+    scaled = np.hstack([boxes[below, :2], sides[below] * sizes[below]])
+    centred = np.hstack([scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]])
+    fit = max(share_possible(given, sizes[below], 'xywh') for given in (scaled, centred))
+    cause = ', although COCO counts in pixels'
+    if fit >= FIT and np.median(sides[below]) > _LEAST_SIDE / 10:
+        cause = ': width and height are probably fractions of the image, and only x and y are pixels'
+    level = 'error' if below.sum() >= EVIDENCE and below.mean() > _LEFT_OUT else 'warning'
+    message += f'{cause}. Write the file again from what it was made of' * (level == 'error')
+    return Doubt(level, int(np.flatnonzero(below)[0]), message)
 
 
 def doubt_centres(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, names: Sequence[str]) -> Doubt | None:

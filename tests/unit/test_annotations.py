@@ -268,6 +268,87 @@ def test_crowds_alone_are_nothing_to_learn(look):
     assert look(data, training=False).errors == []
 
 
+def test_ignored_annotations_alone_are_nothing_to_learn(look):
+    data = make()
+    count = len(data['annotations'])
+    for entry in data['annotations']:
+        entry['ignore'] = 1
+    said = f'$.annotations[0].ignore: {count} of {count} annotations have ignore = 1 and 0 are crowds, which are not'
+    assert only(look(data).errors).startswith(said)
+    assert not look(data, training=False).errors
+    for entry in data['annotations'][:3]:
+        entry['iscrowd'] = 1
+    assert f'{count - 3} of {count} annotations have ignore = 1 and 3 are crowds' in only(look(data).errors)
+    del data['annotations'][5]['ignore']
+    assert only(look(data).warnings).endswith(f'1 of {count} is left')
+    for entry in data['annotations'][: count // 2 + 1]:
+        entry.update(ignore=0, iscrowd=0)
+    assert not look(data).findings
+
+
+@pytest.mark.parametrize('number', [2**63, -(2**63), 10**25, -(10**4000)])
+@pytest.mark.parametrize('part', ['images', 'annotations', 'categories'])
+def test_ids_that_numpy_holds_as_no_integer(look, part, number):
+    """With image ids of both kinds, AP was another: NumPy made floats of them, and several images one."""
+    data = make()
+    data[part][1]['id'] = number
+    assert f'$.{part}[1].id: ' in str(look(data).errors[0]) and '64-bit' in str(look(data).errors[0])
+
+
+@pytest.mark.parametrize('name', ['\ud800', 'cat\n', '\x1b[31mred', '\0', '\x9b2J', 'a\u2028b'])
+def test_names_that_are_no_text(look, name):
+    data = make()
+    data['categories'][1]['name'] = name
+    error = str(look(data, None).errors[0])
+    assert error.startswith(f'$.categories[1].name: {ascii(name)} is no name of a class') and error.isprintable()
+
+
+def test_names_in_any_script(look):
+    data = make()
+    data['categories'][0]['name'], data['categories'][1]['name'] = 'می\u200cخواهم', '$\\frac{$ 👨\u200d👩\u200d👧'
+    assert not look(data, None).findings
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_sides_as_fractions_and_corners_in_pixels(look, training):
+    data = make()
+    sizes = {image['id']: (image['width'], image['height']) for image in data['images']}
+    for entry in data['annotations']:
+        (x, y, width, height), size = entry['bbox'], sizes[entry['image_id']]
+        entry['bbox'] = [x, y, width / size[0], height / size[1]]
+    message = only(look(data, training=training).errors)
+    assert message.startswith('$.annotations[0].bbox: 60 of 60 boxes are smaller than a pixel: width and height are')
+
+
+def test_corners_as_fractions_and_sides_in_pixels(look):
+    data = make()
+    sizes = {image['id']: (image['width'], image['height']) for image in data['images']}
+    for entry in data['annotations']:
+        (x, y, width, height), size = entry['bbox'], sizes[entry['image_id']]
+        entry['bbox'] = [x / size[0], y / size[1], width, height]
+    message = only(look(data).errors)
+    assert message.startswith('$.annotations[*].bbox: x and y of 60 of 60 boxes lie between 0 and 1: they are probably')
+
+
+def test_boxes_smaller_than_a_pixel(look):
+    data = make()
+    for entry in data['annotations'][::10]:
+        entry['bbox'][2:] = [1e-6, 1e-6]
+    message = only(look(data).warnings)
+    assert message == '$.annotations[0].bbox: 6 of 60 boxes are smaller than a pixel'
+    for entry in data['annotations']:
+        entry['bbox'][2:] = [1e-6, 1e-6]
+    assert 'annotations[0].bbox: 60 of 60 boxes are smaller than a pixel, although' in only(look(data).errors)
+
+
+@pytest.mark.parametrize('box', [[0.5, 0.25, 630, 470], [7, 9, 1, 1], [0, 0, 640, 480]])
+def test_whole_images_and_single_pixels_are_no_fractions(look, box):
+    data = make()
+    for index, entry in enumerate(data['annotations']):
+        entry['bbox'] = [box[0] + index % 7 / 100, *box[1:3], box[3] - index / 100 * (box[3] > 1)]
+    assert not look(data).errors
+
+
 def test_classes_that_the_config_lacks_are_counted(look):
     report = look(make(), ('dog',))
     assert report.errors == []

@@ -8,7 +8,7 @@ import random
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,34 @@ def _outlines(data: dict) -> Iterator[tuple[str, dict]]:
         yield f'an outline with {name}', changed
 
 
+def _meaningless(data: dict) -> Iterator[tuple[str, dict]]:
+    """Files of which nothing, or nothing right, would be learned."""
+
+    def change_each(change: Callable[[dict], None]) -> dict:
+        changed = copy.deepcopy(data)
+        for annotation in changed['annotations']:
+            change(annotation)
+        return changed
+
+    side = data['images'][0]['width']
+    yield 'every annotation ignored', change_each(lambda entry: entry.update(ignore=1))
+    yield 'every annotation a crowd', change_each(lambda entry: entry.update(iscrowd=1))
+    for name, scale in {
+        'widths and heights as fractions': (1, 1, 1 / side, 1 / side),
+        'corners as fractions': (1 / side, 1 / side, 1, 1),
+        'boxes of a millionth of a pixel': (1, 1, 1e-6, 1e-6),
+    }.items():
+        yield name, change_each(lambda entry, by=scale: entry.update(bbox=[a * b for a, b in zip(entry['bbox'], by)]))
+    for part in ('images', 'annotations', 'categories'):
+        changed = copy.deepcopy(data)
+        changed[part][0]['id'] = 2**63
+        yield f'an id of 64 bits in {part}', changed
+    for name in ('\ud800', '\x1b[31m', 'cat\n'):
+        changed = copy.deepcopy(data)
+        changed['categories'][0]['name'] = name
+        yield f'a class named {name!a}', changed
+
+
 def _load(path: Path, training: bool) -> None:
     """Read a file as training or testing does; raises :class:`Silent` if annotations are lost without a warning."""
     from mmcondetr.datasets.coco import CocoDataset
@@ -129,6 +157,8 @@ def annotations(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
         yield attempt(name, json.dumps(changed).encode())
     for name, changed in _outlines(data):
         yield attempt(name, json.dumps(changed).encode(), False, must_fail=True)
+    for name, changed in _meaningless(data):
+        yield attempt(name, json.dumps(changed).encode(), must_fail=True)
     content = json.dumps(data).encode()
     whole = {
         'empty': b'',
