@@ -64,6 +64,12 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         for _ in range(ENDLESS >> 20):
             handler.wfile.write(bytes(1 << 20))
 
+    def lines_after_the_last_chunk(handler: _Handler) -> None:
+        handler.wfile.write(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n0\r\n')
+        for _ in range(3000):
+            handler.wfile.write(b'X-Trailer: 1\r\n')
+            time.sleep(0.1)
+
     def too_long(handler: _Handler) -> None:
         handler.answer(content, len(content))
         handler.wfile.write(bytes(1 << 20))
@@ -96,6 +102,7 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         'too-long': too_long,
         'endless': endless,
         'slowly': slowly,
+        'lines-after-the-last-chunk': lines_after_the_last_chunk,
         'in-pieces': in_pieces,
         'another-each-time': another_each_time,
         'wrong-length': lambda handler: handler.answer(content, 10**13),
@@ -103,6 +110,7 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         '500': lambda handler: handler.answer(b'no', 2, 500),
         '302-loop': lambda handler: handler.answer(b'', 0, 302, Location=handler.path),
         '302-file': lambda handler: handler.answer(b'', 0, 302, Location='file:///etc/passwd'),
+        '302-ftp': lambda handler: handler.answer(b'', 0, 302, Location='ftp://127.0.0.1:1/x.pth'),
         '302-malformed': lambda handler: handler.answer(b'', 0, 302, Location='http://[::1/x.pth'),
         '302-port': lambda handler: handler.answer(b'', 0, 302, Location='http://127.0.0.1:abc/x.pth'),
     }
@@ -174,7 +182,7 @@ def downloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     try:
         for hashed in (False, True):
             for name, number in cases:
-                if not (hashed and name in ('slowly', 'endless')):
+                if not (hashed and name in ('slowly', 'lines-after-the-last-chunk', 'endless')):
                     yield attempt(name, number, hashed)
         while True:
             yield attempt(choice.choice(('good', 'in-pieces')), 3, choice.random() < 0.5)
