@@ -254,7 +254,7 @@ def overfit(args: argparse.Namespace, figures: Figures) -> None:
         'test_dataloader = val_dataloader\n'
         f'train_cfg = dict(max_epochs={epochs}, val_interval={max(1, epochs // 5)})\n'
         f"param_scheduler = [dict(type='MultiStepLR', end={epochs}, milestones=[{max(1, epochs * 4 // 5)}])]\n"
-        'default_hooks = dict(checkpoint=dict(interval=1000), logger=dict(interval=1))\n'
+        f'default_hooks = dict(checkpoint=dict(interval=1000, save_last={not args.tiny}), logger=dict(interval=1))\n'
         'model = dict(encoder=dict(layer=dict(dropout=0.0)), decoder=dict(layer=dict(dropout=0.0)))\n'
     )
     text = _train(config, folder, 'run')
