@@ -32,7 +32,7 @@ _UNREADABLE = (
     AttributeError,
     struct.error,
 )
-_LARGEST_HEADER = 100_000_000  # bytes, that of the library
+_LARGEST_HEADER = 1 << 20, 8  # bytes, and the part of the file: one with 1000 tensors has 100 kB
 _SHOWN = 12  # keys named in a message
 
 
@@ -53,10 +53,11 @@ def _describe_start(path: str) -> str:
 
 
 def _check_header(path: str) -> None:
-    """A name that is there twice stands for other tensors in other programs.
+    """Check the header of a safetensors file: both its readers make more of it than it takes in the file.
 
     Raises:
-        UserError: the header of a safetensors file has one.
+        UserError: it is too long for the file's tensors, or has a name twice, which stands for other tensors in other
+            programs.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -66,9 +67,13 @@ def _check_header(path: str) -> None:
         return found
 
     with open(path, 'rb') as file:
-        length = int.from_bytes(file.read(8), 'little')
-        if length > min(os.path.getsize(path), _LARGEST_HEADER):
+        length, size = int.from_bytes(file.read(8), 'little'), os.path.getsize(path)
+        if length > size:
             return  # the reader says what is wrong with it
+        if length > max(_LARGEST_HEADER[0], size // _LARGEST_HEADER[1]):
+            raise UserError(
+                f"Checkpoint '{path}' is refused: {length} of its {size} bytes are the header of a safetensors file."
+            )
         try:
             json.loads(file.read(length), object_pairs_hook=once)
         except (ValueError, RecursionError):

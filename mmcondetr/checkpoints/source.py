@@ -25,6 +25,7 @@ RECORD = 'mmcondetr'
 
 _MODEL_TYPES = ('conditional_detr', 'detr')  # of Hugging Face's config.json
 _LARGEST_CONFIG = 1 << 24  # bytes of config.json; published ones have 10,000
+_AVERAGED = 'ema_state_dict'  # mmengine's EMAHook
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict')
 
 
@@ -70,8 +71,8 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
         where: the URL, if the file came from one.
 
     Raises:
-        UserError: the state dict contains values that are not tensors, or non-finite numbers, or its SHA-256 differs
-            from the recorded one.
+        UserError: the state dict contains values that are not tensors, or its SHA-256 differs from the recorded one;
+            it or the averaged weights contain non-finite numbers.
     """
     where = where or path
     found = find_tensors(checkpoint)
@@ -82,7 +83,9 @@ def examine(checkpoint: Mapping[str, Any], path: str, where: str | None = None) 
         raise UserError(f"Checkpoint '{path}': names of tensors must be strings, but one is {unnamed[0]!r:.40}.")
     tensors = _strip_wrapper(found)
     family = recognise(tensors)
-    _check_finite(tensors, path, infinite=family is not None)  # unknown models may use -inf as a mask
+    averaged = checkpoint.get(_AVERAGED) if isinstance(checkpoint.get(_AVERAGED), Mapping) else {}
+    floating = {**tensors, **{f'{_AVERAGED}.{name!s:.200}': value for name, value in averaged.items()}}
+    _check_finite(floating, path, infinite=family is not None)  # unknown models may use -inf as a mask
     if family is None:
         return Source(tensors, None, None, None, {}, where)
     meta = checkpoint.get('meta') if isinstance(checkpoint.get('meta'), Mapping) else {}

@@ -257,3 +257,16 @@ def test_weights_that_are_not_finite_are_neither_loaded_nor_converted(tmp_path, 
     assert not (tmp_path / 'converted.pth').exists()
     with pytest.raises(UserError, match=message):
         CheckpointLoader.load_checkpoint(str(source), 'cpu')
+
+
+def test_averaged_weights_that_are_not_finite_are_named(tmp_path, source):
+    """A resumed training goes on with them; its loss was NaN, and the images were blamed."""
+    checkpoint = torch.load(source, weights_only=True)
+    name = next(name for name in checkpoint['model'] if name.endswith('decoder.norm.bias'))
+    averaged = {f'module.{key}': value.clone() for key, value in checkpoint['model'].items()} | dict(steps=5)
+    torch.save({**checkpoint, 'ema_state_dict': averaged}, tmp_path / 'a.pth')
+    CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), 'cpu')
+    averaged[f'module.{name}'][3] = float('nan')
+    torch.save({**checkpoint, 'ema_state_dict': averaged}, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=rf'holds NaN .* in 1 of \d+ tensors \(ema_state_dict.module.{name}\)'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), 'cpu')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 
 import pytest
 import torch
@@ -54,6 +55,22 @@ def test_reads_safetensors(tmp_path):
     (tmp_path / 'cut.safetensors').write_bytes((tmp_path / 'a.safetensors').read_bytes()[:-4])
     with pytest.raises(UserError, match='cut.safetensors.* is not a complete safetensors file'):
         load_file(tmp_path / 'cut.safetensors')
+
+
+@pytest.mark.parametrize('data', [4, 9 << 20])
+def test_a_header_that_is_longer_than_its_tensors_need(tmp_path, data):
+    """29 MB of empty dicts took 700 MB."""
+    pytest.importorskip('safetensors')
+    path = tmp_path / 'a.safetensors'
+    about = b'{"weight":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}' % (data, data)
+    fits = max(1 << 20, data // 7 - 8)  # an eighth of the file
+    header = about + b' ' * (fits - len(about) - 1) + b'}'
+    path.write_bytes(struct.pack('<Q', fits) + header + bytes(data))
+    assert load_file(path)['state_dict']['weight'].numel() == data
+    header = about + b',"__metadata__":[' + b'{},' * (fits // 2) + b'{}]}'
+    path.write_bytes(struct.pack('<Q', len(header)) + header + bytes(data))
+    with pytest.raises(UserError, match=rf'{len(header)} of its .* bytes are the header'):
+        load_file(path)
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])

@@ -494,7 +494,7 @@ def nonfinite(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     folder = ground.new('nonfinite')
     names = [name for name, value in good['state_dict'].items() if value.is_floating_point()]
 
-    def attempt(road: str, name: str | None, value: float) -> Attempt:
+    def attempt(road: str, name: str | None, value: float, averaged: bool = False) -> Attempt:
         path = folder / 'changed.pth'
 
         def run() -> int | None:
@@ -502,12 +502,15 @@ def nonfinite(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
             for key in names if name is None else [name]:
                 tensor = changed[key].view(-1)
                 tensor[slice(None) if name is None else random.Random(key).randrange(tensor.numel())] = value
-            torch.save({**good, 'state_dict': changed}, path)
+            average = {f'module.{key}': tensor for key, tensor in changed.items()}
+            torch.save({**good, **(dict(ema_state_dict=average) if averaged else dict(state_dict=changed))}, path)
             return _go(ground, road, path, ground.new('nonfinite/work'))
 
-        return Attempt(f'{value} in {name or "every weight"}, by {road}', run, must_fail=True, seconds=120)
+        what = f'{name or "every weight"}{", averaged" if averaged else ""}'
+        return Attempt(f'{value} in {what}, by {road}', run, must_fail=True, seconds=120)
 
     yield attempt('test', None, float('nan'))
+    yield attempt('--resume', names[-1], float('nan'), averaged=True)
     yield attempt('convert-checkpoint', None, float('nan'))
     while True:
         road = choice.choice(('test', 'test', 'load_from', '--resume', 'convert-checkpoint'))

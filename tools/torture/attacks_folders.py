@@ -48,6 +48,7 @@ def _safetensors() -> dict[str, bytes]:
         'a header of 2**63 bytes': struct.pack('<Q', 2**63) + b'{}',
         'a header of 2**40 bytes': struct.pack('<Q', 2**40) + b'{}',
         'a header of 90 MB of blanks': file(b'{' + b' ' * (90 << 20) + b'}'),
+        'a header of 30 MB of dicts': file(b'{"__metadata__":[' + b'{},' * 10_000_000 + b'{}]}'),
         'a deep header': file(b'{"a":' * 100_000),
         'offsets beyond the file': one(shape=[2**40], data_offsets=[0, 2**42]),
         'offsets backwards': one(data_offsets=[16, 0]),
