@@ -82,4 +82,4 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[tuple[str
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding='utf-8')
+        temporary.write_text(page, encoding='utf-8', errors='xmlcharrefreplace')  # names of files may be no text

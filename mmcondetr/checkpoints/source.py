@@ -244,6 +244,10 @@ def check_class_names(checkpoint: Mapping[str, Any], where: str) -> None:
     for key, names in dataset.items():
         if str(key).lower() == 'classes' and names and not isinstance(names, str) and not _are_names(names):
             raise UserError(f"Checkpoint '{where}': meta.dataset_meta.{key} must be a list of class names.")
+        if str(key).lower() == 'classes' and any(
+            '\ud800' <= char <= '\udfff' for char in ''.join(map(str, names or ()))
+        ):
+            raise UserError(f"Checkpoint '{where}': meta.dataset_meta.{key} has a name that is no valid Unicode.")
 
 
 def _are_names(names: Any) -> bool:

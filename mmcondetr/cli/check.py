@@ -30,7 +30,7 @@ from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, load_segments
 from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.check_masks import check_measured_masks, check_things, check_trained_masks
 from mmcondetr.engine.config import check_start, load_config
-from mmcondetr.errors import UserError
+from mmcondetr.errors import UserError, printable
 
 USER_ERROR = 1
 
@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> None:
     copies, maybe = find_copies(parts)
     errors, warned = errors + copies, warned + maybe
     head, lines = _statistics_table(parts)
-    print(
-        '\n'.join('  '.join(f'{str(cell):>{18 if i else 24}}' for i, cell in enumerate(row)) for row in [head, *lines])
-    )
+    table = ('  '.join(f'{str(cell):>{18 if i else 24}}' for i, cell in enumerate(row)) for row in [head, *lines])
+    print(printable('\n'.join(table)))
     shown: list = []
     broken = any(part.errors for part in parts if part.name == 'train')
     drawable = 'train' in datasets and not isinstance(datasets['train'], CocoPanopticDataset)  # samples show boxes
@@ -81,9 +80,9 @@ def run(args: argparse.Namespace) -> None:
     write_page(page, f'Data of {args.config}', _sections(errors, warned, (head, lines), parts, shown))
     print(f'wrote {page}')
     for line in warned:
-        print(f'warning: {line}')
+        print(printable(f'warning: {line}'))
     for line in errors:
-        print(f'error: {line}', file=sys.stderr)
+        print(printable(f'error: {line}'), file=sys.stderr)
     if errors:
         raise UserError(
             f'{len(errors)} error{"s" * (len(errors) > 1)}, above, in the config {args.config} or its data.'

@@ -26,7 +26,7 @@ from mmcondetr.engine.closing_hook import ClosingHook
 from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
 from mmcondetr.engine.stopping import interrupted_again
-from mmcondetr.errors import Stopped, UserError
+from mmcondetr.errors import Stopped, UserError, printable
 from mmcondetr.writing import is_regular_file
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; argparse's own errors have 2 as well
@@ -224,7 +224,7 @@ def _short_warnings() -> Iterator[None]:
     def shorten(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
         if os.environ.get(TRACEBACK) or not issubclass(category, UserWarning):
             return former(message, category, *where, **more)
-        return f'warning: {_printable(str(message))}\n'
+        return f'warning: {printable(str(message))}\n'
 
     warnings.formatwarning = shorten
     try:
@@ -233,13 +233,8 @@ def _short_warnings() -> Iterator[None]:
         warnings.formatwarning = former
 
 
-def _printable(text: str) -> str:
-    """Names in files of strangers must not steer the terminal."""
-    return ''.join(char if char.isprintable() or char in '\n\t' else f'\\x{ord(char):02x}' for char in text)
-
-
 def _say(line: str) -> None:
-    print(_printable(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _process() -> str:

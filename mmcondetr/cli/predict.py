@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmcondetr.errors import UserError
+from mmcondetr.errors import UserError, printable
 from mmcondetr.inference.coco_json import CocoWriter
 from mmcondetr.inference.detections import Detections
 from mmcondetr.inference.optimize import keep_freed_memory
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if detector.num_things is not None:
         segments = PanopticWriter(detector.class_names, detector.num_things, out / 'panoptic.json')
     writers = [writer, segments] if segments else [writer]
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         if images:
             task = progress.add_task('images', total=len(images))
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         names = name_relative(videos)
         for path, name, target in zip(videos, names, name_outputs(names, ('.mp4',), '.mp4')):
             video = Video(path)
-            task = progress.add_task(os.path.basename(path), total=-(-video.length // args.every) or None)
+            task = progress.add_task(printable(os.path.basename(path)), total=-(-video.length // args.every) or None)
             found = _advancing(detector.stream(video.frames(args.every), **options), progress, task)
             drawn = None if args.no_pictures else _other_file(out / 'pictures' / target, path)
             _predict_video(video, name, found, writers, drawn, args.every)

@@ -18,10 +18,18 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmcondetr.engine.coco_panoptic_metric import measures_panoptic
+from mmcondetr.errors import printable
 
 BAR = 20  # characters
 SILENCE = 30.0  # seconds after which a line is printed, however few iterations have passed
 _NOISE = ('will be deprecated', 'is the alias of')  # mmengine's, about its own way of opening files
+
+
+class _Plain(logging.Formatter):
+    """Formats messages with names of files and classes in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class ConsoleRunner(Runner):
@@ -32,7 +40,7 @@ class ConsoleRunner(Runner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(max(handler.level, logging.WARNING))
-                handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+                handler.setFormatter(_Plain('%(levelname)s: %(message)s'))
                 handler.addFilter(lambda record: not any(words in record.getMessage() for words in _NOISE))
         return logger
 
@@ -165,7 +173,7 @@ class ConsoleHook(Hook):
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
         if is_main_process():
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
 
 @contextlib.contextmanager

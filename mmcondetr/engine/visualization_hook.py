@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
+import matplotlib
 from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
@@ -23,13 +25,20 @@ class VisualizationHook(DetVisualizationHook):
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DetDataSample]
     ) -> None:
         if self.draw:
-            super().after_val_iter(runner, batch_idx, data_batch, [clipped(sample) for sample in outputs])
+            with _names_as_they_are():
+                super().after_val_iter(runner, batch_idx, data_batch, [clipped(sample) for sample in outputs])
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DetDataSample]
     ) -> None:
         if self.draw:
-            super().after_test_iter(runner, batch_idx, data_batch, [clipped(sample) for sample in outputs])
+            with _names_as_they_are():
+                super().after_test_iter(runner, batch_idx, data_batch, [clipped(sample) for sample in outputs])
+
+
+def _names_as_they_are() -> AbstractContextManager:
+    """Let matplotlib draw dollar signs: it takes what is between two for a formula, and fails if it is none."""
+    return matplotlib.rc_context({'text.parse_math': False})
 
 
 def clipped(sample: DetDataSample) -> DetDataSample:

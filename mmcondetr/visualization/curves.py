@@ -151,7 +151,8 @@ def _draw(axes: Axes, metric: str, curves: Sequence[Curve]) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False, loc='best')
+    for text in axes.legend(frameon=False, loc='best').get_texts():
+        text.set_parse_math(False)  # names of folders
 
 
 def read_records(path: str | os.PathLike) -> list[dict]:

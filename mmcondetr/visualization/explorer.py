@@ -91,7 +91,7 @@ def write_explorer(
     path = Path(out_html)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding='utf-8')
+        temporary.write_text(page, encoding='utf-8', errors='xmlcharrefreplace')  # names of files may be no text
     return found
 
 

@@ -72,11 +72,11 @@ def draw_rows(rows: Sequence[Row], titles: Sequence[str], title: str, out_png: s
                 axes = figure.add_subplot(grid[start + index, left + 1 + column])
                 _draw_map(axes, row, weights)
                 if start + index == 0:
-                    axes.set_title(titles[column], fontsize=9)
+                    axes.set_title(titles[column], fontsize=9, parse_math=False)
                 if column == 0:
-                    axes.set_ylabel(row.title, fontsize=9)
+                    axes.set_ylabel(row.title, fontsize=9, parse_math=False)
         start += len(block)
-    figure.suptitle(title, fontsize=11, y=1 - 0.1 / figure.get_figheight(), va='top')
+    figure.suptitle(title, parse_math=False, fontsize=11, y=1 - 0.1 / figure.get_figheight(), va='top')
     _draw_scale(figure)
     save_figure(figure, out_png)
 
@@ -131,6 +131,7 @@ def _caption(axes: Axes, text: str, x: float, side: str) -> None:
         x,
         0.03,
         text,
+        parse_math=False,  # class names may have dollar signs
         transform=axes.transAxes,
         ha=side,
         va='bottom',
