@@ -17,23 +17,33 @@ def checkpoints_in(folder: str | os.PathLike) -> list[str]:
     return sorted(names, key=lambda name: int(_STEP.fullmatch(name)[1]))
 
 
-def noted_checkpoint(folder: str | os.PathLike) -> str:
-    """The path that the file ``last_checkpoint`` names, which may no longer exist; '' if there is no such file.
-
-    A URL counts as none: resuming a folder connects to no server that somebody has noted in it.
-    """
+def _note(folder: str | os.PathLike) -> str:
     note = Path(folder) / 'last_checkpoint'
     try:
         small = note.is_file() and note.stat().st_size < 1 << 16  # and no link to a device
-        noted = note.read_text(encoding='utf-8').strip() if small else ''
+        return note.read_text(encoding='utf-8').strip() if small else ''
     except (OSError, ValueError):
         return ''
-    return '' if noted.lower().startswith(('http:', 'https:')) else noted  # nothing was ever written there
+
+
+def noted_checkpoint(folder: str | os.PathLike) -> str:
+    """The path that the file ``last_checkpoint`` names, which may no longer exist; '' if there is no such file.
+
+    Raises:
+        UserError: it names a URL of any scheme: resuming a folder connects to no server that somebody has noted in it.
+    """
+    noted = _note(folder)
+    if '://' in noted:
+        raise UserError(
+            f"'{Path(folder) / 'last_checkpoint'}' names a URL, {noted[:200]!r}, to which --resume does not connect by "
+            'itself: give the URL, or a file, as --resume.'
+        )
+    return noted
 
 
 def last_checkpoint(folder: str | os.PathLike) -> str | None:
     """The path of the last one: the one that ``last_checkpoint`` names, if it exists, else the highest number."""
-    name = os.path.basename(noted_checkpoint(folder))  # the folder may have been moved since
+    name = os.path.basename(_note(folder))  # the folder may have been moved since
     names = checkpoints_in(folder)
     if name and (Path(folder) / name).is_file():
         return os.path.join(folder, name)

@@ -94,11 +94,13 @@ def test_resuming_a_folder_whose_note_is_of_another_place_or_gone(run, tmp_path)
     assert resumed() == (True, str(elsewhere / 'epoch_12.pth'))
 
 
-def test_resuming_a_folder_connects_to_no_server_that_is_noted_in_it(tmp_path):
-    (tmp_path / 'last_checkpoint').write_text('HTTPS://127.0.0.1:9/x.pth')
-    config = Config(dict(work_dir=str(tmp_path)))
-    apply_training_options(config, options(resume='auto'))
-    assert not config.resume and not config.get('load_from')
+@pytest.mark.parametrize('scheme', ['HTTPS', 's3', 'x:s3', 'torchvision', 'open-mmlab', 'petrel', 'modelscope'])
+def test_resuming_a_folder_connects_to_no_server_that_is_noted_in_it(run, scheme):
+    (run / 'last_checkpoint').write_text(f'{scheme}://127.0.0.1:9/x.pth')
+    config = Config(dict(work_dir=str(run)))
+    with pytest.raises(UserError, match=rf"last_checkpoint' names a URL, '{scheme}:.*give the URL, or a file"):
+        apply_training_options(config, options(resume='auto'))
+    assert find_file(run) == str(run / 'epoch_10.pth')
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='about links to devices')

@@ -108,6 +108,10 @@ def _links(ground: Ground, work: Path) -> dict[str, Callable[[], None]]:
         'last_checkpoint is a link': linked('last_checkpoint', precious),
         'last_checkpoint is endless': linked('last_checkpoint', '/dev/zero'),
         'last_checkpoint leads above': written('last_checkpoint', '../beside/precious.txt'),
+        **{
+            f'last_checkpoint names {url}': written('last_checkpoint', url)
+            for url in ('torchvision://resnet18', 's3://bucket/x.pth', 'HTTP://127.0.0.1:1/x.pth', 'modelscope://x')
+        },
         'the lock is a link': linked('.training.lock', precious),
         'the list of files is a link': linked('.checkpoints.json', precious),
         'the list of files names others': written('.checkpoints.json', json.dumps(dict(run=None, names=names))),
