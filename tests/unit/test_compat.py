@@ -259,6 +259,8 @@ def test_the_text_of_a_config_is_formatted_anew_only_when_it_changes():
         assert module.FormatCode(text, style_config=dict(name=style)) == (text.upper(), 1)
     calls = [('a', 'x'), ('b', 'x'), ('b', 'y'), ('a', 'x')]
     assert formatted == [(text, dict(style_config=dict(name=style))) for text, style in calls]
+    config_text.format_once(fork := SimpleNamespace())  # imports yapf where it formats
+    assert vars(fork) == {}
 
 
 def test_a_changed_config_has_another_text():
