@@ -8,6 +8,10 @@ QUICK = (
     'tests/unit/test_compat.py',
     *(f'tests/unit/test_{part}.py' for part in ('backbone', 'attention', 'detector', 'head', 'matching')),
     *(f'tests/unit/test_{part}.py' for part in ('files', 'adapting', 'checkpoint_hook', 'samplers', 'annotations')),
+    *(
+        f'tests/unit/test_{part}.py'
+        for part in ('safe_loading', 'torch_archive', 'checkpoints_damage', 'stored_configs')
+    ),
     *(f'tests/unit/test_{part}.py' for part in ('coco', 'coco_metric', 'optimize', 'predictor', 'record')),
     'tests/integration/test_amp.py',
 )
