@@ -12,7 +12,8 @@ def patch_det_inferencer(inferencer: type) -> None:
         return
 
     def get_transform_idx(self: Any, pipeline: list, name: Any) -> int:
-        ours = ('mmcondetr.LoadImage',) if 'LoadImageFromFile' in name else ()
+        # The maintained fork compares names without their scope.
+        ours = ('mmcondetr.LoadImage', 'LoadImage') if 'LoadImageFromFile' in name else ()
         return original(self, pipeline, (*((name,) if isinstance(name, str) else name), *ours))
 
     get_transform_idx.knows_mmcondetr = True
