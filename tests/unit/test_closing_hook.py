@@ -1,20 +1,16 @@
 """The processes that load images end with the run."""
 
 import time
+from multiprocessing import active_children
 from types import SimpleNamespace
 
-import psutil
 from torch.utils.data import DataLoader
 
 from mmcondetr.engine.closing_hook import ClosingHook
 
 
-def loaders() -> list:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-
-
 def test_a_runs_loaders_end_with_it_and_another_run_starts_them_again():
-    before, loader = len(loaders()), DataLoader(range(4), num_workers=2, persistent_workers=True)
+    before, loader = len(active_children()), DataLoader(range(4), num_workers=2, persistent_workers=True)
     runner = SimpleNamespace(
         _train_loop=SimpleNamespace(dataloader=loader),
         _val_loop=dict(type='ValLoop'),
@@ -22,10 +18,10 @@ def test_a_runs_loaders_end_with_it_and_another_run_starts_them_again():
     )
     for _ in range(2):
         assert sorted(loader) == [0, 1, 2, 3]
-        assert len(loaders()) == before + 2
+        assert len(active_children()) == before + 2
         started = time.monotonic()
         ClosingHook().after_run(runner)
-        assert len(loaders()) == before and time.monotonic() - started < 4, 'they are told, and not waited for'
+        assert len(active_children()) == before and time.monotonic() - started < 4, 'they are told, and not waited for'
 
 
 def test_loaders_without_processes_are_left_alone():

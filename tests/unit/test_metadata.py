@@ -25,7 +25,10 @@ def test_there_and_back(changes):
         (lambda values: values.update(mean=[1, 2]), 'metadata mean must be three numbers'),
         (lambda values: values.update(std=[1, 0, 1]), 'metadata std must be three positive numbers'),
         (lambda values: values.update(max_detections=True), 'max_detections must be a positive integer'),
-        (lambda values: values['resize'].update(scale=[0, 3]), 'resize.scale must be two positive integers'),
+        (
+            lambda values: values['resize'].update(scale=[0, 3]),
+            'resize.scale must be two numbers, each a positive integer',
+        ),
         (lambda values: values['resize'].pop('keep_ratio'), 'lacks keep_ratio .at .resize'),
         (lambda values: values['resize'].update(interpolation='magic'), 'must be nearest, bilinear'),
     ],
