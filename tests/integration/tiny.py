@@ -82,10 +82,7 @@ def start(
     config: Path, work_dir: Path, mode: str = 'fresh', task: str = 'train', program: str = PROGRAM
 ) -> multiprocessing.Process:
     """Run a config in a process of its own, which leads a group; its output goes to ``work_dir``.log."""
-    arguments = [str(config), str(work_dir), mode, task]
-    process = FORKS.Process(target=_run, args=(program, arguments, work_dir.with_suffix('.log'), dict(os.environ)))
-    process.start()
-    return process
+    return _start(program, [str(config), str(work_dir), mode, task], work_dir.with_suffix('.log'))
 
 
 TOOL = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -93,8 +90,11 @@ TOOL = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name
 
 def start_tool(name: str, *arguments: object, log: Path) -> multiprocessing.Process:
     """Run ``tools/<name>.py`` in such a process; its output goes to ``log``."""
-    words = [str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)]
-    process = FORKS.Process(target=_run, args=(TOOL, words, log, dict(os.environ)))
+    return _start(TOOL, [str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)], log)
+
+
+def _start(program: str, arguments: list[str], log: Path) -> multiprocessing.Process:
+    process = FORKS.Process(target=_run, args=(program, arguments, log, dict(os.environ)))
     process.start()
     return process
 

@@ -83,6 +83,9 @@ class Denoising(ObjectQueries):
         ValueError: a number is out of range, or the decoder's reference points are of another kind.
     """
 
+    #: Class of the decoder's reference points.
+    reference_points: type[nn.Module]
+
     def __init__(
         self, num_groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4, matching: dict | None = None
     ) -> None:
@@ -105,9 +108,6 @@ class Denoising(ObjectQueries):
         self.num_classes, self.num_queries = detector.bbox_head.num_classes, detector.query_embedding.num_embeddings
         self.embed_with(detector.decoder.embed_dims, reference_point)
         self.matching.attach(detector)
-
-    #: Class of the decoder's reference points.
-    reference_points: type[nn.Module]
 
     def embed_with(self, embed_dims: int, reference_point: nn.Module) -> None:
         """Create the parameters; called once."""
