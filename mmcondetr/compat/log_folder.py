@@ -1,7 +1,8 @@
 """A folder of its own for each run's log.
 
 mmengine names the folder by the second, and writes into one that is there. A work directory from a stranger can
-contain folders for the coming seconds, in which the names of the log files are links to files elsewhere.
+contain folders for the coming seconds, in which the names of the log files are links to files elsewhere. And it names
+the logger by the second, too: a run that begins in the second of another in its process would get that one's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from functools import wraps
 from typing import Any
 
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+
+_names: set[str] = set()  # of this process's runs
 
 
 def patch_log_folder(runner: type) -> None:
@@ -26,6 +29,7 @@ def patch_log_folder(runner: type) -> None:
         names = [_free_name(self.work_dir, self._timestamp)]
         broadcast_object_list(names)
         self._timestamp = names[0]
+        _names.add(self._timestamp)
 
     runner.setup_env = setup_env
 
@@ -37,7 +41,8 @@ def _free_name(work_dir: str, name: str) -> str:
     on other machines may see other disks.
     """
     folder = os.path.join(work_dir, name)
-    taken = any(all_gather_object(os.path.lexists(folder) or os.path.lexists(f'{folder}.py')))
+    taken = name in _names or os.path.lexists(folder) or os.path.lexists(f'{folder}.py')
+    taken = any(all_gather_object(taken))
     if is_main_process():
         try:
             if not taken:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import secrets
 import time
 import zipfile
 from collections import Counter, OrderedDict
@@ -332,9 +333,21 @@ def test_the_log_is_not_written_into_a_folder_that_was_there(tmp_path, monkeypat
     ]
 
 
-def test_the_log_folder_is_named_by_the_second(tmp_path):
+def test_the_log_folder_is_named_by_the_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, 'time', lambda: 1e9 + secrets.randbelow(10**8))
     runner = _runner(tmp_path, 'named by the second')
     assert re.fullmatch(r'\d{8}_\d{6}', runner.timestamp) and (tmp_path / runner.timestamp).is_dir()
+
+
+def test_two_runs_of_one_second_log_into_their_own_files(tmp_path, monkeypatch):
+    """mmengine finds a logger by the config's name and the second: in another folder, too."""
+    now = time.time()
+    monkeypatch.setattr(time, 'time', lambda: now)
+    first, second = (_runner(tmp_path / folder, 'the same') for folder in 'ab')
+    assert first.logger is not second.logger and first.message_hub is not second.message_hub
+    second.logger.info('of the second run')
+    (log,) = (tmp_path / 'b').glob('*/*.log')
+    assert 'of the second run' in log.read_text()
 
 
 def test_the_name_of_a_temporary_file_cannot_be_guessed(tmp_path):
