@@ -29,11 +29,6 @@ class Stopped(Exception):
     """Training was asked to stop (SIGTERM) and has saved its state; the message names the checkpoint."""
 
 
-def printable(text: str) -> str:
-    """A text for the terminal, which names in files of strangers must not steer: control characters as their codes."""
-    return ''.join(char if char.isprintable() or char in '\n\t' else f'\\x{ord(char):02x}' for char in text)
-
-
 def missing(package: str) -> str:
     """What to do where a package that training and testing need is not installed."""
     return (

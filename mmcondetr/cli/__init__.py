@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from mmcondetr.errors import missing
+from mmcondetr.terminal import say
 
 #: Command -> its line in ``mmcondetr --help``. The module is imported only when the command is used.
 COMMANDS = {
@@ -74,7 +75,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         except ModuleNotFoundError as error:
             if (error.name or 'mmcondetr').partition('.')[0] == 'mmcondetr':
                 raise
-            print(f'error: {missing(error.name)}', file=sys.stderr)
+            say(f'error: {missing(error.name)}', file=sys.stderr)
             return 2
         from mmcondetr.cli.common import run_guarded
     resume_hint, user_error = getattr(args.module, 'RESUME_HINT', ''), getattr(args.module, 'USER_ERROR', 2)

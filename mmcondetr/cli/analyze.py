@@ -17,7 +17,8 @@ from rich.progress import track
 
 from mmcondetr.analysis.error_report import to_lines, write_analysis
 from mmcondetr.analysis.samples import Sample, labels_by_name, make_sample, read_samples
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
         samples, names = _predict(args)
         title = f'{os.path.basename(args.checkpoint)} on {len(samples)} images ({args.part})'
     figures = write_analysis(samples, names, args.out, args.score_threshold, args.worst, title)
-    print(printable('\n'.join(to_lines(figures))))
-    print(f'wrote {Path(args.out) / "analysis.html"} and {Path(args.out) / "analysis.json"}')
+    say('\n'.join(to_lines(figures)))
+    say(f'wrote {Path(args.out) / "analysis.html"} and {Path(args.out) / "analysis.json"}')
 
 
 def _predict(args: argparse.Namespace) -> tuple[list[Sample], tuple[str, ...]]:

@@ -11,6 +11,7 @@ large, the bands cover much of the image and the comparison means little; the co
 import argparse
 
 from mmcondetr.inference import load_detector
+from mmcondetr.terminal import say
 from mmcondetr.visualization.extremities import measure_extremities
 from mmcondetr.visualization.extremity_report import plot_table, summarise, to_markdown, write_json
 from mmcondetr.visualization.maps import KINDS
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace) -> None:
         args.images,
         args.min_tokens,
     )
-    print(to_markdown(table))
-    print()
-    print(summarise(table))
+    say(to_markdown(table))
+    say()
+    say(summarise(table))
     plot_table(table, f'{args.out}.png')
     write_json(table, f'{args.out}.json')
-    print(f'wrote {args.out}.png and {args.out}.json')
+    say(f'wrote {args.out}.png and {args.out}.json')

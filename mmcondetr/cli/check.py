@@ -30,7 +30,8 @@ from mmcondetr.datasets.coco_panoptic import CocoPanopticDataset, load_segments
 from mmcondetr.engine.check_config import check_config
 from mmcondetr.engine.check_masks import check_measured_masks, check_things, check_trained_masks
 from mmcondetr.engine.config import check_start, load_config
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 
 USER_ERROR = 1
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     rows, errors, warned = look_at_environment()
     for name, version in rows:
-        print(f'{name}: {version}')
+        say(f'{name}: {version}')
     args.launcher, args.work_dir = 'none', None
     config = load_config(args)
     for check in (check_config, check_measured_masks, check_trained_masks):
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     errors, warned = errors + copies, warned + maybe
     head, lines = _statistics_table(parts)
     table = ('  '.join(f'{str(cell):>{18 if i else 24}}' for i, cell in enumerate(row)) for row in [head, *lines])
-    print(printable('\n'.join(table)))
+    say('\n'.join(table))
     shown: list = []
     broken = any(part.errors for part in parts if part.name == 'train')
     drawable = 'train' in datasets and not isinstance(datasets['train'], CocoPanopticDataset)  # samples show boxes
@@ -78,16 +79,16 @@ def run(args: argparse.Namespace) -> None:
             errors.append(f'train: {error}')
     page = Path(args.out) / 'data.html'
     write_page(page, f'Data of {args.config}', _sections(errors, warned, (head, lines), parts, shown))
-    print(f'wrote {page}')
+    say(f'wrote {page}')
     for line in warned:
-        print(printable(f'warning: {line}'))
+        say(f'warning: {line}')
     for line in errors:
-        print(printable(f'error: {line}'), file=sys.stderr)
+        say(f'error: {line}', file=sys.stderr)
     if errors:
         raise UserError(
             f'{len(errors)} error{"s" * (len(errors) > 1)}, above, in the config {args.config} or its data.'
         )
-    print('no errors')
+    say('no errors')
 
 
 def _look_at_model(config: Config) -> list[str]:

@@ -26,7 +26,8 @@ from mmcondetr.engine.closing_hook import ClosingHook
 from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.launching import first_cause, is_lost_process, prepare_processes, stop, tell_others
 from mmcondetr.engine.stopping import interrupted_again
-from mmcondetr.errors import Stopped, UserError, printable
+from mmcondetr.errors import Stopped, UserError
+from mmcondetr.terminal import printable, say
 from mmcondetr.writing import is_regular_file
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; argparse's own errors have 2 as well
@@ -174,22 +175,25 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
         tell_others(str(error))
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        _say(f'error{_process()}: {error}')
+        say(f'error{_process()}: {error}', file=sys.stderr)
         return user_error
     except Stopped as error:
-        _say(f'stopped{_process()}: {error}' + (f'; {resume_hint} continues from there' if resume_hint else ''))
+        say(
+            f'stopped{_process()}: {error}' + (f'; {resume_hint} continues from there' if resume_hint else ''),
+            file=sys.stderr,
+        )
         return STOPPED
     except KeyboardInterrupt:
         hint = f': {resume_hint} continues from the last checkpoint' if resume_hint else ''
-        _say(f'interrupted{hint}')
+        say(f'interrupted{hint}', file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _DISK:
             tell_others(str(error))
-            _say(f"error{_process()}: cannot write '{error.filename or ''}': {error.strerror}")
+            say(f"error{_process()}: cannot write '{error.filename or ''}': {error.strerror}", file=sys.stderr)
             return user_error
         if is_lost_process(error):
-            _say(f'error{_process()}: {first_cause(error)}')
+            say(f'error{_process()}: {first_cause(error)}', file=sys.stderr)
             return user_error
         tell_others(f'{type(error).__name__}: {error}')
         raise
@@ -231,10 +235,6 @@ def _short_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = former
-
-
-def _say(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _process() -> str:

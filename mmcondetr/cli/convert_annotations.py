@@ -14,7 +14,7 @@ import argparse
 
 from mmcondetr.datasets.box_formats import FORMATS
 from mmcondetr.datasets.repairing import convert_annotations
-from mmcondetr.errors import printable
+from mmcondetr.terminal import say
 
 USER_ERROR = 1
 
@@ -54,4 +54,4 @@ def run(args: argparse.Namespace) -> None:
     options = dict(boxes=args.boxes, integer_ids=args.integer_ids, add_to_category_ids=args.add_to_category_ids)
     options.update(mixed=args.mixed, scale=args.scale, clip=args.clip, image_sizes=args.image_sizes)
     options.update(merge_images=args.merge_images)
-    print(printable(convert_annotations(args.source, args.target, **options, force=args.force)))
+    say(convert_annotations(args.source, args.target, **options, force=args.force))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from mmcondetr.checkpoints.conversion import TARGETS, convert
-from mmcondetr.errors import printable
+from mmcondetr.terminal import say
 
 USER_ERROR = 1
 
@@ -32,4 +32,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    print(printable(convert(args.source, args.target, args.to, args.dc5, args.force, args.half)))
+    say(convert(args.source, args.target, args.to, args.dc5, args.force, args.half))

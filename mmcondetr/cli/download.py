@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 from mmcondetr.checkpoints.published import fetch, find_model
+from mmcondetr.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model = find_model(args.name)
-    print(f'{model.name}: {model.weights}')
+    say(f'{model.name}: {model.weights}')
     fetched = fetch(args.name, args.out)
-    print(f'SHA-256 {fetched.sha256} ({fetched.verified})')
-    print(fetched.path)
+    say(f'SHA-256 {fetched.sha256} ({fetched.verified})')
+    say(fetched.path)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmcondetr.errors import printable
 from mmcondetr.inference import load_detector
+from mmcondetr.terminal import say
 from mmcondetr.visualization import write_explorer
 
 
@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> None:
     )
     for detection in [one for one in found if one.score >= args.score_threshold or args.query is not None]:
         box = ', '.join(f'{side:.0f}' for side in detection.box)
-        print(printable(f'query {detection.query}: {detection.name} {detection.score:.3f} at ({box})'))
-    print(f'wrote {out}: {len(found)} detections, as low as {found[-1].score:.2f}')
+        say(f'query {detection.query}: {detection.name} {detection.score:.3f} at ({box})')
+    say(f'wrote {out}: {len(found)} detections, as low as {found[-1].score:.2f}')

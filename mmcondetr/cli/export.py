@@ -18,6 +18,7 @@ from mmcondetr.export import FORMATS, export_detector
 from mmcondetr.export.describing import describe
 from mmcondetr.inference.load_detector import load_detector
 from mmcondetr.runtime.images import list_images, read_image
+from mmcondetr.terminal import say
 
 MOST_CALIBRATION_IMAGES = 300
 
@@ -68,8 +69,8 @@ def run(args: argparse.Namespace) -> None:
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
     metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], checkpoint)
-    report = partial(print, flush=True)  # before a step of many seconds, in a pipe, too
+    report = partial(print)  # before a step of many seconds, in a pipe, too
     export_detector(detector, metadata, args.out, format, args.batch, verify, calibration, report)
-    print(f'written: {args.out}')
+    say(f'written: {args.out}')
     if metadata.masks and detector.mask_head.panoptic is not None:
-        print('the file gives the masks of detections; merging them into a panoptic map is not in it')
+        say('the file gives the masks of detections; merging them into a panoptic map is not in it')

@@ -6,6 +6,7 @@ mmcondetr generate-shapes data/shapes --num-train 200 --num-val 50
 import argparse
 
 from mmcondetr.datasets.shapes import generate_shapes
+from mmcondetr.terminal import say
 
 USER_ERROR = 1
 
@@ -21,4 +22,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     drawn = generate_shapes(args.root, args.num_train, args.num_val, args.image_size, args.seed, args.panoptic)
-    print(f'{"wrote" if drawn else "kept"} {args.root}: {args.num_train} training and {args.num_val} held-out images')
+    say(f'{"wrote" if drawn else "kept"} {args.root}: {args.num_train} training and {args.num_val} held-out images')

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from mmcondetr.datasets.own_data import find_own_data
 from mmcondetr.engine.own_config import FLIPS, STARTS, choose, compose, write_config
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +61,8 @@ def run(args: argparse.Namespace) -> None:
     write_config(out, text, args.force)
     for root in dict.fromkeys(data.image_roots.values()):
         parts = ', '.join(part for part, one in data.image_roots.items() if one == root)
-        print(printable(f'{data.kind} data, images in {root} ({parts})'))
+        say(f'{data.kind} data, images in {root} ({parts})')
     start = f'start: {STARTS[name].what}' + (' (there is no GPU)' if args.start == 'auto' and name == 'small' else '')
     for line in (*data.notes, *choices.reasons, start):
-        print(printable(f'- {line}'))
-    print(f'wrote {out} ({len(text.splitlines())} lines). Next: mmcondetr check {out}, then mmcondetr train {out}')
+        say(f'- {line}')
+    say(f'wrote {out} ({len(text.splitlines())} lines). Next: mmcondetr check {out}, then mmcondetr train {out}')

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from mmcondetr.checkpoints.published import list_configs, list_models
 from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"No config has '{args.word}' in its name" + (' and published weights.' * args.weights or '.'))
     width = max(len(name) for name, *_ in rows)
     for name, paper, weights in rows:
-        print(f'{name:{width}}  {paper:13}  {weights}'.rstrip())
+        say(f'{name:{width}}  {paper:13}  {weights}'.rstrip())
 
 
 def _ap(whose: str, ap: float | None) -> str:

@@ -9,7 +9,8 @@ losses are plotted as logged, by iteration, and the lowest is the best.
 
 import argparse
 
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 from mmcondetr.visualization.curves import METRIC, describe, plot_curves, read_curve
 
 
@@ -33,5 +34,5 @@ def run(args: argparse.Namespace) -> None:
     plot_curves(curves, args.out)
     for metric, runs in curves.items():
         for curve in runs:
-            print(printable(describe(curve, metric) if len(curves) == 1 else f'{metric}, {describe(curve, metric)}'))
-    print(f'wrote {args.out}')
+            say(describe(curve, metric) if len(curves) == 1 else f'{metric}, {describe(curve, metric)}')
+    say(f'wrote {args.out}')

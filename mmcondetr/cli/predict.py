@@ -19,13 +19,14 @@ import cv2
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
 from mmcondetr.inference.coco_json import CocoWriter
 from mmcondetr.inference.detections import Detections
 from mmcondetr.inference.optimize import keep_freed_memory
 from mmcondetr.inference.panoptic_json import PanopticWriter
 from mmcondetr.inference.predictor import Detector
 from mmcondetr.inference.sources import Video, find_sources, is_video, name_outputs, name_relative
+from mmcondetr.terminal import printable, say
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp')
 """JPEG stays JPEG, because a PNG of a photo is large; TIFF, which browsers do not show, becomes PNG."""
@@ -90,13 +91,13 @@ def run(args: argparse.Namespace) -> None:
             drawn = None if args.no_pictures else _other_file(out / 'pictures' / target, path)
             _predict_video(video, name, found, writers, drawn, args.every)
     writer.write(out / 'predictions.json')
-    print(_summary(len(writer.annotations), len(writer.images), args.score_threshold))
+    say(_summary(len(writer.annotations), len(writer.images), args.score_threshold))
     if not args.no_pictures:
-        print(f'wrote {out / "pictures"}')
-    print(f'wrote {out / "predictions.json"}')
+        say(f'wrote {out / "pictures"}')
+    say(f'wrote {out / "predictions.json"}')
     if segments:
         segments.write()
-        print(f'wrote {segments.path} and {segments.folder}')
+        say(f'wrote {segments.path} and {segments.folder}')
 
 
 def _summary(objects: int, images: int, threshold: float) -> str:

@@ -10,8 +10,9 @@ more models for the same object. With ``--html`` also a page to explore all laye
 import argparse
 import os
 
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
 from mmcondetr.inference import load_detector
+from mmcondetr.terminal import say
 from mmcondetr.visualization import draw_attention, draw_comparison, write_explorer
 
 
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
         found = draw_attention(model, args.image, out, count=args.count, **chosen)
     for detection in found:
         box = ', '.join(f'{side:.0f}' for side in detection.box)
-        print(printable(f'query {detection.query}: {detection.name} {detection.score:.3f} at ({box})'))
-    print(f'wrote {out}')
+        say(f'query {detection.query}: {detection.name} {detection.score:.3f} at ({box})')
+    say(f'wrote {out}')
     if args.html:
         write_explorer(model, args.image, args.html, query=args.query, score_threshold=args.score_threshold)
-        print(f'wrote {args.html}')
+        say(f'wrote {args.html}')

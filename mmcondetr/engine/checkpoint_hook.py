@@ -53,8 +53,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         Stopped: training was asked to stop.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    # Of mmengine's arguments these are named for their types, which check_config checks.
+    def __init__(self, interval: int = -1, *, max_keep_ckpts: int = -1, save_begin: int = 0, **kwargs) -> None:
+        super().__init__(interval, max_keep_ckpts=max_keep_ckpts, save_begin=save_begin, **kwargs)
         self._pending: dict | None = None  # random state to put back before the next training step
         self._saving: dict | None = None  # the random state for the checkpoint being written
         self._loaded: dict | None = None  # the random state in the resumed checkpoint

@@ -15,6 +15,7 @@ from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.check_masks import check_trained_masks
 from mmcondetr.engine.config_options import apply_options
 from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 
 
 def find_config(name: str) -> str:
@@ -91,7 +92,7 @@ def apply_training_options(config: Config, args: Namespace) -> None:
             config.load_from = noted if noted and os.path.isfile(noted) else found or noted
         else:
             start = config.get('load_from') or 'the initial weights'
-            print(f'--resume: nothing to resume in {config.work_dir} yet; starting from {start}')
+            say(f'--resume: nothing to resume in {config.work_dir} yet; starting from {start}')
     elif args.resume is not None:
         found = last_checkpoint(args.resume) if os.path.isdir(args.resume) else None
         config.resume, config.load_from = True, found or args.resume
@@ -105,7 +106,7 @@ def _say_what_is_there(config: Config) -> None:
     names = checkpoints_in(config.work_dir) if config.get('work_dir') else []
     if names and os.environ.get('RANK', '0') == '0':
         shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-        print(
+        say(
             f'warning: {config.work_dir} holds checkpoints of an earlier run ({shown}), which this one will overwrite. '
             '--resume continues that run, --work-dir names another folder.'
         )

@@ -18,7 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmcondetr.engine.coco_panoptic_metric import measures_panoptic
-from mmcondetr.errors import printable
+from mmcondetr.terminal import printable, say
 
 BAR = 20  # characters
 SILENCE = 30.0  # seconds after which a line is printed, however few iterations have passed
@@ -173,7 +173,7 @@ class ConsoleHook(Hook):
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
         if is_main_process():
-            print(printable(line), flush=True)
+            say(line)
 
 
 @contextlib.contextmanager

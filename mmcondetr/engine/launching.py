@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from torch import distributed
 
 from mmcondetr.errors import UserError
+from mmcondetr.terminal import say
 
 TIMEOUT = 600
 """Default of ``env_cfg.dist_cfg.timeout``, the seconds that a process waits for the others. The longest evaluation,
@@ -56,10 +57,9 @@ def start_without_cuda(launcher: str, timeout: float = TIMEOUT) -> bool:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 10**7:
         raise UserError(f'env_cfg.dist_cfg.timeout: must be a number of seconds above 0, not {timeout!r}.')
     rank, processes = os.environ['RANK'], os.environ['WORLD_SIZE']
-    print(
+    say(
         f'process {rank} of {processes}: waits for the others, here and in each step, at most {timeout:g} s '
         '(env_cfg.dist_cfg.timeout)',
-        flush=True,
     )
     problem = (
         f'--launcher pytorch: not all of {processes} processes connected to {os.environ["MASTER_ADDR"]}:'
@@ -78,7 +78,7 @@ def _ended_after(seconds: float, message: str) -> Iterator[None]:
     """End this process if the block takes longer: gloo, while it connects, waits for each neighbour in turn."""
 
     def end() -> None:
-        print(message, file=sys.stderr, flush=True)
+        say(message, file=sys.stderr)
         os._exit(2)
 
     timer = threading.Timer(seconds, end)

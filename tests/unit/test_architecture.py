@@ -93,6 +93,17 @@ def test_file_names_are_unique():
     assert not [name for name, count in counts.items() if count > 1]
 
 
+def test_what_is_printed_cannot_steer_the_terminal():
+    """`mmcondetr config` alone prints as it is: a config of the user's, which may be kept in a file."""
+    printing = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'print'
+    }
+    assert printing == {'mmcondetr.terminal', 'mmcondetr.cli.config'}
+
+
 @pytest.mark.parametrize('folder', ['models', 'layers'])
 def test_no_file_of_the_model_is_long(folder):
     long = {path.name: len(path.read_text().splitlines()) for path in (PACKAGE / folder).rglob('*.py')}

@@ -22,8 +22,9 @@ from mmcondetr.checkpoints.source import check_class_names
 from mmcondetr.cli import main
 from mmcondetr.engine.console import ConsoleHook, ConsoleRunner
 from mmcondetr.engine.visualization_hook import VisualizationHook
-from mmcondetr.errors import UserError, printable
+from mmcondetr.errors import UserError
 from mmcondetr.inference import load_detector
+from mmcondetr.terminal import printable
 from mmcondetr.visualization import draw_comparison
 from mmcondetr.visualization.curves import METRIC, Curve, _draw
 
