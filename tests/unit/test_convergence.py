@@ -259,3 +259,14 @@ def test_plot_and_empty_folder(tmp_path):
 def test_unknown_system_names_the_known():
     with pytest.raises(UserError, match="'yolo' is not one of detr, conditional-detr"):
         convergence.system_config('yolo', BASE, 4, 0)
+
+
+def test_recipes_are_a_row_each_with_the_spread_of_their_seeds():
+    def run(config, seed, ap):
+        return dict(config=config, what='w', steps=1560, seed=seed, ap=ap, ap50=0.7, ap75=0.5)
+
+    text = convergence_report.recipes_table(
+        [run('a/x.py', 0, 0.4), run('y.py', 0, 0.3), run('a/x.py', 1, 0.5)], str.upper
+    )
+    assert '| A/X.PY | w | 1,560 | 2 | 0.450 ± 0.071 | 0.700 ± 0.000 | 0.500 ± 0.000 |' in text.splitlines()
+    assert '| Y.PY | w | 1,560 | 1 | 0.300 | 0.700 | 0.500 |' in text.splitlines()

@@ -2,7 +2,7 @@
 
     python tools/benchmark.py                       # CPU: every cell; about 30 minutes on 2 cores
     python tools/benchmark.py --device cuda         # one GPU
-    python tools/benchmark.py --tables README.md docs/performance.md benchmarks/*.json   # write their tables
+    python tools/benchmark.py --tables README.md docs/{performance,training-faster}.md benchmarks/*.json  # their tables
 
 Writes <name>.json and .md (by default, cpu or cuda) into benchmarks/. Nothing else should run on the machine meanwhile.
 """

@@ -181,7 +181,7 @@ def _peak(record: dict) -> str:
 def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str:
     """A page with the tables of some runs in its sections: 'benchmark' has the measurements, 'goals' the goals, too.
 
-    'deployment' and 'deployment-goals' have the exported files.
+    'groups' has the training step with groups of queries, 'deployment' and 'deployment-goals' the exported files.
 
     Args:
         text: of the page, with the markers of one section or of both.
@@ -202,6 +202,11 @@ def insert(text: str, results: Iterable[dict], source: str | os.PathLike) -> str
         goals=[f'{_header(run["environment"])}\n\n{goals_table(run)}' for run in compared]
         + [f'Not measured on a {_DEVICES[run["environment"]["kind"]]} yet:\n\n{goals_table(run)}' for run in nothing],
     )
+    sections['groups'] = [
+        f'{_header(run["environment"])} {_where(cell)}:\n\n{entries_table(cell, run["environment"])}'
+        for run in results
+        for cell in _cells(run, 'groups')
+    ] or ['Not measured yet.']
     sections |= {name: [text] for name, text in deployment.sections(results).items()}
     given = [name for name in sections if BEGIN.format(name) in text] or list(sections)[:1]
     for name in given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -158,6 +158,23 @@ def trials_table(trials: Sequence[dict]) -> str:
         for trial in trials
     ]
     return markdown.table(['setting', 'seed', *(f'epoch {epoch}' for epoch in range(1, longest + 1))], rows)
+
+
+def recipes_table(runs: Sequence[dict], link: Callable[[str], str]) -> str:
+    """Configs trained as they are, a row each: means over their seeds, ± the standard deviation.
+
+    Args:
+        runs: ``config`` (its path), ``what``, ``steps``, ``seed``, and ``ap``, ``ap50`` and ``ap75`` at the end.
+        link: from a config's path to a link on the page.
+    """
+    by_config: dict[str, list[dict]] = {}
+    for run in runs:
+        by_config.setdefault(run['config'], []).append(run)
+    rows = []
+    for config, own in by_config.items():
+        measured = [_final(_spread([run[name] for run in own])) for name in ('ap', 'ap50', 'ap75')]
+        rows.append([link(config), own[0]['what'], f'{own[0]["steps"]:,}', len(own), *measured])
+    return markdown.table(['config', 'with', 'steps', 'seeds', 'AP on val', 'AP50', 'AP75'], rows)
 
 
 def _final(ap: dict | None) -> str:

@@ -6,13 +6,14 @@ A README has a generated table between two markers; everything else in it is unc
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from mmcondetr import markdown
+from tools.convergence.report import recipes_table, trials_table
 from tools.convergence.report import table as convergence_table
-from tools.convergence.report import trials_table
 
 BEGIN, END = '<!-- {}: begin (tools/make_tables.py) -->', '<!-- {}: end -->'
 PAPER_METRICS = ('AP', 'AP50', 'AP75', 'APS', 'APM', 'APL')
@@ -46,6 +47,8 @@ TRAINING_NOTE = (
 )
 REPORTS = Path('docs/convergence')  # one folder per comparison, with its convergence.json
 TRIALS = REPORTS / 'trials.json'  # single runs of settings that are in no comparison
+RECIPES = REPORTS / 'recipes.json'  # configs trained as they are, on blood cells
+RECIPES_PAGE = Path('configs/bccd/README.md')
 SHOWN_TARGETS = ('0.1', '0.2')
 ABLATIONS = 'ablations'  # the comparison, and the folder of configs, with their own budget
 BY_HAND = ('masks',)  # folders of configs with figures of three tasks, whose README has its own table
@@ -103,10 +106,9 @@ def render_table(entries: list[Entry], start: Path) -> str:
     rows = []
     for config, models in by_config.items():
         first = models[0]
-        link = os.path.relpath(config, start).replace(os.sep, '/')
         rows.append(
             [
-                f'[{Path(config).stem}]({link})',
+                _link(config, start),
                 first.metadata['Epochs'],
                 f'{first.metadata["Parameters"] / 1e6:.0f} ({first.metadata["Counted Parameters (M)"]})',
                 f'{first.metadata["FLOPs"] / 1e9:.0f} ({first.metadata["Counted GFLOPs"]})',
@@ -130,7 +132,7 @@ def render_systems(entries: list[Entry], start: Path, results: dict) -> str:
         params, gflops = data.get('Parameters'), data.get('FLOPs')
         rows.append(
             [
-                f'[{Path(entry.config).stem}]({os.path.relpath(entry.config, start).replace(os.sep, "/")})',
+                _link(entry.config, start),
                 data.get('Place', 'Table 1'),
                 data['Epochs'],
                 f'{f"{params / 1e6:.0f}" if params else "-"} ({data["Counted Parameters (M)"]})',
@@ -151,7 +153,7 @@ def render_training(entries: list[Entry], start: Path) -> str:
         plain_ap = data.get('Plain box AP (paper)')
         rows.append(
             [
-                f'[{entry.name}]({os.path.relpath(entry.config, start).replace(os.sep, "/")})',
+                _link(entry.config, start, entry.name),
                 data['Place'],
                 data['Epochs'],
                 ap or '-',
@@ -161,6 +163,11 @@ def render_training(entries: list[Entry], start: Path) -> str:
             ]
         )
     return f'{markdown.table(TRAINING_HEADER, rows)}\n\n{TRAINING_NOTE}'
+
+
+def _link(config: str, start: Path, name: str | None = None) -> str:
+    """A link from a page in ``start`` to a config, both relative to the root; named after the config by default."""
+    return f'[{name or Path(config).stem}]({os.path.relpath(config, start).replace(os.sep, "/")})'
 
 
 def _final_ap(shapes: dict) -> str:
@@ -225,6 +232,11 @@ def updated_readmes(root: Path) -> dict[Path, str]:
         )
         report = json.loads((root / REPORTS / 'small-batches/convergence.json').read_text())
         texts[page] = _replace_table(text, convergence_table(report), page, 'small-batches')
+    if (root / RECIPES).exists():
+        page = root / RECIPES_PAGE
+        link = partial(_link, start=RECIPES_PAGE.parent)
+        table = recipes_table(json.loads((root / RECIPES).read_text())['runs'], link)
+        texts[page] = _replace_table(page.read_text(), table, page, 'recipes')
     return texts
 
 
