@@ -161,21 +161,35 @@ def test_another_comparisons_detr_stands_beside_the_runs(tmp_path):
 def test_measured_steps_are_a_column_of_the_report():
     seconds = {'detr': [0.4, 0.2, 0.3], 'conditional-detr': [0.2, 0.2]}
     lines = convergence_report.table(convergence_report.summarise(RUNS, [0.2], seconds)).splitlines()
-    assert lines[0].startswith('| system | seeds | time of a step | AP at the end |')
-    assert lines[2].startswith('| detr | 2 | 1.50 (0.30 s) |') and lines[3].startswith(
-        '| conditional-detr | 2 | 1.00 ('
-    )
+    assert lines[0].startswith('| system | seeds | time of an epoch | AP at the end |')
+    assert lines[2].startswith('| detr | 2 | 1.50 (0.30 s a step) | 0.300 ± 0.000 | 3.0, 3.5 |')
+    assert lines[3].startswith('| conditional-detr | 2 | 1.00 (0.20 s a step) |')
+    assert '| 1.0, 2.0 (2.2x, in time 3.2x) |' in lines[3]  # 3.25 / 1.5 and 1.5 times that
     alone = convergence_report.summarise(RUNS, [0.2], {'detr': [0.3]})  # nothing to compare it with
-    assert 'time of a step' not in convergence_report.table(alone)
+    assert 'time of' not in convergence_report.table(alone)
 
 
-def test_steps_are_timed_in_turn_on_the_same_batches(tmp_path):
+def test_steps_are_timed_in_turn(tmp_path):
     base = Config(BASE._cfg_dict.to_dict())
     base.train_dataloader.batch_size = 2
     base.train_dataloader.dataset.update(data_root=str(tmp_path), generate=dict(num_train=4, num_val=1))
-    seconds = timing.time_steps(['conditional-detr', 'conditional-detr_2-groups'], base, repeats=1)
-    assert list(seconds) == ['conditional-detr', 'conditional-detr_2-groups']
+    larger = Config(base._cfg_dict.to_dict())
+    larger.train_dataloader.batch_size = 4
+    systems = {'conditional-detr_2-groups': base, 'detr': base, 'detr (larger)': larger}
+    seconds = timing.time_steps({name: (name.split()[0], base) for name, base in systems.items()}, repeats=1)
+    assert list(seconds) == list(systems)
     assert all(len(own) == 1 and own[0] > 0 for own in seconds.values())
+
+
+def test_the_time_of_an_epoch_counts_images():
+    """DETR in batches of 16 beside another system in batches of 4, four times as many steps."""
+    theirs = [dict(run, base='conditional-detr_r18_small_1xb16-24e_shapes 01234567') for run in RUNS[:2]]
+    ours = [dict(run, base='conditional-detr_r18_small_1xb4-24e_shapes') for run in RUNS[2:]]
+    reference = convergence_report.beside(theirs)
+    seconds = {'conditional-detr': [0.1], reference[0]['system']: [0.3]}
+    systems = convergence_report.summarise(ours, [0.2], seconds, reference)['systems']
+    assert systems[reference[0]['system']]['epoch_ratio'] == pytest.approx(0.75)
+    assert systems['conditional-detr']['faster_in_time']['0.2'] == pytest.approx(0.75 * 3.25 / 1.5)
 
 
 def test_a_target_that_one_seed_missed_has_no_mean():

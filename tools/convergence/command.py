@@ -89,7 +89,11 @@ def compare(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
     if args.time_steps:
-        seconds = timing.time_steps(args.systems, Config.fromfile(find_config(args.base)))
+        base = Config.fromfile(find_config(args.base))
+        timed = {system: (system, base) for system in args.systems}
+        for run_ in _reference(args):
+            timed[run_['system']] = report.REFERENCE, Config.fromfile(find_config(run_['base'].split()[0]))
+        seconds = timing.time_steps(timed)
         args.work_dir.mkdir(parents=True, exist_ok=True)
         with replacing(args.work_dir / STEP_SECONDS) as temporary:
             temporary.write_text(json.dumps(seconds) + '\n')
@@ -125,7 +129,7 @@ def write_report(args: argparse.Namespace) -> str:
     found = runs.read_runs(args.work_dir)
     times = args.work_dir / STEP_SECONDS
     seconds = json.loads(times.read_text()) if times.is_file() else {}
-    reference = report.beside(runs.read(args.reference)['runs']) if args.reference else []
+    reference = _reference(args)
     summary = report.summarise(found, args.target_ap, seconds, reference)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
@@ -133,6 +137,10 @@ def write_report(args: argparse.Namespace) -> str:
     report.plot([*found, *reference], out / 'convergence.png', args.target_ap)
     (out / 'convergence.md').write_text(report.table(summary) + '\n')
     return report.table(summary)
+
+
+def _reference(args: argparse.Namespace) -> list[dict]:
+    return report.beside(runs.read(args.reference)['runs']) if args.reference else []
 
 
 def main() -> int:

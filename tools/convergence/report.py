@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -52,6 +53,12 @@ def _ratio(theirs: dict | None, ours: dict | None) -> float | None:
     return theirs['mean'] / ours['mean'] if theirs and ours else None
 
 
+def _batch_size(base: str | None) -> int:
+    """Images of a training step, which a config's name tells: 16 of ``conditional-detr_r18_small_1xb16-24e_shapes``."""
+    found = re.search(r'_(\d+)xb(\d+)-', str(base))
+    return int(found[1]) * int(found[2]) if found else 1
+
+
 def beside(runs: Sequence[dict]) -> list[dict]:
     """DETR's runs of another comparison, under a name that says which: ``detr (small_1xb16-24e_shapes)``."""
 
@@ -79,9 +86,10 @@ def summarise(
     Returns:
         ``targets`` and ``systems``: per system the seeds, the budget, the epochs that each seed was trained, the start,
         the final AP (None if all were stopped before), the epochs to every target (None unless all seeds reached it),
-        the epochs to DETR's mean final AP, and how many times faster than DETR each of these is; and the median of its
-        training steps and their ratio to plain Conditional DETR's, where both were measured. If DETR ends below the
-        lowest target, it has learned too little for a comparison at the end, and ``detrs_final_ap`` is None.
+        the epochs to DETR's mean final AP, and how many times faster than DETR each of these is. Where training steps
+        were measured: their median, the time of an epoch as a ratio to plain Conditional DETR's, and how many times
+        faster than DETR each target is reached in time. If DETR ends below the lowest target, it has learned too little
+        for a comparison at the end, and ``detrs_final_ap`` is None.
     """
     for field in ('epochs', 'base', 'backbone'):
         values = {str(run.get(field)) for run in runs}
@@ -96,6 +104,11 @@ def summarise(
     reference = reference or by_system.get(REFERENCE, [])
     reference_final = fmean(_finals(reference) or [0.0])
     comparable = reference_final >= min(targets)
+    image_seconds = {
+        name: median(seconds[name]) / _batch_size(own[0].get('base'))
+        for name, own in by_system.items()
+        if name in seconds
+    }
     systems = {}
     for name, own in by_system.items():
         reached = {str(target): _epochs_to(own, target) for target in targets}
@@ -113,9 +126,14 @@ def summarise(
             epochs_to_detrs_final_ap=matched,
             faster_to_detrs_final_ap=reference[0]['epochs'] / matched['mean'] if matched else None,
         )
-        if name in seconds and PLAIN in seconds:
-            step = median(seconds[name])
-            systems[name].update(step_seconds=step, step_ratio=step / median(seconds[PLAIN]))
+        if name in image_seconds and PLAIN in image_seconds:
+            systems[name].update(
+                step_seconds=median(seconds[name]), epoch_ratio=image_seconds[name] / image_seconds[PLAIN]
+            )
+            if reference and (theirs := image_seconds.get(reference[0]['system'])):
+                systems[name]['faster_in_time'] = {
+                    target: epochs and epochs * theirs / image_seconds[name] for target, epochs in faster.items()
+                }
     return dict(
         metric='COCO AP', targets=list(targets), detrs_final_ap=reference_final if comparable else None, systems=systems
     )
@@ -125,22 +143,26 @@ def table(report: dict) -> str:
     """The report as a Markdown table, one row per system."""
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
-    timed = any('step_ratio' in system for system in report['systems'].values())
+    timed = any('epoch_ratio' in system for system in report['systems'].values())
     stopped = any(
         min(system.get('trained', [system['epochs']])) < system['epochs'] for system in report['systems'].values()
     )
-    heading = ['system', 'seeds', *(['time of a step'] if timed else []), *(['epochs trained'] if stopped else [])]
+    heading = ['system', 'seeds', *(['time of an epoch'] if timed else []), *(['epochs trained'] if stopped else [])]
     heading += ['AP at the end', *reached]
     heading.append("epochs to DETR's final AP")
     rows = []
     for system_name, system in report['systems'].items():
-        reached = [_cell(system['epochs_to_targets'][name], system['faster_to_targets'][name]) for name in targets]
+        in_time = system.get('faster_in_time', {})
+        reached = [
+            _cell(system['epochs_to_targets'][name], system['faster_to_targets'][name], in_time.get(name))
+            for name in targets
+        ]
         own = system_name.partition(' ')[0] == REFERENCE or report['detrs_final_ap'] is None
         rows.append(
             [
                 system_name,
                 len(system['seeds']),
-                *([_step(system)] if timed else []),
+                *([_time(system)] if timed else []),
                 *([', '.join(map(str, system['trained']))] if stopped else []),
                 _final(system['final_ap']),
                 *reached,
@@ -183,15 +205,17 @@ def _final(ap: dict | None) -> str:
     return f'{ap["mean"]:.3f}' + (f' ± {ap["std"]:.3f}' if len(ap['values']) > 1 else '')
 
 
-def _step(system: dict) -> str:
-    return f'{system["step_ratio"]:.2f} ({system["step_seconds"]:.2f} s)' if 'step_ratio' in system else '-'
+def _time(system: dict) -> str:
+    return f'{system["epoch_ratio"]:.2f} ({system["step_seconds"]:.2f} s a step)' if 'epoch_ratio' in system else '-'
 
 
-def _cell(reached: dict | None, faster: float | None) -> str:
+def _cell(reached: dict | None, faster: float | None, in_time: float | None = None) -> str:
     if not reached:
         return 'not reached'
     epochs = ', '.join(f'{value:.1f}' for value in reached['values'])
-    return epochs + (f' ({faster:.1f}x)' if faster and round(faster, 6) != 1 else '')
+    if not faster or round(faster, 6) == 1:
+        return epochs
+    return f'{epochs} ({faster:.1f}x' + (f', in time {in_time:.1f}x)' if in_time else ')')
 
 
 def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:

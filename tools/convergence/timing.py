@@ -1,15 +1,14 @@
-"""The time of a training step of several systems, measured in turn on the same batches.
+"""The time of a training step of several systems, measured in turn.
 
-Epochs do not tell what groups of queries or denoising cost. Every system takes a step on the first batch, then every
-system on the second, and so on, so that a machine that gets slower or faster affects all of them. The CPU time of one
-thread is counted, which other processes disturb least.
+Epochs do not tell what groups of queries or denoising cost. Every system takes its first step, then every system its
+second, and so on, on the same batches where their batches are of one size, so that a machine that gets slower or faster
+affects all of them. The CPU time of one thread is counted, which other processes disturb least.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from mmdet.registry import MODELS
@@ -23,39 +22,39 @@ from tools.convergence.runs import system_config
 WARM_UP = 2  # steps of each system that are not counted
 
 
-def time_steps(systems: Sequence[str], base: Config, repeats: int = 9) -> dict[str, list[float]]:
+def time_steps(systems: Mapping[str, tuple[str, Config]], repeats: int = 9) -> dict[str, list[float]]:
     """Seconds of CPU time of each system's training steps, loading of images not included.
 
     Args:
-        systems: names in :data:`tools.convergence.runs.SYSTEMS`.
-        base: config of a small Conditional DETR; gives data, optimiser and every size.
+        systems: by the name in the result, a system (:data:`tools.convergence.runs.SYSTEMS`) and its base, the config
+            of a small Conditional DETR that gives data, optimiser and every size.
         repeats: the number of steps counted.
 
     Returns:
-        System -> the seconds of each step.
+        Name -> the seconds of each step.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    configs = {system: system_config(system, base, 1, seed=0) for system in systems}
+    configs = {name: system_config(system, base, 1, seed=0) for name, (system, base) in systems.items()}
     with DefaultScope.overwrite_default_scope('mmdet'):
-        models = {system: MODELS.build(config.model) for system, config in configs.items()}
-        optimisers = {system: build_optim_wrapper(models[system], configs[system].optim_wrapper) for system in systems}
-        loader = base.train_dataloader.to_dict() | dict(num_workers=0, persistent_workers=False)
-        loader = Runner.build_dataloader(loader, seed=0)
-        seconds: dict[str, list[float]] = {system: [] for system in systems}
-        for step, batch in enumerate(_endless(loader)):
-            if step == WARM_UP + repeats:
-                break
-            for system in systems:
-                data = copy.deepcopy(batch)  # a training step changes its samples
+        models = {name: MODELS.build(config.model) for name, config in configs.items()}
+        optimisers = {name: build_optim_wrapper(models[name], configs[name].optim_wrapper) for name in systems}
+        batches = {name: _batches(base) for name, (_, base) in systems.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in systems}
+        for _ in range(WARM_UP + repeats):
+            for name, model in models.items():
+                data = next(batches[name])
                 start = time.process_time()
-                models[system].train()
-                models[system].train_step(data, optimisers[system])
-                seconds[system].append(time.process_time() - start)
+                model.train()
+                model.train_step(data, optimisers[name])
+                seconds[name].append(time.process_time() - start)
     torch.set_num_threads(before)
-    return {system: own[WARM_UP:] for system, own in seconds.items()}
+    return {name: own[WARM_UP:] for name, own in seconds.items()}
 
 
-def _endless(loader):
+def _batches(base: Config) -> Iterator[dict]:
+    """A base's training batches, the same for all of its systems, without end."""
+    loader = base.train_dataloader.to_dict() | dict(num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(loader, seed=0)
     while True:
         yield from loader
