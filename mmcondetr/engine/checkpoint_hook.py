@@ -17,7 +17,15 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmcondetr.datasets.random_state import get_random_state, set_random_state
 from mmcondetr.engine import stopping
 from mmcondetr.engine.folder_lock import lock_folder, unlock_folder
-from mmcondetr.engine.resuming import advance, advance_epoch, check_loader, drawing_sampler, validation_is_due
+from mmcondetr.engine.resuming import (
+    advance,
+    advance_epoch,
+    check_loader,
+    drawing_sampler,
+    training_settings,
+    validation_is_due,
+    warn_of_other_settings,
+)
 from mmcondetr.engine.saving import check_finite
 from mmcondetr.engine.written_files import STOPPED, WrittenFiles
 from mmcondetr.errors import Stopped, UserError
@@ -58,6 +66,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().__init__(interval, max_keep_ckpts=max_keep_ckpts, save_begin=save_begin, **kwargs)
         self._pending: dict | None = None  # random state to put back before the next training step
         self._saving: dict | None = None  # the random state for the checkpoint being written
+        self._settings: dict[str, Any] = {}
         self._loaded: dict | None = None  # the random state in the resumed checkpoint
         self._skipped = self._batches = 0  # batches of the epoch: before resuming, and in total
         self._saved_at: int | None = None  # the iteration after which the latest checkpoint was written
@@ -68,6 +77,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._loaded = checkpoint.get('random_state')
+        self._settings = training_settings(runner)  # of the config: the checkpoint's replace them afterwards
 
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
@@ -157,6 +167,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         sampler = drawing_sampler(runner.train_dataloader)
         if fitting and hasattr(sampler, 'seed') and type(loaded.get('sampler_seed')) is int:
             sampler.seed = loaded['sampler_seed']  # without a seed in the config, the sampler has drawn a new one
+        warn_of_other_settings(self._settings, training_settings(runner))
         self._loaded = None
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             advance(runner.train_loop)

@@ -1,15 +1,18 @@
-"""Resuming in the middle of a data loader, without reloading the batches that were trained on."""
+"""Resuming in the middle of a data loader, without reloading its batches; what the checkpoint says otherwise."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
+from mmengine.optim import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.optim import Optimizer
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from mmcondetr.errors import UserError
@@ -107,3 +110,45 @@ def check_loader(loader: DataLoader) -> None:
             f'train_dataloader: {images} images do not fill a batch of {size}, and drop_last drops smaller ones: an '
             'epoch has no steps. Set a smaller batch_size, or drop_last=False.'
         )
+
+
+_PROGRESS = ('last_step', '_global_step', '_last_value', 'verbose', 'base_values', 'param_name')
+"""Of a scheduler's state: what changes in training, and what the optimiser's groups have as ``initial_lr``."""
+
+
+def training_settings(runner: Runner) -> dict[str, Any]:
+    """The settings of schedulers and optimiser, which a resumed checkpoint overwrites: by name, first value first."""
+    found: dict[str, Any] = {}
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    for scheduler in schedulers:
+        if not isinstance(scheduler, _ParamScheduler):  # a config: nothing is trained
+            continue
+        for key, value in scheduler.state_dict().items():
+            if key not in _PROGRESS:
+                value = sorted(value.elements()) if isinstance(value, Counter) else value
+                found.setdefault(f'{type(scheduler).__name__}.{key}', []).append(value)
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    for group in optimizer.param_groups if isinstance(optimizer, Optimizer) else ():
+        for key, value in group.items():
+            if key not in ('params', 'lr'):
+                values = found.setdefault(f'{type(optimizer).__name__}.{key.replace("initial_lr", "lr")}', [])
+                if value not in values:
+                    values.append(value)
+    return found
+
+
+def warn_of_other_settings(config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    """Log what a checkpoint set otherwise than the config; arguments as :func:`training_settings` returns them."""
+    changed = [name for name, value in checkpoint.items() if name in config and config[name] != value]
+    if changed:
+        said = ', '.join(f'{name} {_short(checkpoint[name])} (config: {_short(config[name])})' for name in changed)
+        print_log(
+            'The schedule and optimiser are those of the resumed checkpoint, which differ from the config: '
+            f'{said}. To train with those of the config, start a new run with load_from.',
+            'current',
+            logging.WARNING,
+        )
+
+
+def _short(values: list) -> str:
+    return ', '.join(f'{value:g}' if isinstance(value, float) else f'{value}' for value in values)

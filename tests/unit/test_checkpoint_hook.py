@@ -152,6 +152,28 @@ def test_resuming_without_random_states_warns(tmp_path, caplog):
     assert any('has no random states' in message for message in messages)
 
 
+@pytest.mark.parametrize('same', [True, False])
+def test_resuming_says_which_schedule_goes_on(tmp_path, same):
+    """mmengine loads the checkpoint's over that of the config, milestones and rate included."""
+
+    def runner(epochs, milestone, lr, **arguments):
+        schedule = [dict(type='MultiStepLR', milestones=[milestone], gamma=0.1, end=9)]
+        made = make_runner(tmp_path, epochs=epochs, param_scheduler=schedule, **arguments)
+        made.optim_wrapper['optimizer']['lr'] = lr
+        return made
+
+    runner(1, 1, 0.01).train()
+    resumed = runner(2, *((1, 0.01) if same else (2, 0.02)), resume=True)
+    messages = []
+    resumed.logger.addFilter(lambda record: messages.append(record.getMessage()) or True)
+    resumed.logger.setLevel('WARNING')
+    resumed.train()
+    said = [message for message in messages if 'those of the resumed checkpoint' in message]
+    assert len(said) == (0 if same else 1)
+    assert same or 'MultiStepLR.milestones [1] (config: [2]), SGD.lr 0.01 (config: 0.02). To train' in said[0]
+    assert resumed.optim_wrapper.get_lr()['lr'] == [pytest.approx(0.001)]
+
+
 def test_leftovers_are_removed_at_the_start(tmp_path):
     (tmp_path / '.epoch_1.pth.99.tmp').write_bytes(b'half')
     make_runner(tmp_path, epochs=1).train()
