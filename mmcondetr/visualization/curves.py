@@ -22,6 +22,8 @@ from mmcondetr.visualization.panels import save_figure
 METRIC = 'coco/bbox_mAP'
 COLOURS = tuple(OKABE_ITO.values())
 MARKERS = 'osD^vPX'  # distinguish curves without colour
+MOST_BYTES = 1 << 30  # of a log: 500 epochs of COCO, a line every 50 steps, are some 75 MB
+LARGEST = 2**53  # of steps, and of integers
 
 
 class Curve(NamedTuple):
@@ -89,7 +91,12 @@ def read_curve(path: str | os.PathLike, metric: str = METRIC, name: str | None =
     for log in logs:
         begin = min((record.get(counted, math.inf) for record in log if 'iter' in record), default=math.inf)
         values = {step: value for step, value in values.items() if step < begin}
-        values.update((int(record['step']), float(record[metric])) for record in log if metric in record)
+        for record in log:
+            if metric in record:
+                value = _number(record, metric, path)
+                if 'step' not in record:
+                    raise UserError(f"Log of '{path}': a record with '{metric}' has no 'step'.")
+                values[int(record['step'])] = value
     if not values:
         seen = {key for record in records for key in record if '/' in key or 'loss' in key}
         known = ', '.join(sorted(seen))
@@ -164,6 +171,14 @@ def read_records(path: str | os.PathLike) -> list[dict]:
     return [record for log in _find_logs(Path(path)) for record in _read_log(log)]
 
 
+def _number(record: dict, key: str, log: Path, whole: bool = False) -> float:
+    value = record[key]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if abs(value) < LARGEST or not (whole or isinstance(value, int)):  # a loss may be infinite or NaN
+            return float(value)
+    raise UserError(f"Log of '{log}': '{key}' must be a number, not {value!r:.40}.")
+
+
 def _find_logs(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -179,7 +194,11 @@ def _find_logs(path: Path) -> list[Path]:
 
 def _read_log(log: Path) -> list[dict]:
     """The records of a log; an incomplete last line, as of a killed run, is skipped with a warning."""
+    if not log.is_file():
+        raise UserError(f"Log '{log}' is not a file.")
     try:
+        if log.stat().st_size > MOST_BYTES:
+            raise UserError(f"Log '{log}' is larger than {MOST_BYTES >> 20} MiB.")
         lines = [line for line in log.read_text(encoding='utf-8').splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Log '{log}' cannot be read: {error}.") from error
@@ -187,7 +206,7 @@ def _read_log(log: Path) -> list[dict]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines) and number > 1:
                 warnings.warn(f"The last line of '{log}' is incomplete and was skipped.", stacklevel=2)
                 break
@@ -197,6 +216,9 @@ def _read_log(log: Path) -> list[dict]:
             ) from error
         if not isinstance(record, dict):
             raise UserError(f"Log '{log}', line {number} is not a JSON object: mmengine's logs have one per line.")
+        for key in ('step', 'epoch', 'iter'):
+            if key in record:
+                _number(record, key, log, whole=True)
         records.append(record)
     return records
 

@@ -1,6 +1,7 @@
 """AP by epoch is read from mmengine's logs, including those of resumed and interrupted runs."""
 
 import json
+import os
 
 import cv2
 import pytest
@@ -68,6 +69,13 @@ def test_a_cut_off_last_line_is_left_out(tmp_path):
         ('not json\n{"step": 1}\n', 'line 1 is not JSON'),
         ('not json', 'line 1 is not JSON'),
         ('[1, 2]\n', 'line 1 is not a JSON object'),
+        ('[' * 100_000, 'line 1 is not JSON'),
+        ('{"coco/bbox_mAP": "abc", "step": 1}\n', "'coco/bbox_mAP' must be a number, not 'abc'"),
+        ('{"coco/bbox_mAP": [1], "step": 1}\n', "'coco/bbox_mAP' must be a number"),
+        ('{"coco/bbox_mAP": 0.5}\n', "has no 'step'"),
+        ('{"coco/bbox_mAP": 0.5, "step": 1e999}\n', "'step' must be a number, not inf"),
+        ('{"coco/bbox_mAP": 0.5, "step": 1' + 400 * '0' + '}\n', "'step' must be a number, not 1000"),
+        ('{"coco/bbox_mAP": 0.5, "step": 1, "iter": "x"}\n', "'iter' must be a number, not 'x'"),
     ],
 )
 def test_logs_that_are_none(tmp_path, content, message):
@@ -84,6 +92,16 @@ def test_missing_logs(tmp_path):
     (tmp_path / 'binary.json').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(UserError, match='cannot be read'):
         read_curve(tmp_path / 'binary.json')
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about pipes and devices')
+@pytest.mark.parametrize('kind', ['pipe', 'device'])
+def test_a_log_that_is_no_file_is_not_read(tmp_path, kind):
+    log = tmp_path / '20260101_000000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    os.mkfifo(log) if kind == 'pipe' else log.symlink_to('/dev/zero')
+    with pytest.raises(UserError, match='scalars.json. is not a file'):
+        read_curve(tmp_path)
 
 
 def test_epochs_and_iterations_do_not_mix(tmp_path):
