@@ -45,6 +45,7 @@ _BUILT_LATER = (
     *('build_evaluator', 'build_optim_wrapper', 'build_param_scheduler'),
 )
 #: Errors of the disk, not of the program.
+_LOST_WORKER = re.compile(r'DataLoader worker \(pid.* (killed by signal: \w+|exited unexpectedly)')  # torch's words
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
@@ -194,6 +195,13 @@ def run_guarded(run: Callable[[], None], resume_hint: str = '', user_error: int 
             return user_error
         if is_lost_process(error):
             say(f'error{_process()}: {first_cause(error)}', file=sys.stderr)
+            return user_error
+        if isinstance(error, RuntimeError) and (lost := _LOST_WORKER.search(str(error))):
+            reason = f'a process that loads images has ended ({lost[1]})'
+            tell_others(reason)
+            hint = ' If memory ran out: fewer of them (num_workers of the data loader) need less.'
+            hint += f' {resume_hint} continues from the last checkpoint.' if resume_hint else ''
+            say(f'error{_process()}: {reason}.{hint}', file=sys.stderr)
             return user_error
         tell_others(f'{type(error).__name__}: {error}')
         raise

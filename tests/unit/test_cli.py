@@ -13,7 +13,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
+from torch.utils.data import DataLoader
 from toy_runner import make_runner
 
 from mmcondetr import cli as cli_package
@@ -250,6 +252,29 @@ def test_an_error_from_a_loaders_worker_loses_its_traceback(capsys):
     )
     assert cli.run_guarded(failing(sent)) == cli.USER_ERROR
     assert capsys.readouterr().err == 'error: the image is gone\n'
+
+
+class Fatal(torch.utils.data.Dataset):
+    """Its second entry kills the process that loads it, as the system does where memory is short."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='about signals')
+@pytest.mark.parametrize('persistent', [True, False])
+def test_a_loaders_worker_that_was_killed(capsys, persistent):
+    loader = DataLoader(Fatal(), num_workers=1, persistent_workers=persistent)
+    assert cli.run_guarded(lambda: list(loader), '--resume') == cli.USER_ERROR
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r'error: a process that loads images has ended \(.*\)\. If memory .* --resume continues.*\n', said
+    )
 
 
 def test_an_interruption_says_how_to_go_on(capsys):
