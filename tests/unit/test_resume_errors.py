@@ -72,6 +72,8 @@ DAMAGE = [
     ('random_state', 'x'),
     ('random_state.ranks', [None]),
     ('random_state.ranks.0', dict(torch=torch.zeros(3))),
+    ('random_state.ranks.0.numpy.position', 2**31 - 1),
+    ('random_state.ranks.0.numpy.position', 2**40),
     ('message_hub.runtime_info.best_score', 'high'),
 ]
 

@@ -424,6 +424,10 @@ def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     keep = copy.deepcopy(good['message_hub'])
     keep['runtime_info']['keep_ckpt_ids'] = ['../../beside/precious.txt', 7, -1]
     yield attempt('keep_ckpt_ids with paths', {**good, 'message_hub': keep})
+    for name, part, value in _beyond_the_words(good):
+        changed = copy.deepcopy(good)
+        changed['random_state']['ranks'][0][part] = value
+        yield attempt(name, changed, must_fail=True)
     for kind in ('..', '.', 'notes', 'notes.txt', 'best_x_epoch_7.pth', 'link', 'epoch_1.pth'):
         yield _stranger(ground, good, kind)
     for key in state:
@@ -445,6 +449,17 @@ def resuming(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
         value = choice.choice(WRONG)
         parent[place[-1]] = value
         yield attempt(f'{".".join(map(str, place))} = {value!r}', changed)
+
+
+def _beyond_the_words(good: dict) -> Iterator[tuple[str, str, Any]]:
+    """Name, generator and state: positions from which NumPy and PyTorch would draw what is not their state."""
+    state = good['random_state']['ranks'][0]
+    for position in (625, 10**6, -5, 2**31 - 1, 2**40):
+        yield f"NumPy's position {position}", 'numpy', {**state['numpy'], 'position': position}
+    for left, used in ((624, 624), (600, 2**40)):
+        changed = bytearray(state['torch'].numpy().tobytes())
+        struct.pack_into('=iiQ', changed, 8, left, 1, used)
+        yield f"PyTorch's left {left}, next {used}", 'torch', torch.frombuffer(changed, dtype=torch.uint8)
 
 
 def _stranger(ground: Ground, good: dict, name: str) -> Attempt:
