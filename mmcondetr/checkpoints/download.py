@@ -81,12 +81,16 @@ class _HTTPSHandler(urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to HTTP and HTTPS alone."""
+    """Follows redirects to HTTP and HTTPS alone, and leaves their bodies unread.
+
+    urllib reads a redirect's body to its end, however long that is and however long it takes.
+    """
 
     def redirect_request(self, request, response, code, message, headers, address):
         scheme = urlsplit(address).scheme
         if scheme not in ('http', 'https'):
             raise ValueError(f'{scheme}: is neither http: nor https:')
+        response.close()  # of which nothing more is read, as of an empty one
         return super().redirect_request(request, response, code, message, headers, address)
 
 
@@ -213,6 +217,7 @@ def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
             _receive(url, part)
             break
         except urllib.error.HTTPError as error:
+            error.close()  # its body is unread, too
             reason = ' '.join(str(error.reason).split())[:200]  # urllib's own has several lines
             raise UserError(f'{url}: the server answers {error.code} ({reason}).') from error
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors

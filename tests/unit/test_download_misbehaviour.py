@@ -177,6 +177,26 @@ def test_a_redirect_away_from_http_is_not_followed(tmp_path, serve, address):
     assert kept(tmp_path) == []
 
 
+@pytest.mark.parametrize('piece, pause', [(bytes(1 << 20), 0), (b'a', 0.1)], ids=['flood', 'drip'])
+def test_the_body_of_a_redirect_is_not_read(tmp_path, serve, piece, pause):
+    """urllib reads it to its end, outside all limits; here that would be after 256 MB, or 10 s."""
+    sent = []
+
+    def send(connection):
+        if len(requests) > 1:
+            return connection.sendall(HEAD + b'\r\n' + checkpoint())
+        connection.sendall(b'HTTP/1.1 302 Found\r\nLocation: /other.pth\r\n\r\n')
+        for _ in range(256 if not pause else 100):
+            connection.sendall(piece)
+            sent.append(piece)
+            time.sleep(pause)
+
+    url, requests = serve(send)
+    path = download(url, tmp_path)
+    assert open(path, 'rb').read() == checkpoint() and b'GET /other.pth' in requests[1]
+    assert len(sent) < 64, 'without what the system buffers, nothing'
+
+
 def test_braces_in_the_name_of_a_large_file_are_no_format(tmp_path, serve):
     body = bytes(9 << 20)
     head = HEAD + f'Content-Length: {len(body)}\r\n\r\n'.encode()

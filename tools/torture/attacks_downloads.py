@@ -86,6 +86,16 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         seen['another'] = seen.get('another', 0) + 1
         handler.answer(content[: cut + seen['another']], len(content), ETag=f'"{seen["another"]}"')
 
+    def redirect(piece: bytes, pause: float) -> Callable[[_Handler], None]:
+        def redirected(handler: _Handler) -> None:
+            handler.answer(b'', status=302, Location=f'/good/{handler.path.split("/")[2]}')
+            for _ in range(ENDLESS >> 20):
+                handler.wfile.write(piece)
+                handler.wfile.flush()
+                time.sleep(pause)
+
+        return redirected
+
     return {
         'good': whole(content),
         'html': whole(b'<html>not here</html>'),
@@ -112,11 +122,13 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         '302-file': lambda handler: handler.answer(b'', 0, 302, Location='file:///etc/passwd'),
         '302-ftp': lambda handler: handler.answer(b'', 0, 302, Location='ftp://127.0.0.1:1/x.pth'),
         '302-malformed': lambda handler: handler.answer(b'', 0, 302, Location='http://[::1/x.pth'),
+        '302-endless': redirect(bytes(1 << 20), 0),
+        '302-slowly': redirect(b'a', 5),
         '302-port': lambda handler: handler.answer(b'', 0, 302, Location='http://127.0.0.1:abc/x.pth'),
     }
 
 
-GOOD = {'good', 'in-pieces', 'too-long'}
+GOOD = {'good', 'in-pieces', 'too-long', '302-endless', '302-slowly'}
 """Behaviours that may yield the right file; all others must be an error."""
 
 
