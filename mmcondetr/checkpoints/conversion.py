@@ -65,7 +65,7 @@ def convert(
     layout = _layout(to, tensors, dc5, path)
     renamed = from_ours(tensors, layout, path)
     if half:
-        renamed = {name: value.half() if value.is_floating_point() else value for name, value in renamed.items()}
+        renamed = _halve(renamed, path)
     record = _record(found, renamed, to, names, dc5)
     if to == 'huggingface':
         with replacing_folder(target) as folder:
@@ -77,6 +77,18 @@ def convert(
         f'{path} ({found.family.title}, {len(found.tensors)} tensors) -> {target} ({layout.title}, {len(renamed)} '
         f'tensors, {rows} classes, SHA-256 {record["tensors_sha256"][:12]}...)'
     )
+
+
+def _halve(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Floating-point tensors in float16; a UserError names one that has no room in it."""
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    for name, value in halved.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f"'{path}': {name} holds numbers beyond {torch.finfo(torch.float16).max:g}, the largest of float16: "
+                'convert it without --half.'
+            )
+    return halved
 
 
 def _layout(to: str, tensors: Mapping[str, Tensor], dc5: bool | None, path: str) -> Family:

@@ -53,7 +53,9 @@ class Source(NamedTuple):
     stuff: tuple[str, ...] = ()
 
 
-_FLOATING = ('.weight', '.bias', '.running_mean', '.running_var')
+_PACKED = getattr(torch, 'float4_e2m1fn_x2', None)  # two numbers in a byte; PyTorch converts them to no other type
+_PART = 1 << 22  # numbers that are checked at a time
+_FLOATING = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def find_tensors(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
@@ -128,11 +130,11 @@ def _check_types(tensors: Mapping[str, Tensor], path: str) -> None:
     wrong = [
         name
         for name, value in tensors.items()
-        if name.endswith(_FLOATING) and not value.is_floating_point() and not value.is_quantized
+        if value.is_complex() or value.dtype == _PACKED or (name.endswith(_FLOATING) and not value.is_floating_point())
     ]
     if wrong:
         raise UserError(
-            f"Checkpoint '{path}': {wrong[0]} must be of a floating-point type, but is {tensors[wrong[0]].dtype} "
+            f"Checkpoint '{path}': {wrong[0]} must hold plain floating-point numbers, but is {tensors[wrong[0]].dtype} "
             f'({len(wrong)} such tensors).'
         )
 
@@ -142,15 +144,27 @@ def _check_finite(tensors: Mapping[str, Any], path: str, infinite: bool) -> None
     floating = {
         name: value
         for name, value in tensors.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.element_size() > 1
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != _PACKED
     }
-    wrong = [name for name, value in floating.items() if not (value.isfinite() if infinite else ~value.isnan()).all()]
+    wrong = [name for name, value in floating.items() if not _is_finite(value, infinite)]
     if wrong:
         shown = ', '.join(wrong[:5]) + (', ...' if len(wrong) > 5 else '')
         raise UserError(
-            f"Checkpoint '{path}' holds NaN or infinite numbers in {len(wrong)} of {len(tensors)} tensors ({shown}): "
-            'its training diverged, or the file was changed. Use an earlier checkpoint.'
+            f"Checkpoint '{path}' holds NaN or infinite numbers in {len(wrong)} of {len(tensors)} tensors ({shown}), "
+            'read as float32: its training diverged, or the file was changed. Use an earlier checkpoint.'
         )
+
+
+def _is_finite(value: Tensor, infinite: bool) -> bool:
+    """Whether a tensor holds no NaN and, if ``infinite``, no infinity once it is float32, as models load it.
+
+    A float64 can be too large for that, and PyTorch asks few types of 8 bits whether they are finite.
+    """
+    for part in value.reshape(-1).split(_PART):
+        part = part.float()
+        if not (part.isfinite() if infinite else ~part.isnan()).all():
+            return False
+    return True
 
 
 def _record(meta: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -207,7 +207,21 @@ def test_weights_that_are_no_floating_point_numbers(valid, tmp_path, dtype):
     checkpoint = torch.load(valid[0] / 'authors.pth', weights_only=True)
     checkpoint['model'] = {name: value.to(dtype) for name, value in checkpoint['model'].items()}
     torch.save(checkpoint, tmp_path / 'made.pth')
-    with pytest.raises(UserError, match=rf"made.pth': .* must be of a floating-point type, but is {dtype}"):
+    with pytest.raises(UserError, match=rf"made.pth': .* must hold plain floating-point numbers, but is {dtype}"):
+        load_checkpoint(valid[1], str(tmp_path / 'made.pth'), map_location='cpu')
+
+
+@pytest.mark.parametrize('kind', ['complex64', 'int32', 'float4_e2m1fn_x2', 'quint8'])
+def test_one_weight_of_attention_that_is_no_plain_floating_point_number(valid, tmp_path, kind):
+    if not hasattr(torch, kind):
+        pytest.skip(f'this PyTorch has no {kind}')
+    dtype = getattr(torch, kind)
+    checkpoint = torch.load(valid[0] / 'authors.pth', weights_only=True)
+    name = next(name for name in checkpoint['model'] if name.endswith('in_proj_bias'))
+    value = torch.ones(len(checkpoint['model'][name]), dtype=torch.uint8)
+    checkpoint['model'][name] = value.view(dtype) if dtype.itemsize == 1 else value.to(dtype)
+    torch.save(checkpoint, tmp_path / 'made.pth')
+    with pytest.raises(UserError, match=rf"made.pth': {name} must hold plain floating-point numbers, but is {dtype}"):
         load_checkpoint(valid[1], str(tmp_path / 'made.pth'), map_location='cpu')
 
 

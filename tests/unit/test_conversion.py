@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_model import build, tiny_config
 
 from mmcondetr.checkpoints import classes
@@ -257,6 +258,40 @@ def test_weights_that_are_not_finite_are_neither_loaded_nor_converted(tmp_path, 
     assert not (tmp_path / 'converted.pth').exists()
     with pytest.raises(UserError, match=message):
         CheckpointLoader.load_checkpoint(str(source), 'cpu')
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+@pytest.mark.parametrize(
+    'kind', ['float8_e5m2', 'float8_e4m3fn', 'float8_e4m3fnuz', 'float8_e5m2fnuz', 'float8_e8m0fnu', 'float64']
+)
+def test_weights_that_are_not_finite_in_float32_are_named_whatever_their_type(tmp_path, suffix, kind):
+    """Types of 8 bits were not looked at, and a float64 became infinite in the model."""
+    if not hasattr(torch, kind):
+        pytest.skip(f'this PyTorch has no {kind}')
+    name, path = 'decoder.norm.bias', tmp_path / f'made.{suffix}'
+    value = torch.full((4,), 1e300 if kind == 'float64' else math.nan, dtype=torch.float64).to(getattr(torch, kind))
+
+    def load(weights):
+        try:
+            save_file(weights, path) if suffix == 'safetensors' else torch.save(dict(state_dict=weights), path)
+            return CheckpointLoader.load_checkpoint(str(path), 'cpu')
+        except KeyError as error:
+            pytest.skip(f'safetensors: {error}')
+
+    load({name: torch.ones(4).to(value.dtype)})
+    with pytest.raises(UserError, match=rf'holds NaN or infinite numbers in 1 of 1 tensors \({name}\), read as float'):
+        load({name: value})
+
+
+def test_weights_too_large_for_float16_are_not_halved(tmp_path, source):
+    checkpoint = torch.load(source, weights_only=True)
+    name = next(name for name in checkpoint['model'] if name.endswith('decoder.norm.bias'))
+    checkpoint['model'][name][3] = 70_000.0
+    torch.save(checkpoint, source)
+    with pytest.raises(UserError, match=r'norm.bias holds numbers beyond 65504, .* without --half'):
+        convert(source, tmp_path / 'halved.pth', 'mmcondetr', half=True)
+    assert not (tmp_path / 'halved.pth').exists()
+    convert(source, tmp_path / 'whole.pth', 'mmcondetr')
 
 
 def test_averaged_weights_that_are_not_finite_are_named(tmp_path, source):

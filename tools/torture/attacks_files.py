@@ -509,12 +509,15 @@ def nonfinite(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     folder = ground.new('nonfinite')
     names = [name for name, value in good['state_dict'].items() if value.is_floating_point()]
 
-    def attempt(road: str, name: str | None, value: float, averaged: bool = False) -> Attempt:
+    def attempt(
+        road: str, name: str | None, value: float, averaged: bool = False, dtype: torch.dtype | None = None
+    ) -> Attempt:
         path = folder / 'changed.pth'
 
         def run() -> int | None:
             changed = {key: tensor.clone() for key, tensor in good['state_dict'].items()}
             for key in names if name is None else [name]:
+                changed[key] = changed[key].to(dtype)
                 tensor = changed[key].view(-1)
                 tensor[slice(None) if name is None else random.Random(key).randrange(tensor.numel())] = value
             average = {f'module.{key}': tensor for key, tensor in changed.items()}
@@ -522,11 +525,15 @@ def nonfinite(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
             return _go(ground, road, path, ground.new('nonfinite/work'))
 
         what = f'{name or "every weight"}{", averaged" if averaged else ""}'
+        what += f' as {dtype}' if dtype else ''
         return Attempt(f'{value} in {what}, by {road}', run, must_fail=True, seconds=120)
 
     yield attempt('test', None, float('nan'))
     yield attempt('--resume', names[-1], float('nan'), averaged=True)
     yield attempt('convert-checkpoint', None, float('nan'))
+    for road in ('test', 'convert-checkpoint'):
+        yield attempt(road, names[-1], float('nan'), dtype=torch.float8_e5m2)
+        yield attempt(road, names[-1], 1e300, dtype=torch.float64)
     while True:
         road = choice.choice(('test', 'test', 'load_from', '--resume', 'convert-checkpoint'))
         yield attempt(road, choice.choice(names), choice.choice((float('nan'), float('inf'), float('-inf'))))
