@@ -7,6 +7,7 @@ classes.py    which row of a class head belongs to which class
 source.py     metadata of a file
 adapting.py   the detector's load hook: converts names and classes, accounts for every tensor
 reading.py    loaders for mmengine: files, folders and URLs
+http_requests.py   requests that end, however slow or talkative the server is
 download.py   URLs: resumed, verified, moved to the final name only when complete
 conversion.py writes a checkpoint in another family's format
 published.py  weights that others publish for our configs

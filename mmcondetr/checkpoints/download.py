@@ -8,12 +8,11 @@ import http.client
 import os
 import re
 import shutil
-import socket
-import threading
 import urllib.error
-import urllib.request
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -22,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from mmcondetr.checkpoints.http_requests import Watchdog, request
 from mmcondetr.errors import UserError
 from mmcondetr.writing import file_sha256
 
@@ -29,103 +29,13 @@ _CHUNK = 1 << 20
 _TRIES = 4
 _LARGE = 8 << 20  # files of at least this size get a progress bar
 _LARGEST = 8 << 30  # bytes; no detector checkpoint is this large
-_TIMEOUT = 30  # seconds without a byte, and for the complete response header
-_WINDOW, _SLOWEST = 30, 1 << 10  # seconds, bytes/s: a connection slower than this for so long is broken
 _WAIT = 2 * 3600  # seconds to wait for another process that is fetching the same file
 _DATE = re.compile(  # YYYYMMDD of this or the last century, perhaps with hhmm or hhmmss
     r'(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?)?'
 )
-
-
-class _HeaderTimeout:
-    """Limits the total time for the response header; a socket timeout restarts at every byte."""
-
-    timed_out = False
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        timer = threading.Timer(_TIMEOUT, self._abort)
-        timer.daemon = True
-        timer.start()
-        connected = self.sock  # which http.client forgets when the response is to be the last
-        try:
-            response = super().getresponse()
-            response.connected = connected
-        finally:
-            timer.cancel()
-        if self.timed_out:  # http.client accepts a partial header
-            raise TimeoutError(f'no answer within {_TIMEOUT} s')
-        return response
-
-    def _abort(self) -> None:
-        self.timed_out = True
-        if self.sock is not None:
-            self.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _HTTPConnection(_HeaderTimeout, http.client.HTTPConnection):
-    pass
-
-
-class _HTTPSConnection(_HeaderTimeout, http.client.HTTPSConnection):
-    pass
-
-
-class _HTTPHandler(urllib.request.HTTPHandler):
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_HTTPConnection, request)
-
-
-class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_HTTPSConnection, request, context=self._context)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to HTTP and HTTPS alone, and leaves their bodies unread.
-
-    urllib reads a redirect's body to its end, however long that is and however long it takes.
-    """
-
-    def redirect_request(self, request, response, code, message, headers, address):
-        scheme = urlsplit(address).scheme
-        if scheme not in ('http', 'https'):
-            raise ValueError(f'{scheme}: is neither http: nor https:')
-        response.close()  # of which nothing more is read, as of an empty one
-        return super().redirect_request(request, response, code, message, headers, address)
-
-
-class _Watchdog:
-    """Breaks a connection that has been too slow for :data:`_WINDOW` seconds; the ``with`` block then ends in OSError.
-
-    Watches from a thread of its own, because a reader does not return while a server sends what is no content, such as
-    lines after the last chunk.
-
-    Attributes:
-        received: bytes of content; counted by the reader.
-    """
-
-    def __init__(self, connected: socket.socket) -> None:
-        self.received, self._connected = 0, connected
-        self._ended, self._too_slow = threading.Event(), False
-
-    def __enter__(self) -> _Watchdog:
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def _watch(self) -> None:
-        before = 0
-        while not self._ended.wait(_WINDOW):
-            if self.received - before < _WINDOW * _SLOWEST:
-                self._too_slow = True
-                with suppress(OSError):
-                    self._connected.shutdown(socket.SHUT_RDWR)
-                return
-            before = self.received
-
-    def __exit__(self, *_: Any) -> None:
-        self._ended.set()
-        if self._too_slow:
-            raise OSError(f'less than {_SLOWEST} bytes/s for {_WINDOW} s')
+_ETAG = re.compile(r'"[!#-~]*"')  # a strong one, that can be sent back
+_HTTP_DATE = re.compile(r'[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT')
+_APART = timedelta(minutes=1)  # of Date and Last-Modified, so that differences of clocks do not matter
 
 
 def hash_prefix(name: str) -> str | None:
@@ -181,8 +91,8 @@ def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
 def download(url: str, folder: str | os.PathLike | None = None, check: Callable[[str], Any] = lambda path: None) -> str:
     """Download a URL unless present; returns the path of the complete, verified file.
 
-    A partial download is stored next to it as ``part-<name>`` and resumed by the next call. One process at a time
-    downloads a file while the others wait.
+    A partial download is stored next to it as ``part-<name>`` and resumed by the next call if the server says that it
+    still has the same file; otherwise it starts again. One process at a time downloads a file while the others wait.
 
     Args:
         url: as in a browser; letters beyond ASCII and blanks in it are quoted.
@@ -224,19 +134,86 @@ def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
             if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise
             if attempt == _TRIES - 1:
-                size = part.stat().st_size if part.exists() else 0
                 raise UserError(
-                    f'{url}: the connection failed {_TRIES} times, last with "{error}"; {size} bytes are '
-                    f'kept in {part}, from which the next attempt resumes.'
+                    f'{url}: the connection failed {_TRIES} times, last with "{error}"; {_say_kept(part)}.'
                 ) from error
     _verify(url, part, path, check)
     os.replace(part, path)
-    _tag_file(part).unlink(missing_ok=True)
+    _validator_file(part).unlink(missing_ok=True)
 
 
-def _tag_file(part: Path) -> Path:
-    """File with the server's ETag of the file that ``part`` belongs to."""
+def _say_kept(part: Path) -> str:
+    """The end of a sentence; removes a part that cannot be resumed."""
+    have, _ = _read_part(part)
+    if have:
+        return f'{have} bytes are kept in {part}, from which the next attempt resumes'
+    _drop(part)
+    return 'nothing is kept'
+
+
+def _validator_file(part: Path) -> Path:
+    """File with the validator of the file that ``part`` is the beginning of."""
     return part.with_name(part.name + '.etag')
+
+
+def _read_part(part: Path) -> tuple[int, str]:
+    """Bytes of the part, and the validator of its file; (0, '') if it cannot be resumed."""
+    try:
+        have, validator = part.stat().st_size, _validator_file(part).read_text(encoding='ascii')
+    except (OSError, UnicodeDecodeError):
+        return 0, ''
+    return (have, validator) if have and (_ETAG.fullmatch(validator) or _HTTP_DATE.fullmatch(validator)) else (0, '')
+
+
+def _find_validator(headers: http.client.HTTPMessage) -> str | None:
+    """What changes with every byte of the file of a response; None if nothing says so.
+
+    Its ETag unless that is weak. Without one, its Last-Modified if the response is younger by :data:`_APART`: then it
+    is strong, too, and may be sent as If-Range (RFC 9110, §8.8.2.2 and §13.1.5).
+    """
+    etag, modified, date = (headers.get(name) for name in ('ETag', 'Last-Modified', 'Date'))
+    if etag is not None:
+        return etag if _ETAG.fullmatch(etag) else None
+    if not all(_HTTP_DATE.fullmatch(value or '') for value in (modified, date)):
+        return None
+    try:
+        return modified if parsedate_to_datetime(date) - parsedate_to_datetime(modified) >= _APART else None
+    except ValueError:  # the 31st of February
+        return None
+
+
+def _goes_on(response: http.client.HTTPResponse, have: int, validator: str) -> bool:
+    """Whether a partial response is of the file that the part is of, from its end to the file's."""
+    found = re.fullmatch(r'bytes (\d{1,18})-(\d{1,18})/(\d{1,18})', response.headers.get('Content-Range') or '')
+    first, last, total = map(int, found.groups()) if found else (0, 0, 0)
+    complete = first == have and last == total - 1 and response.length == total - have
+    return complete and _find_validator(response.headers) == validator
+
+
+def _open(url: str, part: Path) -> tuple[http.client.HTTPResponse, int]:
+    """A response with the bytes that the part lacks, or with all, and which byte of the file is its first.
+
+    It is resumed only if the server confirms that it has the file that the part is of: a file that was exchanged
+    between two tries would become a mixture, which no reader of weights notices.
+    """
+    have, validator = _read_part(part)
+    if have:
+        try:
+            response = request(url, {'Range': f'bytes={have}-', 'If-Range': validator})
+            if response.status != 206:
+                return response, 0
+            if _goes_on(response, have, validator):
+                return response, have
+            response.close()
+        except urllib.error.HTTPError as error:
+            if error.code != 416:  # there is nothing after the part, which is whole or of another file
+                raise
+            error.close()
+    response = request(url, {})
+    if response.status == 206:
+        response.close()
+        raise OSError('the server sends a part of the file when asked for all of it')
+    return response, 0
 
 
 def _receive(url: str, part: Path) -> None:
@@ -247,42 +224,22 @@ def _receive(url: str, part: Path) -> None:
         UserError: the file is larger than the free disk space or than any checkpoint, or the server redirects to an
             invalid address.
     """
-    have = part.stat().st_size if part.exists() else 0
-    tag = _tag_file(part).read_text() if have and _tag_file(part).exists() else None
-    headers = {'User-Agent': 'mmcondetr'}
-    if have:
-        headers['Range'] = f'bytes={have}-'
-        if tag:
-            headers['If-Range'] = tag  # the server sends the whole file if it has changed
-    try:
-        opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler, _Redirects)
-        response = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # the part is either complete or of another file
-            total = (error.headers.get('Content-Range') or '').rpartition('/')[2]
-            if total == str(have):
-                return
-            part.unlink()
-            return _receive(url, part)
-        raise
-    except (ValueError, http.client.InvalidURL) as error:  # ours is valid
-        raise UserError(f'{url}: the server redirects to an address that is not valid ({error}).') from error
+    response, start = _open(url, part)
     with response:
-        resumed = response.status == 206 and (response.headers.get('Content-Range') or '').startswith(f'bytes {have}-')
-        start = have if resumed else 0
+        if not start:
+            _drop(part)  # before its validator is exchanged
         total = start + response.length if response.length is not None else None
-        room = shutil.disk_usage(part.parent).free + have
+        room = shutil.disk_usage(part.parent).free + start
         limit = min(_LARGEST, room if total else room // 2)  # without a length, use at most half of the disk
         if (total or 0) > limit:
             _drop(part)
             raise UserError(f'{url}: the server announces {total} bytes, but at most {limit} can be stored.')
-        etag = response.headers.get('ETag')
-        if re.fullmatch(r'"[!#-~]*"', etag or ''):  # a strong one that can be sent back
-            _tag_file(part).write_text(etag)
+        if not start and (validator := _find_validator(response.headers)):
+            _validator_file(part).write_text(validator, encoding='ascii')
         with (
-            open(part, 'ab' if resumed else 'wb') as file,
+            open(part, 'ab') as file,
             _progress(part.stem, start, total) as advance,
-            _Watchdog(response.connected) as watchdog,
+            Watchdog(response.connected) as watchdog,
         ):
             while chunk := response.read1(_CHUNK):
                 file.write(chunk)
@@ -329,7 +286,7 @@ def _is_intact(path: Path) -> bool:
 
 def _drop(part: Path) -> None:
     part.unlink(missing_ok=True)
-    _tag_file(part).unlink(missing_ok=True)
+    _validator_file(part).unlink(missing_ok=True)
 
 
 def _verify(url: str, part: Path, path: Path, check: Callable[[str], Any]) -> None:

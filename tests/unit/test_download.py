@@ -3,6 +3,8 @@
 import hashlib
 import re
 import threading
+import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -26,9 +28,13 @@ class Server:
         self.files = {f'/{NAME}': CONTENT, '/model.safetensors': CONTENT}
         self.break_after = []  # bytes of one answer each, after which the connection ends
         self.ranges = True
-        self.requests = []
+        self.checks = True  # If-Range
+        self.content_range = 'bytes {start}-{last}/{size}'
+        self.requests, self.conditions = [], []
         self.etag = '"1"'
+        self.modified = None
         self.redirects = {}
+        self.after_a_break = lambda: None
 
 
 @pytest.fixture
@@ -39,6 +45,7 @@ def server(monkeypatch):
         def do_GET(self):
             asked = self.headers.get('Range')
             state.requests.append(asked)
+            state.conditions.append(self.headers.get('If-Range'))
             if self.path in state.redirects:
                 self.send_response(302)
                 self.send_header('Location', state.redirects[self.path])
@@ -47,7 +54,7 @@ def server(monkeypatch):
             if content is None:
                 return self.send_error(404)
             start = int(re.match(r'bytes=(\d+)-', asked).group(1)) if asked and state.ranges else 0
-            if self.headers.get('If-Range') not in (None, state.etag):
+            if state.checks and self.headers.get('If-Range') not in (None, state.etag, state.modified):
                 start = 0
             if start >= len(content) > 0:
                 self.send_response(416)
@@ -56,12 +63,18 @@ def server(monkeypatch):
                 return self.end_headers()
             self.send_response(206 if start else 200)
             if start:
-                self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
+                last, size = len(content) - 1, len(content)
+                self.send_header('Content-Range', state.content_range.format(start=start, last=last, size=size))
             self.send_header('Content-Length', str(len(content) - start))
-            self.send_header('ETag', state.etag)
+            for name, value in (('ETag', state.etag), ('Last-Modified', state.modified)):
+                if value is not None:
+                    self.send_header(name, value)
             self.end_headers()
             body = content[start:]
-            self.wfile.write(body[: state.break_after.pop(0)] if state.break_after else body)
+            if state.break_after:
+                body = body[: state.break_after.pop(0)]
+                state.after_a_break()
+            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
@@ -199,14 +212,82 @@ def test_another_file_at_the_address_is_not_mixed_with_the_part(server, tmp_path
     assert open(download(url, tmp_path), 'rb').read() == CONTENT[::-1]
 
 
-def test_a_part_that_is_whole_is_taken(server, tmp_path):
-    (tmp_path / f'part-{NAME}').write_bytes(CONTENT)
-    assert open(download(f'{server.url}/{NAME}', tmp_path), 'rb').read() == CONTENT
+LONG_AGO, LONGER_AGO = (formatdate(time.time() - days * 86400, usegmt=True) for days in (1, 2))
 
 
-def test_a_part_that_is_too_long_is_dropped(server, tmp_path):
-    (tmp_path / f'part-{NAME}').write_bytes(CONTENT + b'more')
+@pytest.mark.parametrize(
+    'etags, dates',
+    [
+        (('W/"1"', 'W/"2"'), (None, None)),
+        (('W/"1"', 'W/"1"'), (None, None)),
+        (('W/"1"', 'W/"1"'), (LONG_AGO, LONG_AGO)),  # with an ETag, no date may be sent
+        (('"1"', '"2"'), (None, None)),
+        (('"1"', None), (None, None)),
+        ((None, None), (None, None)),
+        ((None, None), (LONGER_AGO, LONG_AGO)),
+        ((None, None), (formatdate(usegmt=True),) * 2),  # of the last minute: it may have changed within a second
+        ((None, None), ('Sun, 31 Feb 2021 00:00:00 GMT',) * 2),
+    ],
+)
+def test_a_file_that_changes_between_two_tries_is_no_mixture(server, tmp_path, etags, dates):
+    """Also if the server ignores If-Range, and sends the rest of another file of the same length."""
+    server.break_after, server.checks = [1000], False
+    server.etag, server.modified = etags[0], dates[0]
+
+    def change():
+        server.files['/model.safetensors'] = CONTENT[::-1]
+        server.etag, server.modified = etags[1], dates[1]
+
+    server.after_a_break = change
+    assert open(download(f'{server.url}/model.safetensors', tmp_path), 'rb').read() == CONTENT[::-1]
+
+
+def test_it_goes_on_where_a_server_without_etags_names_an_old_date(server, tmp_path):
+    server.break_after, server.etag, server.modified = [1000], None, LONG_AGO
+    assert open(download(f'{server.url}/model.safetensors', tmp_path), 'rb').read() == CONTENT
+    assert server.requests == [None, 'bytes=1000-'] and server.conditions == [None, LONG_AGO]
+
+
+@pytest.mark.parametrize(
+    'content_range',
+    [
+        *('bytes 999-{last}/{size}', 'bytes {start}-{last}/*', 'bytes 10000-{last}/{size}', 'bytes */{size}', ''),
+        *('bytes {start}-{start}/{size}', 'bytes {start}-{last}/1', 'bytes {start}-{last}/{size}0', 'pages 1000-1/1'),
+    ],
+)
+def test_another_range_than_was_asked_for_is_not_taken(server, tmp_path, content_range):
+    """Also if the name has no hash, by which it would be found."""
+    server.break_after, server.content_range = [1000], content_range
+    assert open(download(f'{server.url}/model.safetensors', tmp_path), 'rb').read() == CONTENT
+    assert server.requests == [None, 'bytes=1000-', None]
+
+
+def test_a_part_that_nobody_asked_for_is_an_error(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(BaseHTTPRequestHandler, 'send_response', partial_response(BaseHTTPRequestHandler.send_response))
+    with pytest.raises(UserError, match='failed 4 times, .* part of the file when asked for all of it"; nothing is'):
+        download(f'{server.url}/model.safetensors', tmp_path)
+
+
+def partial_response(original):
+    return lambda handler, code: original(handler, 206 if code == 200 else code)
+
+
+def test_what_cannot_be_resumed_is_not_said_to_be_kept(server, tmp_path):
+    server.break_after, server.etag = [1000] * 4, 'W/"1"'
+    with pytest.raises(UserError, match=r'failed 4 times, last with ".*"; nothing is kept\.$'):
+        download(f'{server.url}/{NAME}', tmp_path)
+    assert names(tmp_path) == [] and server.requests == [None] * 4
+
+
+@pytest.mark.parametrize('more', [b'', b'more'])
+@pytest.mark.parametrize('tag', [None, '"1"', '"2"', '"1', '\xe9'])
+def test_a_part_without_a_rest_is_fetched_again(server, tmp_path, more, tag):
+    """It may be whole, of another file, or without the tag that says of which."""
+    (tmp_path / f'part-{NAME}').write_bytes(CONTENT + more)
+    if tag is not None:
+        (tmp_path / f'part-{NAME}.etag').write_text(tag, encoding='utf-8')
     assert open(download(f'{server.url}/{NAME}', tmp_path), 'rb').read() == CONTENT
+    assert names(tmp_path) == [NAME]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from mmcondetr.checkpoints import download as module
+from mmcondetr.checkpoints import http_requests
 from mmcondetr.checkpoints.download import download
 from mmcondetr.checkpoints.reading import load_from_url
 from mmcondetr.errors import UserError
@@ -152,8 +153,9 @@ CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n'
     ids=['body', 'head', 'trailers', 'chunk-extension'],
 )
 def test_a_byte_at_a_time_ends(tmp_path, serve, monkeypatch, start, more):
-    for name, value in (('_WINDOW', 0.5), ('_TIMEOUT', 1), ('_TRIES', 2)):
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, '_TRIES', 2)
+    for name, value in (('_WINDOW', 0.5), ('_TIMEOUT', 1)):
+        monkeypatch.setattr(http_requests, name, value)
 
     def send(connection):
         connection.sendall(start)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from mmcondetr.checkpoints import download
+from mmcondetr.checkpoints import http_requests
 from tools.torture.attempts import Attempt, DataLost, Silent, start
 from tools.torture.ground import Ground, read_checkpoint
 
@@ -86,6 +86,15 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         seen['another'] = seen.get('another', 0) + 1
         handler.answer(content[: cut + seen['another']], len(content), ETag=f'"{seen["another"]}"')
 
+    def changes_between_tries(handler: _Handler) -> None:
+        if handler.path not in seen:  # half of a file, of which the rest is then sent of another
+            seen[handler.path] = 1
+            return handler.answer(bytes(cut), len(content), ETag='W/"1"')
+        asked = handler.headers.get('Range')
+        first = int(asked.partition('=')[2].rstrip('-')) if asked else 0
+        headers = {'Content_Range': f'bytes {first}-{len(content) - 1}/{len(content)}'} if asked else {}
+        return handler.answer(content[first:], len(content) - first, 206 if asked else 200, ETag='W/"2"', **headers)
+
     def redirect(piece: bytes, pause: float) -> Callable[[_Handler], None]:
         def redirected(handler: _Handler) -> None:
             handler.answer(b'', status=302, Location=f'/good/{handler.path.split("/")[2]}')
@@ -115,6 +124,7 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
         'lines-after-the-last-chunk': lines_after_the_last_chunk,
         'in-pieces': in_pieces,
         'another-each-time': another_each_time,
+        'changes-between-tries': changes_between_tries,
         'wrong-length': lambda handler: handler.answer(content, 10**13),
         '404': lambda handler: handler.answer(b'no', 2, 404),
         '500': lambda handler: handler.answer(b'no', 2, 500),
@@ -128,7 +138,7 @@ def _behaviours(content: bytes, choice: random.Random) -> dict[str, Callable[[_H
     }
 
 
-GOOD = {'good', 'in-pieces', 'too-long', '302-endless', '302-slowly'}
+GOOD = {'good', 'in-pieces', 'too-long', 'changes-between-tries', '302-endless', '302-slowly'}
 """Behaviours that may yield the right file; all others must be an error."""
 
 
@@ -156,7 +166,7 @@ def downloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def fetch(url: str, cache: Path) -> None:
-        download._WINDOW = 8  # seconds instead of 30, of which there are four before it gives up
+        http_requests._WINDOW = 8  # seconds instead of 30, of which there are four before it gives up
         from mmcondetr.checkpoints.reading import load_from_url
 
         found = load_from_url(url, 'cpu', str(cache))
