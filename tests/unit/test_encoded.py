@@ -29,6 +29,12 @@ def encode(kind: str, pixels: np.ndarray = PIXELS, **options) -> bytes:
     return buffer.getvalue()
 
 
+def cmyk() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).convert('CMYK').save(buffer, 'JPEG', progressive=True)
+    return buffer.getvalue()
+
+
 def with_thumbnail() -> bytes:
     """A JPEG that holds a whole JPEG in its APP1 segment, as cameras write them."""
     inner, outer = encode('JPEG', PIXELS[:8, :8]), encode('JPEG')
@@ -147,6 +153,61 @@ def test_a_file_of_any_format_that_says_it_is_huge_is_refused_before_it_is_decod
     for read in (read_image, read_without_torch):
         with pytest.raises(UserError, match=f"bomb' says that it is {side}x{side} pixels, and more than 178956970"):
             read(str(tmp_path / 'bomb'))
+
+
+EMPTY_SCAN = b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00'  # of the luminance's coefficients 1 to 63, all zero
+
+
+def with_scans(number: int, side: int = 0, scan: bytes = EMPTY_SCAN, after: bytes = b'') -> bytes:
+    """A progressive JPEG with so many scans, of the declared side if one is given."""
+    content = bytearray(FILES['progressive'])
+    if side:
+        start = content.index(b'\xff\xc2') + 5
+        content[start : start + 4] = struct.pack('>HH', side, side)
+    return bytes(content[:-2]) + scan * (number - content.count(b'\xff\xda')) + b'\xff\xd9' + after
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (with_scans(101), '101 scans, and more than 100 of'),
+        (with_scans(101, after=b'more'), '101 scans, and more than 100 of'),
+        (with_scans(21, side=13_300), '21 scans, and more than 20 of'),
+        (with_scans(50, side=9_000), '50 scans, and more than 44 of'),
+        (with_scans(30_000, scan=b'\xff\xff\xff' + EMPTY_SCAN), '30000 scans, and more than 100 of'),
+        (with_scans(101, scan=b'\xff\0\xff\xd0\xff\1junk' + EMPTY_SCAN), '101 scans, and more than 100 of'),
+        (with_scans(101)[:-2], '101 scans, and more than 100 of'),
+    ],
+    ids=['many', 'bytes after the end', 'large', 'work', 'fill bytes', 'stuffing', 'no end'],
+)
+def test_a_jpeg_that_goes_over_its_pixels_too_often_is_refused_before_it_is_decoded(
+    tmp_path, monkeypatch, content, message
+):
+    """300 KB that decode for minutes: https://bugzilla.redhat.com/show_bug.cgi?id=1344214."""
+    (tmp_path / 'bomb').write_bytes(content)
+    monkeypatch.setattr('cv2.imdecode', None)
+    for read in (read_image, read_without_torch):
+        with pytest.raises(UserError, match=f"bomb' has {message} a JPEG of its size are not decoded"):
+            read(str(tmp_path / 'bomb'))
+
+
+def in_metadata(content: bytes) -> bytes:
+    """Bytes that look like scans in a segment that is not decoded."""
+    return content[:2] + b'\xff\xe2' + struct.pack('>H', 402) + b'\xff\xda' * 200 + content[2:]
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        *(with_scans(100), with_scans(20) + EMPTY_SCAN * 200, in_metadata(FILES['jpeg']), in_metadata(with_scans(40))),
+        in_metadata(FILES['jpeg']) + b'more',
+        cmyk(),
+    ],
+    ids=['100', 'after the end', 'metadata', 'metadata and scans', 'metadata and bytes after the end', 'cmyk'],
+)
+def test_as_many_scans_as_an_encoder_writes_are_read(tmp_path, content):
+    (tmp_path / 'image').write_bytes(content)
+    assert [read(str(tmp_path / 'image')).shape for read in (read_image, read_without_torch)] == [(48, 64, 3)] * 2
 
 
 ENCODED = {

@@ -213,6 +213,14 @@ def _encoded(kind: str, array: np.ndarray, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _many_scans(number: int, side: int, picture: np.ndarray) -> bytes:
+    """A progressive JPEG with so many empty scans, each of which goes over side x side pixels."""
+    jpeg = bytearray(_encoded('JPEG', picture, progressive=True))
+    start = jpeg.index(b'\xff\xc2') + 5
+    jpeg[start : start + 4] = struct.pack('>HH', side, side)
+    return bytes(jpeg[:-2]) + b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00' * number + b'\xff\xd9'
+
+
 def _declaring(side: int, jpeg: bytes) -> Iterator[tuple[str, bytes]]:
     """Small files of several formats whose headers say side x side pixels."""
     start = jpeg.index(b'\xff\xc0')
@@ -248,6 +256,10 @@ def _image_files(choice: random.Random) -> Iterator[tuple[str, bytes, bool | byt
         yield f'{width} x {height}', _encoded('PNG', np.zeros((height, width, 3), np.uint8)), False
     for kind, content in _declaring(20_000, jpeg):
         yield f'a {kind} that says 20000 x 20000', content, True
+    for number, side in ((90, 5_000), (8, 13_000)):
+        yield f'a JPEG with {number} scans of {side} x {side}', _many_scans(number, side, picture), False
+    for number, side in ((30_000, 13_000), (90, 13_000), (300, 500)):
+        yield f'a JPEG with {number} scans of {side} x {side}', _many_scans(number, side, picture), True
     yield 'HDR, whose size is known only to its decoder', b'#?RADIANCE\n\n-Y 9000 +X 9000\n' + bytes(100), True
     yield 'WebP without its container', b'\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f' + bytes(100), True
     yield 'a PNG that says 30000 x 30000', _png(30_000, 30_000), True
