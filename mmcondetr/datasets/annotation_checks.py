@@ -15,7 +15,7 @@ import numpy as np
 
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile, Report
 from mmcondetr.datasets.box_checks import doubt_boxes, explain_left_out
-from mmcondetr.datasets.polygons import find_wild_coordinates
+from mmcondetr.datasets.polygons import LengthLeft, find_wild_coordinates
 from mmcondetr.datasets.repeated_entries import find_repeated_images, find_similar_names
 from mmcondetr.runtime.encoded import MOST_PIXELS
 
@@ -331,7 +331,7 @@ def _check_outlines(file: AnnotationFile, columns: Columns, report: Report) -> N
 
     All others stay undecoded until masks are asked for, when segmentation.py checks each of them.
     """
-    first, wrong = None, 0
+    first, wrong, left = None, 0, None
     for index, (entry, (width, height)) in enumerate(zip(file.annotations, columns.sizes)):
         text = bytes(entry.segmentation)
         if not text.startswith(b'[') or not _lacks(entry, 'area') or not 0 < width * height <= MOST_PIXELS:
@@ -340,8 +340,10 @@ def _check_outlines(file: AnnotationFile, columns: Columns, report: Report) -> N
             polygons = json.loads(text)
         except (ValueError, RecursionError):  # no outline: the area is that of the box
             continue
-        outlines = (polygon for polygon in polygons if isinstance(polygon, list))
-        problem = next(filter(None, (find_wild_coordinates(outline, height, width) for outline in outlines)), None)
+        left = left or LengthLeft(file)
+        outlines = [polygon for polygon in polygons if isinstance(polygon, list)]
+        problems = (find_wild_coordinates(outline, height, width, left, len(outlines)) for outline in outlines)
+        problem = next(filter(None, problems), None)
         if problem:
             wrong += 1
             first = first or (f'$.annotations[{index}].segmentation', f'(id {entry.id}) {problem}')

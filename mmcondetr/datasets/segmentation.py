@@ -11,10 +11,11 @@ from pycocotools import mask as rle
 
 from mmcondetr.datasets.annotation_checks import some
 from mmcondetr.datasets.annotation_file import Annotation, AnnotationFile
-from mmcondetr.datasets.polygons import find_polygon_problem
+from mmcondetr.datasets.polygons import LengthLeft, find_polygon_problem
 from mmcondetr.errors import UserError
 
 _EMPTY = (b'', b'null', b'[]', b'[[]]', b'{}')  # as exporters of boxes write
+_MOST_GROUPS = 6  # 30 bits, more than any image needs; of longer numbers pycocotools' 32-bit shifts make others
 _ROUNDING = 1.0  # pixels by which a small object's outline may lie beside its box
 
 
@@ -28,12 +29,13 @@ def check_segmentations(file: AnnotationFile, name: str) -> None:
         name: The file's name in messages.
 
     Raises:
-        UserError: A segmentation is missing, malformed, empty, of another image size or beside its box: the first.
+        UserError: A segmentation is missing, malformed, empty, of another image size or beside its box, or the outlines
+            of the file are too long: the first.
     """
     sizes = {image.id: (int(image.height), int(image.width)) for image in file.images}
-    first, wrong, unpainted = '', 0, []
+    first, wrong, unpainted, left = '', 0, [], LengthLeft(file)
     for index, annotation in enumerate(file.annotations):
-        segmentation, problem = _read(annotation, *sizes[annotation.image_id])
+        segmentation, problem = _read(annotation, *sizes[annotation.image_id], left)
         problem = problem or _compare_with_box(segmentation, annotation.bbox)
         if problem:
             wrong += 1
@@ -60,7 +62,7 @@ def area_of(annotation: Annotation, height: int, width: int) -> float:
     """The area in square pixels by which COCO's AP tells small from large objects.
 
     If the file has none, or 0, it is the number of pixels of the segmentation, as in COCO; without a valid
-    segmentation, the area of the box.
+    segmentation, the area of the box. The file was checked: rasterising all its outlines ends.
 
     Args:
         height: Of the image, in pixels, as is ``width``.
@@ -72,12 +74,12 @@ def area_of(annotation: Annotation, height: int, width: int) -> float:
     return pixels or annotation.bbox[2] * annotation.bbox[3]
 
 
-def _read(annotation: Annotation, height: int, width: int) -> tuple[Any, str | None]:
+def _read(annotation: Annotation, height: int, width: int, left: LengthLeft | None = None) -> tuple[Any, str | None]:
     """A segmentation and its problem, as the end of a sentence; None if there is none."""
     text = bytes(annotation.segmentation)
     try:
         segmentation = json.loads(text) if text else None  # msgspec does not read NaN
-        return segmentation, _find_problem(segmentation, height, width)
+        return segmentation, _find_problem(segmentation, height, width, left)
     except (ValueError, RecursionError) as error:  # undecoded until here: it may be no text, or nested too deeply
         return None, f'cannot be read as JSON: {error}'
 
@@ -90,14 +92,14 @@ def _count_pixels(segmentation: list | dict, height: int, width: int) -> int:
     return sum((decode_counts(counts) if isinstance(counts, str) else counts)[1::2])
 
 
-def _find_problem(segmentation: Any, height: int, width: int) -> str | None:
+def _find_problem(segmentation: Any, height: int, width: int, left: LengthLeft | None) -> str | None:
     """The problem of a segmentation, as the end of a sentence; None if there is none."""
     if segmentation is None:
         return 'is missing'
     if isinstance(segmentation, list):
         if not segmentation:
             return 'is empty: a list without polygons'
-        problems = (find_polygon_problem(polygon, height, width) for polygon in segmentation)
+        problems = (find_polygon_problem(polygon, height, width, left, len(segmentation)) for polygon in segmentation)
         return next((problem for problem in problems if problem), None)
     if isinstance(segmentation, dict):
         return _find_rle_problem(segmentation, height, width)
@@ -174,7 +176,8 @@ def decode_counts(text: str) -> list[int] | None:
     """Run lengths of COCO's compressed RLE, zeros first; None if the text is invalid.
 
     Each number is written in groups of five bits, lowest first, with 32 added if more follow and 48 added to all;
-    from the fourth on, it is the difference from the number two places before.
+    from the fourth on, it is the difference from the number two places before. Numbers of more groups than pycocotools
+    reads are invalid, even where the further ones are empty.
     """
     codes = np.frombuffer(text.encode('utf-8'), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
@@ -182,7 +185,7 @@ def decode_counts(text: str) -> list[int] | None:
     ends = np.flatnonzero(~codes & 32)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > 12:  # 60 bits
+    if lengths.max() > _MOST_GROUPS:
         return None
     place = np.arange(len(codes)) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((codes & 31) << (5 * place), starts)

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from panoptic_files import edit_json
 from pycocotools import mask as rle
 
+from mmcondetr.datasets import polygons
 from mmcondetr.datasets.annotations import examine
 from mmcondetr.datasets.segmentation import decode_counts, decode_mask, encode_mask
 from mmcondetr.datasets.shapes import generate_shapes
@@ -51,7 +52,21 @@ def test_masks_of_every_form_are_decoded():
         assert decoded.dtype == bool and (decoded == mask).all(), form
 
 
-@pytest.mark.parametrize('text', ['', 'o', '\x01', 'é', 'P' * 40 + '0'])
+@pytest.mark.parametrize('groups', range(1, 7))
+def test_numbers_in_more_groups_than_needed_are_those_of_pycocotools(groups):
+    """Here 9 in the first groups, then empty ones, and the difference -16 likewise."""
+    nine = ''.join(chr(48 + 32 * (i < groups - 1) + (9 if i == 0 else 0)) for i in range(groups))
+    less = ''.join(chr(48 + 32 * (i < groups - 1) + (16 if i == 0 else 31)) for i in range(groups))
+    text = nine + '`2' + 'T2' + less + 'b`0'
+    lengths = decode_counts(text)
+    assert lengths[0] == 9 and lengths[3] == lengths[1] - 16
+    mask = rle.decode(dict(size=[1, sum(lengths)], counts=text))[0]
+    assert np.flatnonzero(np.diff(mask.astype(int))).tolist() == (np.cumsum(lengths)[:-1] - 1).tolist()
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'o', '\x01', 'é', 'P' * 40 + '0', 'P' * 6 + '0', 'Y' + 'P' * 6 + '0' + '1', '1o' + 'o' * 5 + 'O']
+)
 def test_text_that_is_no_run_lengths(text):
     assert decode_counts(text) is None
 
@@ -100,6 +115,7 @@ WRONG = {
     'whose sum is 1100, not height x width = 1200': dict(size=[30, 40], counts=[1000, 100]),
     'is empty: no pixel is set': dict(size=[30, 40], counts=[1200]),
     'has counts that are not compressed run lengths': dict(size=[30, 40], counts='o'),
+    'has counts that are not compressed run lengths of': dict(size=[30, 40], counts='b1X1l1`oooooOhNfa9'),
     'neither a string nor a list': dict(size=[30, 40], counts=None),
     'is a str, but must be': 'polygon',
     'covers x 27 to 39, y 1 to 4, which is beside its bbox, x 5 to 25, y 5 to 25': [
@@ -123,6 +139,48 @@ def test_wrong_masks_stop_before_training_and_testing(tmp_path, message):
         METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric=['bbox', 'segm']))
     build(path, with_mask=False)
     METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='bbox'))
+
+
+LONG = {
+    'in one annotation': [[[0, 5, 400, 5] * 30]],
+    'of several annotations': [[[0, 5, 400, 5] * 5]] * 6,
+    'merged one by one': [[[0, 5, 40, 5, 40, 6]] * 200],
+}
+
+
+@pytest.mark.parametrize('name', LONG)
+@pytest.mark.parametrize('metric', ['bbox', 'segm'])
+def test_outlines_that_are_together_too_long_to_rasterise(tmp_path, monkeypatch, name, metric):
+    """Each is short enough, but no time is enough for all; with ``bbox`` they are for the areas that are missing."""
+    path = write(tmp_path, None)
+
+    def edit(data):
+        entry = data['annotations'].pop()
+        del entry['area']
+        data['annotations'] = [dict(entry, id=i, segmentation=value) for i, value in enumerate(LONG[name])]
+
+    edit_json(tmp_path / 'val.json', edit)
+    metric = dict(type='mmcondetr.CocoMetric', ann_file=path, metric=metric)
+    METRICS.build(metric)
+    monkeypatch.setattr(polygons, '_ALWAYS', 0)
+    monkeypatch.setattr(polygons, '_PER_BYTE', 1)
+    with pytest.raises(UserError, match=r'segmentation.* \(id .* the outlines of this file are too long to rasterise'):
+        METRICS.build(metric)
+
+
+def test_long_outlines_of_a_plausible_file(tmp_path, monkeypatch):
+    """Each of sixteen objects has the outline of its whole image; and one has a fine outline, of many points."""
+    monkeypatch.setattr(polygons, '_ALWAYS', 0)
+    path = write(tmp_path, None)
+    frame, fine = [0, 0, 40, 0, 40, 30, 0, 30], [v for i in range(2000) for v in (i % 40, 5 + i % 2)]
+
+    def edit(data):
+        entry = data['annotations'].pop()
+        for i in range(17):
+            data['annotations'].append(dict(entry, id=i, bbox=[0, 0, 40, 30], segmentation=[frame if i else fine]))
+
+    edit_json(tmp_path / 'val.json', edit)
+    METRICS.build(dict(type='mmcondetr.CocoMetric', ann_file=path, metric='segm'))
 
 
 def test_polygons_without_a_pixel_are_counted_and_kept(tmp_path):

@@ -84,6 +84,17 @@ def _outlines(data: dict) -> Iterator[tuple[str, dict]]:
         changed['annotations'][0].pop('area', None)
         changed['annotations'][0]['segmentation'] = [outline]
         yield f'an outline with {name}', changed
+    changed = copy.deepcopy(data)
+    changed['annotations'][0].pop('area', None)
+    changed['annotations'][0]['segmentation'] = [[0, 0, 500, 0, 500, 2]] * 8000  # merged one by one, in 40 s
+    yield 'an outline of 8000 polygons', changed
+    changed = copy.deepcopy(data)
+    changed['images'].append(dict(changed['images'][0], id=10**6, width=13_000, height=13_000, file_name='large.png'))
+    across = [v for i in range(13) for v in (142_999 if i % 2 else -129_999, i)]
+    entry = {name: value for name, value in changed['annotations'][0].items() if name != 'area'}
+    entry.update(image_id=10**6, segmentation=[across])
+    changed['annotations'] += [dict(entry, id=10**6 + i, bbox=[i, i, 9000 + i, 3000 + i]) for i in range(1000)]
+    yield 'a thousand outlines far across', changed
 
 
 def _meaningless(data: dict) -> Iterator[tuple[str, dict]]:
