@@ -72,7 +72,7 @@ def _semantic(data: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _outlines(data: dict) -> Iterator[tuple[str, dict]]:
-    """Files with an outline that no image has, which is to fill in a missing area."""
+    """Files with outlines that no image has, or that are together too long, which are to fill in missing areas."""
     for name, outline in {
         'a corner at 1e9': [0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9],
         'a corner at -5e7': [-5e7, 0, 9, 0, 9, 9],
@@ -84,17 +84,16 @@ def _outlines(data: dict) -> Iterator[tuple[str, dict]]:
         changed['annotations'][0].pop('area', None)
         changed['annotations'][0]['segmentation'] = [outline]
         yield f'an outline with {name}', changed
-    changed = copy.deepcopy(data)
-    changed['annotations'][0].pop('area', None)
-    changed['annotations'][0]['segmentation'] = [[0, 0, 500, 0, 500, 2]] * 8000  # merged one by one, in 40 s
-    yield 'an outline of 8000 polygons', changed
-    changed = copy.deepcopy(data)
-    changed['images'].append(dict(changed['images'][0], id=10**6, width=13_000, height=13_000, file_name='large.png'))
     across = [v for i in range(13) for v in (142_999 if i % 2 else -129_999, i)]
-    entry = {name: value for name, value in changed['annotations'][0].items() if name != 'area'}
-    entry.update(image_id=10**6, segmentation=[across])
-    changed['annotations'] += [dict(entry, id=10**6 + i, bbox=[i, i, 9000 + i, 3000 + i]) for i in range(1000)]
-    yield 'a thousand outlines far across', changed
+    merged = [[0, 6 * (i % 2000), 400, 6 * (i % 2000), 400, 6 * (i % 2000) + 2] for i in range(8000)]
+    large = dict(data['images'][0], id=10**6, width=13_000, height=13_000, file_name='large.png')
+    for name, outlines, count in (('a thousand outlines far across', [across], 1000), ('8000 polygons', merged, 1)):
+        changed = copy.deepcopy(data)
+        changed['images'].append(large)
+        entry = {name: value for name, value in changed['annotations'][0].items() if name != 'area'}
+        entry.update(image_id=10**6, segmentation=outlines)
+        changed['annotations'] += [dict(entry, id=10**6 + i, bbox=[i, i, 9000 + i, 3000 + i]) for i in range(count)]
+        yield name, changed
 
 
 def _meaningless(data: dict) -> Iterator[tuple[str, dict]]:
