@@ -15,13 +15,13 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import torch
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mmcondetr.checkpoints.http_requests import Watchdog, request
+from mmcondetr.checkpoints.http_requests import Watchdog, describe, quote_url, request
 from mmcondetr.errors import UserError
 from mmcondetr.writing import file_sha256
 
@@ -47,34 +47,6 @@ def hash_prefix(name: str) -> str | None:
     """
     found = re.search(r'-([0-9a-f]{8,64})\.[A-Za-z]+$', name)
     return found[1] if found and not _DATE.fullmatch(found[1]) else None
-
-
-def quote_url(url: str) -> str:
-    """The URL as a browser would send it: blanks and letters beyond ASCII quoted, the host in IDNA.
-
-    Raises:
-        UserError: it is malformed, or names a user.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-        if not host:
-            raise ValueError('it names no host')
-        if '@' in parts.netloc:
-            raise ValueError('a user name or password cannot be sent')
-        if ':' in host:  # IPv6
-            host = f'[{host}]'
-        else:
-            host = host.encode('idna').decode()
-            if not re.fullmatch(r'[\w.-]+', host):
-                raise ValueError(f'{host!r} is no name of a host')
-        path, query = (
-            quote(part, "/%!$&'()*+,;=:@~?" + more, errors='surrogateescape')
-            for part, more in ((parts.path, ''), (parts.query, '[]'))
-        )
-    except ValueError as error:  # UnicodeError is one
-        raise UserError(f'{url!a} is not a valid URL: {error}.') from error
-    return urlunsplit((parts.scheme, host if port is None else f'{host}:{port}', path, query, ''))
 
 
 def final_path(url: str, folder: str | os.PathLike | None = None) -> Path:
@@ -127,15 +99,13 @@ def _fetch(url: str, path: Path, check: Callable[[str], Any]) -> None:
             _receive(url, part)
             break
         except urllib.error.HTTPError as error:
-            error.close()  # its body is unread, too
-            reason = ' '.join(str(error.reason).split())[:200]  # urllib's own has several lines
-            raise UserError(f'{url}: the server answers {error.code} ({reason}).') from error
+            raise UserError(f'{url}: {describe(error)}.') from error
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise
             if attempt == _TRIES - 1:
                 raise UserError(
-                    f'{url}: the connection failed {_TRIES} times, last with "{error}"; {_say_kept(part)}.'
+                    f'{url}: the connection failed {_TRIES} times, last with "{describe(error)}"; {_say_kept(part)}.'
                 ) from error
     _verify(url, part, path, check)
     os.replace(part, path)

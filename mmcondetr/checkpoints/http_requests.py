@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import io
+import re
 import socket
 import threading
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from mmcondetr.errors import UserError
 
@@ -107,11 +110,39 @@ class Watchdog:
             raise OSError(f'less than {_SLOWEST} bytes/s for {_WINDOW} s')
 
 
+def quote_url(url: str) -> str:
+    """The URL as a browser would send it: blanks and letters beyond ASCII quoted, the host in IDNA.
+
+    Raises:
+        UserError: it is malformed, or names a user.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+        if not host:
+            raise ValueError('it names no host')
+        if '@' in parts.netloc:
+            raise ValueError('a user name or password cannot be sent')
+        if ':' in host:  # IPv6
+            host = f'[{host}]'
+        else:
+            host = host.encode('idna').decode()
+            if not re.fullmatch(r'[\w.-]+', host):
+                raise ValueError(f'{host!r} is no name of a host')
+        path, query = (
+            quote(part, "/%!$&'()*+,;=:@~?" + more, errors='surrogateescape')
+            for part, more in ((parts.path, ''), (parts.query, '[]'))
+        )
+    except ValueError as error:  # UnicodeError is one
+        raise UserError(f'{url!a} is not a valid URL: {error}.') from error
+    return urlunsplit((parts.scheme, host if port is None else f'{host}:{port}', path, query, ''))
+
+
 def request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     """The response to a GET request, whose body is not read yet: read it within a :class:`Watchdog`.
 
     Args:
-        url: valid, as :func:`~mmcondetr.checkpoints.download.quote_url` returns it.
+        url: valid, as :func:`quote_url` returns it.
         headers: more headers of the request.
 
     Raises:
@@ -123,4 +154,50 @@ def request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     try:
         return urllib.request.build_opener(_HTTPHandler, _HTTPSHandler, _Redirects).open(asked, timeout=_TIMEOUT)
     except (ValueError, http.client.InvalidURL) as error:  # ours is valid
-        raise UserError(f'{url}: the server redirects to an address that is not valid ({error}).') from error
+        raise UserError(f'{url}: the server redirects to an address that is not valid ({describe(error)}).') from error
+
+
+def describe(error: Exception) -> str:
+    """What went wrong, in one line of at most 200 characters: some of it can be the server's own words.
+
+    Closes the response if the server answers with an error; nobody reads its body.
+    """
+    what = str(error)
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        what = f'the server answers {error.code} ({error.reason})'
+    what = ' '.join(what.split())
+    return what if len(what) <= 200 else f'{what[:197]}...'
+
+
+def fetch(url: str, most: int) -> bytes:
+    """What is at a URL, held in memory; for checkpoints, :func:`~mmcondetr.checkpoints.download.download`.
+
+    Args:
+        url: as in a browser; letters beyond ASCII and blanks in it are quoted.
+        most: bytes that it may have.
+
+    Raises:
+        UserError: the URL is malformed, the server does not have it or does not send it completely and in time, or it
+            is larger.
+    """
+    url, content = quote_url(url), io.BytesIO()
+    too_large = UserError(f'{url}: it is larger than {most} bytes, which are the most that are read.')
+    try:
+        response = request(url, {})
+        announced = response.length
+        with response, Watchdog(response.connected) as watchdog:
+            if (announced or 0) > most:
+                raise too_large
+            while chunk := response.read1(1 << 20):
+                content.write(chunk)
+                watchdog.received += len(chunk)
+                if watchdog.received > most:
+                    raise too_large
+        if announced is not None and watchdog.received < announced:
+            raise OSError(f'the response ended after {watchdog.received} of {announced} bytes')
+    except urllib.error.HTTPError as error:
+        raise UserError(f'{url}: {describe(error)}.') from error
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f'{url}: the connection failed: {describe(error)}.') from error
+    return content.getvalue()

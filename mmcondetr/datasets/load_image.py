@@ -59,18 +59,18 @@ class LoadImage(LoadImageFromFile):
             UserError: The file is missing, truncated, too large, too thin or not an image.
             WrongSizeError: Its size differs from the annotations'.
         """
-        path = results['img_path']
+        path, annotated = results['img_path'], 'height' in results
         listed_in = f" (listed in '{results['ann_file']}')" if 'ann_file' in results else ''
         try:
-            data = mmengine.fileio.get(path, backend_args=self.backend_args)
-        except OSError as error:
-            raise UserError(
-                f"Image file '{path}'{listed_in} cannot be read: {error.strerror or error}. Check "
-                f'data_root and data_prefix in the config.'
-            ) from error
+            data = self.read(path)
+        except (OSError, ValueError) as error:  # a name with a null byte
+            reason = f'{getattr(error, "strerror", None) or error}.'
+            advice = ' Check data_root and data_prefix in the config.' if annotated else ''
+            raise UserError(f"Image file '{path}'{listed_in} cannot be read: {reason}{advice}") from error
         wrong = problem(data)
         if wrong is not None:
-            raise UserError(f"Image file '{path}'{listed_in} {wrong} Repair it, or remove it from the annotations.")
+            advice = ' Repair it, or remove it from the annotations.' if annotated else ''
+            raise UserError(f"Image file '{path}'{listed_in} {wrong}{advice}")
         try:
             image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         except (cv2.error, OSError, ValueError):
@@ -87,6 +87,10 @@ class LoadImage(LoadImageFromFile):
         if 'height' in results and not LoadImage._warned:
             self._check_orientation(data, path, listed_in)
         return results
+
+    def read(self, path: str) -> bytes:
+        """The encoded image, from a file or one of mmengine's storages."""
+        return mmengine.fileio.get(path, backend_args=self.backend_args)
 
     def _check_orientation(self, data: bytes, path: str, listed_in: str) -> None:
         orientation = 1 if 'ignore_orientation' in self.color_type else _orientation(data)

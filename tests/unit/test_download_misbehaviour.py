@@ -199,6 +199,41 @@ def test_the_body_of_a_redirect_is_not_read(tmp_path, serve, piece, pause):
     assert len(sent) < 64, 'without what the system buffers, nothing'
 
 
+@pytest.mark.parametrize(
+    'answer, message',
+    [
+        (HEAD + b'Content-Length: 2000\r\n\r\n', 'model.pth: it is larger than 1000 bytes'),
+        (HEAD + b'\r\n' + bytes(1001), 'model.pth: it is larger than 1000 bytes'),
+        (HEAD + b'Content-Length: 900\r\n\r\n' + bytes(899), 'the response ended after 899 of 900 bytes'),
+        (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab', 'the connection failed: IncompleteRead'),
+        (b'HTTP/1.1 500 No\r\n\r\n' + bytes(1000), r'the server answers 500 \(No\)'),
+        (b'HTTP/1.1 302 Found\r\nLocation: ftp://host/\r\n\r\n', 'redirects to an address that is not valid'),
+        (b'SSH-2.0\r\n', 'the connection failed'),
+        (b'', 'the connection failed'),
+    ],
+)
+def test_what_is_held_in_memory_is_limited_and_complete(serve, answer, message):
+    url, _ = serve(lambda connection: connection.sendall(answer))
+    with pytest.raises(UserError, match=message) as error:
+        http_requests.fetch(url, 1000)
+    assert '\n' not in str(error.value)
+
+
+def test_a_servers_words_are_one_short_line(tmp_path, serve, monkeypatch):
+    monkeypatch.setattr(module, '_TRIES', 1)
+    url, _ = serve(lambda connection: connection.sendall(b'S\rS' * 9000 + b'\r\n'))
+    for call in (lambda: http_requests.fetch(url, 1000), lambda: download(url, tmp_path)):
+        with pytest.raises(UserError, match='the connection failed') as error:
+            call()
+        assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize('length', [b'', b'Content-Length: 1000\r\n'])
+def test_what_is_not_larger_is_held_in_memory(serve, length):
+    url, _ = serve(lambda connection: connection.sendall(HEAD + length + b'\r\n' + b'a' * 1000))
+    assert http_requests.fetch(url, 1000) == b'a' * 1000
+
+
 def test_braces_in_the_name_of_a_large_file_are_no_format(tmp_path, serve):
     body = bytes(9 << 20)
     head = HEAD + f'Content-Length: {len(body)}\r\n\r\n'.encode()

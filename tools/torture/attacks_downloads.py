@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from mmcondetr.checkpoints import http_requests
+from mmcondetr.errors import UserError
+from mmcondetr.runtime.encoded import problem
 from tools.torture.attempts import Attempt, DataLost, Silent, start
 from tools.torture.ground import Ground, read_checkpoint
 
@@ -201,7 +203,17 @@ def downloads(ground: Ground, choice: random.Random) -> Iterator[Attempt]:
             check=lambda: _check_cache(cache),
         )
 
+    def as_image(name: str) -> Attempt:
+        def run() -> None:
+            http_requests._WINDOW = 8
+            wrong = problem(http_requests.fetch(f'http://127.0.0.1:{server.server_port}/{name}/image.png', 64 << 20))
+            if wrong is not None:  # as DetInferencer does with an image at a URL
+                raise UserError(wrong)
+
+        return Attempt(f'{name}, as an image', run, must_fail=True, megabytes=1000)
+
     try:
+        yield from map(as_image, names)
         for hashed in (False, True):
             for name, number in cases:
                 if not (hashed and name in ('slowly', 'lines-after-the-last-chunk', 'endless')):
