@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from loopback_server import serving
 
 from mmcondetr.checkpoints import http_requests
 from mmcondetr.errors import UserError
@@ -47,13 +47,8 @@ def server(monkeypatch):
         def log_message(self, *_):
             pass
 
-    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
-        monkeypatch.delenv(name, raising=False)
-    http = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
-    yield f'http://127.0.0.1:{http.server_port}', requests, sent
-    http.shutdown()
-    http.server_close()
+    with serving(Handler, monkeypatch) as url:
+        yield url, requests, sent
 
 
 def same(found, expected):

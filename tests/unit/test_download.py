@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from loopback_server import serving
 
 from mmcondetr.checkpoints.download import download, final_path, hash_prefix, quote_url
 from mmcondetr.errors import UserError
@@ -87,14 +87,8 @@ def server(monkeypatch):
         def log_message(self, *_):
             pass
 
-    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
-        monkeypatch.delenv(name, raising=False)
-    http = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
-    state.url = f'http://127.0.0.1:{http.server_port}'
-    yield state
-    http.shutdown()
-    http.server_close()
+    with serving(Handler, monkeypatch) as state.url:
+        yield state
 
 
 def test_hash_prefix_is_read_from_the_name():

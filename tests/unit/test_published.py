@@ -2,9 +2,9 @@
 
 import hashlib
 import http.server
-import threading
 
 import pytest
+from loopback_server import serving
 
 import mmcondetr
 from mmcondetr.checkpoints import published
@@ -32,19 +32,14 @@ def served(tmp_path, monkeypatch):
         def log_message(self, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f'http://127.0.0.1:{server.server_port}'
-    models = (
-        PublishedModel('plain', 'a/plain.py', 40.0, f'{url}/model.pth', 40.1),
-        PublishedModel('stated', 'a/stated.py', 40.0, f'{url}/model-{stated}.pth', 40.1),
-    )
-    monkeypatch.setattr(published, 'list_models', lambda: models)
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
-    yield folder
-    server.shutdown()
-    server.server_close()
+    with serving(Quiet, monkeypatch) as url:
+        models = (
+            PublishedModel('plain', 'a/plain.py', 40.0, f'{url}/model.pth', 40.1),
+            PublishedModel('stated', 'a/stated.py', 40.0, f'{url}/model-{stated}.pth', 40.1),
+        )
+        monkeypatch.setattr(published, 'list_models', lambda: models)
+        monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
+        yield folder
 
 
 def test_every_row_of_the_metafiles_names_a_config_that_is_there():
