@@ -257,6 +257,19 @@ def test_a_base_of_another_detector_is_refused():
         convergence.system_config('csq-p', base, 4, 0)
 
 
+def test_runs_of_another_machine_count_as_trained(tmp_path, monkeypatch):
+    """Whose data lie elsewhere; a run that the work directory has, too, stays as it is there."""
+    for folder in ('here/shapes/', '/there/shapes/', 'here/other/'):
+        monkeypatch.setenv('SHAPES_ROOT', folder)
+        base = Config.fromfile(find_config(convergence.BASE))
+        assert (convergence.fingerprint(base) == convergence.fingerprint(BASE)) == ('shapes' in folder)
+    work_dir = tmp_path / 'runs'
+    convergence.adopt_runs(RUNS[:1], work_dir)
+    convergence.adopt_runs([run('detr', 0, [0.9] * 4), RUNS[2]], work_dir)
+    assert convergence.read_runs(work_dir) == [RUNS[2], RUNS[0]]
+    assert convergence.run_once('conditional-detr', BASE, 4, 0, work_dir, tmp_path / 'none.py') == RUNS[2]
+
+
 def test_failed_training_names_its_output(tmp_path):
     with pytest.raises(UserError, match='output.txt'):
         convergence.run_once('detr', BASE, 4, 0, tmp_path, tmp_path / 'none.py')

@@ -68,6 +68,12 @@ def parse_args() -> argparse.Namespace:
         metavar='JSON',
         help="convergence.json of another comparison, whose DETR is compared with (default: the work directory's own)",
     )
+    parser.add_argument(
+        '--earlier',
+        type=Path,
+        metavar='JSON',
+        help='convergence.json of this comparison from another machine: its runs count as trained here',
+    )
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time (default: 1)')
     parser.add_argument('--time-steps', action='store_true', help='measure training steps of the systems in turn')
     parser.add_argument('--report-only', action='store_true', help='report the finished runs of the work directory')
@@ -100,6 +106,8 @@ def compare(args: argparse.Namespace) -> None:
         for system, own in seconds.items():
             print(f'{system}: {median(own):.3f} s a step ({min(own):.3f} - {max(own):.3f})')
         return
+    if args.earlier:
+        runs.adopt_runs(runs.read(args.earlier)['runs'], args.work_dir)
     if not args.report_only:
         train = Path(__file__).resolve().parents[1] / 'train.py'
         base = Config.fromfile(find_config(args.base))

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.curves import METRIC, read_curve
+from mmcondetr.writing import replacing
 
 BASE = 'conditional-detr_r18_small_1xb16-24e_shapes'
 _SMALL = '{}_r18_small_1xb16-24e_shapes'
@@ -183,7 +184,8 @@ def run_once(
     Raises:
         UserError: the training failed, or an earlier run has another budget, base or start.
     """
-    result, folder = work_dir / f'{system}_seed{seed}.json', work_dir / f'{system}_seed{seed}'
+    result = _result(work_dir, system, seed)
+    folder = result.with_suffix('')
     asked = dict(
         system=system,
         seed=seed,
@@ -211,15 +213,24 @@ def run_once(
         )
     curve = read_curve(folder, METRIC)
     found = dict(asked, steps=list(curve.steps), ap=list(curve.values))
-    temporary = result.with_suffix('.tmp')
-    temporary.write_text(json.dumps(found))
-    os.replace(temporary, result)
+    _write_result(result, found)
     return found
 
 
+def _result(work_dir: Path, system: str, seed: int) -> Path:
+    return work_dir / f'{system}_seed{seed}.json'
+
+
+def _write_result(path: Path, run: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(run))
+
+
 def fingerprint(base: Config) -> str:
-    """A config's name and the start of a SHA-256 of all its settings, data folders included."""
+    """A config's name and the start of a SHA-256 of all its settings: of the data folder its name, not its place."""
     settings = json.dumps(base._cfg_dict.to_dict(), sort_keys=True, default=str)
+    if root := base.get('data_root'):
+        settings = settings.replace(root, f'{Path(root).name}/')
     return f'{Path(base.filename).stem} {_hash(settings.encode())}'
 
 
@@ -249,6 +260,15 @@ def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
                 f"{earlier}: field '{field}' is {found.get(field)}, but {value} is requested. Pass another "
                 '--work-dir, or delete the run to train it again.'
             )
+
+
+def adopt_runs(found: Iterable[Mapping[str, Any]], work_dir: Path) -> None:
+    """Put the results of runs, as a report has them, into a work directory where it has none of their own."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    for run in found:
+        result = _result(work_dir, run['system'], run['seed'])
+        if not result.exists():
+            _write_result(result, run)
 
 
 def read_runs(work_dir: Path) -> list[dict]:
