@@ -13,12 +13,13 @@ from mmcondetr.checkpoints.files import load_file
 from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
+from tools.convergence import command, results, timing
 from tools.convergence import report as convergence_report
 from tools.convergence import runs as convergence
-from tools.convergence import timing
 
 START = str(config_root() / 'shapes/conditional-detr_r18_small_shapes-start.safetensors')
 BASE = Config.fromfile(find_config(convergence.BASE))
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(system, seed, ap, epochs=4, **fields):
@@ -154,8 +155,8 @@ def test_another_comparisons_detr_stands_beside_the_runs(tmp_path):
     assert lines[2] == '| detr (other) | 2 | 4, 4 | 0.300 ± 0.000 | 3.0, 3.5 | - |'
     assert lines[3] == '| detr | 1 | 2 | - | not reached | - |'
     convergence_report.plot([*own, *reference], tmp_path / 'out.png', [0.2])
-    with pytest.raises(UserError, match='none.json. does not exist'):
-        convergence.read(tmp_path / 'none.json')
+    with pytest.raises(UserError, match='none.json. cannot be read: No such file'):
+        results.read_report(tmp_path / 'none.json')
 
 
 def test_measured_steps_are_a_column_of_the_report():
@@ -220,7 +221,7 @@ def test_a_finished_run_is_read_and_one_of_another_budget_or_start_refused(tmp_p
     with pytest.raises(UserError, match="field 'base' is .*_shapes [0-9a-f]{8}, but .*_shapes [0-9a-f]{8} is req"):
         convergence.run_once('detr', moved, 4, 0, tmp_path, no_training)
     (tmp_path / 'detr_seed0.json').write_text('{"system"')
-    with pytest.raises(UserError, match='detr_seed0.json. is damaged'):
+    with pytest.raises(UserError, match='detr_seed0.json. is no JSON .*delete it to train'):
         convergence.run_once('detr', BASE, 4, 0, tmp_path, no_training)
 
 
@@ -264,10 +265,44 @@ def test_runs_of_another_machine_count_as_trained(tmp_path, monkeypatch):
         base = Config.fromfile(find_config(convergence.BASE))
         assert (convergence.fingerprint(base) == convergence.fingerprint(BASE)) == ('shapes' in folder)
     work_dir = tmp_path / 'runs'
-    convergence.adopt_runs(RUNS[:1], work_dir)
-    convergence.adopt_runs([run('detr', 0, [0.9] * 4), RUNS[2]], work_dir)
-    assert convergence.read_runs(work_dir) == [RUNS[2], RUNS[0]]
+    results.adopt(convergence_report.summarise(RUNS[:1], [0.2]) | dict(runs=RUNS[:1]), work_dir)
+    others = [run('detr', 0, [0.9] * 4), RUNS[2]]
+    seconds = {'detr': [0.4, 0.2, 0.3], 'conditional-detr': [0.2, 0.2]}
+    results.adopt(convergence_report.summarise(others, [0.2], seconds) | dict(runs=others), work_dir)
+    assert results.read_runs(work_dir) == [RUNS[2], RUNS[0]]
+    assert results.step_seconds(work_dir) == {'detr': [0.3], 'conditional-detr': [0.2]}
     assert convergence.run_once('conditional-detr', BASE, 4, 0, work_dir, tmp_path / 'none.py') == RUNS[2]
+
+
+@pytest.mark.parametrize('name', ['shapes', 'ablations', 'small-batches', 'stretched', 'bccd'])
+def test_committed_comparisons_can_be_continued(name, monkeypatch):
+    monkeypatch.setenv('BCCD_ROOT', 'anywhere/bccd/')
+    for one in results.read_report(ROOT / f'docs/convergence/{name}/convergence.json')['runs']:
+        base = Config.fromfile(find_config(one['base'].split()[0]))
+        assert one['base'] == convergence.fingerprint(base)
+        assert one['backbone'] == convergence.comparison(base, 24, START)['backbone']
+
+
+def test_earlier_runs_are_checked_before_any_training(tmp_path, monkeypatch, capsys):
+    """And nothing of a comparison that is refused gets into the work directory."""
+    work_dir = tmp_path / 'runs'
+
+    def refused(*options: str) -> str:
+        monkeypatch.setattr('sys.argv', ['convergence.py', '--epochs', '4', '--work-dir', str(work_dir), *options])
+        assert command.main() == 2  # a UserError
+        return capsys.readouterr().err
+
+    report = tmp_path / 'convergence.json'
+    other = [run('detr', 0, [0.1] * 4, base='other 01234567')]
+    report.write_text(json.dumps(dict(runs=other, systems={})))
+    assert "cannot be compared: field 'base' is" in refused('--earlier', str(report))
+    report.write_text(json.dumps(dict(runs=[dict(setting='6 groups', seed=0, ap=[0.1])])))
+    for option in ('--earlier', '--reference'):
+        assert 'is not the convergence.json of a comparison' in refused(option, str(report), '--report-only')
+        assert 'cannot be read: Is a directory' in refused(option, str(tmp_path), '--report-only')
+    report.write_text('# README')
+    assert 'is no JSON' in (said := refused('--earlier', str(report))) and 'delete' not in said
+    assert not work_dir.exists()
 
 
 def test_failed_training_names_its_output(tmp_path):
@@ -280,7 +315,7 @@ def test_plot_and_empty_folder(tmp_path):
     convergence_report.plot(RUNS, tmp_path / 'out.png', [0.2])
     assert (tmp_path / 'out.png').stat().st_size > 5000
     with pytest.raises(UserError, match='no finished run'):
-        convergence.read_runs(tmp_path)
+        results.read_runs(tmp_path)
 
 
 def test_unknown_system_names_the_known():

@@ -18,10 +18,7 @@ from statistics import median
 import mmcondetr  # noqa: F401  (before anything of mmdet)
 from mmcondetr.cli.common import run_guarded
 from mmcondetr.engine.config import find_config
-from mmcondetr.writing import replacing
-from tools.convergence import report, runs, timing
-
-STEP_SECONDS = 'step_seconds.json'  # in the work directory
+from tools.convergence import report, results, runs, timing
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,24 +91,26 @@ def parse_args() -> argparse.Namespace:
 def compare(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
+    reference = report.beside(results.read_report(args.reference)['runs']) if args.reference else []
     if args.time_steps:
         base = Config.fromfile(find_config(args.base))
         timed = {system: (system, base) for system in args.systems}
-        for run_ in _reference(args):
+        for run_ in reference:
             timed[run_['system']] = report.REFERENCE, Config.fromfile(find_config(run_['base'].split()[0]))
         seconds = timing.time_steps(timed)
         args.work_dir.mkdir(parents=True, exist_ok=True)
-        with replacing(args.work_dir / STEP_SECONDS) as temporary:
-            temporary.write_text(json.dumps(seconds) + '\n')
+        results.write(args.work_dir / results.STEP_SECONDS, seconds)
         for system, own in seconds.items():
             print(f'{system}: {median(own):.3f} s a step ({min(own):.3f} - {max(own):.3f})')
         return
-    if args.earlier:
-        runs.adopt_runs(runs.read(args.earlier)['runs'], args.work_dir)
+    asked = []
     if not args.report_only:
         train = Path(__file__).resolve().parents[1] / 'train.py'
         base = Config.fromfile(find_config(args.base))
         backbone = args.backbone and runs.check_backbone(args.backbone, base)
+        asked = [runs.comparison(base, args.epochs, backbone)]
+    _collect_earlier(args, asked)
+    if not args.report_only:
 
         def run(system: str, seed: int) -> dict:
             print(f'{system}, seed {seed}: {args.work_dir / f"{system}_seed{seed}" / "output.txt"}', flush=True)
@@ -125,20 +124,17 @@ def compare(args: argparse.Namespace) -> None:
                     result = run_.result()
                     about = f'{result["system"]}, seed {result["seed"]}'
                     print(f'{about}: AP {result["ap"][-1]:.3f} after {result["steps"][-1]} epochs', flush=True)
-                    write_report(args)
+                    write_report(args, reference)
             finally:
                 pool.shutdown(cancel_futures=True)
-    print(write_report(args))
+    print(write_report(args, reference))
     print(f'wrote convergence.json, .md and .png to {args.out or args.work_dir}')
 
 
-def write_report(args: argparse.Namespace) -> str:
-    """Write the report of all finished runs; returns its table."""
-    found = runs.read_runs(args.work_dir)
-    times = args.work_dir / STEP_SECONDS
-    seconds = json.loads(times.read_text()) if times.is_file() else {}
-    reference = _reference(args)
-    summary = report.summarise(found, args.target_ap, seconds, reference)
+def write_report(args: argparse.Namespace, reference: list[dict]) -> str:
+    """Write the report of all finished runs, beside those of the reference; returns its table."""
+    found = results.read_runs(args.work_dir)
+    summary = report.summarise(found, args.target_ap, results.step_seconds(args.work_dir), reference)
     out = args.out or args.work_dir
     out.mkdir(parents=True, exist_ok=True)
     (out / 'convergence.json').write_text(json.dumps(dict(summary, runs=found), indent=1) + '\n')
@@ -147,8 +143,13 @@ def write_report(args: argparse.Namespace) -> str:
     return report.table(summary)
 
 
-def _reference(args: argparse.Namespace) -> list[dict]:
-    return report.beside(runs.read(args.reference)['runs']) if args.reference else []
+def _collect_earlier(args: argparse.Namespace, asked: list[dict]) -> None:
+    """Check that all runs can be compared, those asked for, too, before hours are spent; then take the earlier ones."""
+    earlier = results.read_report(args.earlier) if args.earlier else None
+    own = [results.read(path) for path in args.work_dir.glob('*_seed*.json')]
+    results.check_comparable([*own, *(earlier['runs'] if earlier else []), *asked])
+    if earlier:
+        results.adopt(earlier, args.work_dir)
 
 
 def main() -> int:

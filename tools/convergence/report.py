@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mmcondetr import markdown
-from mmcondetr.errors import UserError
 from mmcondetr.visualization.curves import COLOURS
+from tools.convergence.results import check_comparable
 from tools.convergence.runs import SYSTEMS
 
 REFERENCE = 'detr'
@@ -91,13 +91,7 @@ def summarise(
         faster than DETR each target is reached in time. If DETR ends below the lowest target, it has learned too little
         for a comparison at the end, and ``detrs_final_ap`` is None.
     """
-    for field in ('epochs', 'base', 'backbone'):
-        values = {str(run.get(field)) for run in runs}
-        if len(values) > 1:
-            raise UserError(
-                f"The runs cannot be compared: field '{field}' is {', '.join(sorted(values))}. Keep each "
-                'comparison in a --work-dir of its own.'
-            )
+    check_comparable(runs)
     by_system: dict[str, list[dict]] = {}
     for run in [*reference, *sorted(runs, key=lambda run: _place(run['system']))]:
         by_system.setdefault(run['system'], []).append(run)

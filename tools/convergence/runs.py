@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mmcondetr.compat.config_scope import config_root
 from mmcondetr.engine.config import find_config
 from mmcondetr.errors import UserError
 from mmcondetr.visualization.curves import METRIC, read_curve
-from mmcondetr.writing import replacing
+from tools.convergence import results
 
 BASE = 'conditional-detr_r18_small_1xb16-24e_shapes'
 _SMALL = '{}_r18_small_1xb16-24e_shapes'
@@ -184,20 +184,14 @@ def run_once(
     Raises:
         UserError: the training failed, or an earlier run has another budget, base or start.
     """
-    result = _result(work_dir, system, seed)
+    result = results.path(work_dir, system, seed)
     folder = result.with_suffix('')
-    asked = dict(
-        system=system,
-        seed=seed,
-        epochs=epochs,
-        base=fingerprint(base),
-        backbone=backbone and f'{Path(backbone).name} {_hash(Path(backbone).read_bytes())}',
-    )
+    asked = dict(system=system, seed=seed, **comparison(base, epochs, backbone))
     for earlier in (result, folder / 'asked.json'):
         if earlier.exists():
-            _check_same(earlier, asked)
-    if result.exists() and len(read(result)['steps']) >= min(stop_after or epochs, epochs):
-        return read(result)
+            results.check_same(earlier, asked)
+    if result.exists() and len(results.read(result)['steps']) >= min(stop_after or epochs, epochs):
+        return results.read(result)
     config = system_config(system, base, epochs, seed, backbone, stop_after)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'asked.json').write_text(json.dumps(asked))
@@ -213,17 +207,17 @@ def run_once(
         )
     curve = read_curve(folder, METRIC)
     found = dict(asked, steps=list(curve.steps), ap=list(curve.values))
-    _write_result(result, found)
+    results.write(result, found)
     return found
 
 
-def _result(work_dir: Path, system: str, seed: int) -> Path:
-    return work_dir / f'{system}_seed{seed}.json'
-
-
-def _write_result(path: Path, run: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(run))
+def comparison(base: Config, epochs: int, backbone: str | None) -> dict:
+    """What all runs of a comparison have in common; arguments as for :func:`run_once`."""
+    return dict(
+        epochs=epochs,
+        base=fingerprint(base),
+        backbone=backbone and f'{Path(backbone).name} {_hash(Path(backbone).read_bytes())}',
+    )
 
 
 def fingerprint(base: Config) -> str:
@@ -236,48 +230,3 @@ def fingerprint(base: Config) -> str:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
-
-
-def read(path: Path) -> dict:
-    """A result or report.
-
-    Raises:
-        UserError: it does not exist, or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"'{path}' does not exist.") from error
-    except ValueError as error:
-        raise UserError(f"'{path}' is damaged ({error}): delete it to train that run again.") from error
-
-
-def _check_same(earlier: Path, asked: Mapping[str, Any]) -> None:
-    found = read(earlier)
-    for field, value in asked.items():
-        if found.get(field) != value:
-            raise UserError(
-                f"{earlier}: field '{field}' is {found.get(field)}, but {value} is requested. Pass another "
-                '--work-dir, or delete the run to train it again.'
-            )
-
-
-def adopt_runs(found: Iterable[Mapping[str, Any]], work_dir: Path) -> None:
-    """Put the results of runs, as a report has them, into a work directory where it has none of their own."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    for run in found:
-        result = _result(work_dir, run['system'], run['seed'])
-        if not result.exists():
-            _write_result(result, run)
-
-
-def read_runs(work_dir: Path) -> list[dict]:
-    """The results of all finished runs in a folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    runs = [read(path) for path in sorted(work_dir.glob('*_seed*.json'))]
-    if not runs:
-        raise UserError(f"'{work_dir}' contains no finished run (<system>_seed<number>.json).")
-    return runs
