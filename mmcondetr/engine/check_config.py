@@ -7,15 +7,14 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mmdet import registry as mmdet_registry
 from mmengine.config import Config
-from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
-from mmcondetr import registry as our_registry
 from mmcondetr.engine.config_options import close_to
+from mmcondetr.engine.config_types import check_registered, class_of, parameters_of
 from mmcondetr.errors import UserError
 
 #: Keys that mmengine's Runner takes from a loader's dict besides torch's own arguments.
@@ -76,12 +75,29 @@ def check_config(config: Config) -> None:
     For classes that are not ours, or that pass arguments on, only names that look misspelt are refused.
 
     Raises:
-        UserError: one line that names the config's path.
+        UserError: one line that names the config's file, and the path in it.
     """
+    with file_named(config):
+        _check_parts(config)
+
+
+@contextmanager
+def file_named(config: Config) -> Iterator[None]:
+    """Add the config's file to an error that names a setting in it."""
+    try:
+        yield
+    except UserError as error:
+        if not config.filename:
+            raise
+        raise UserError(f"Config '{config.filename}': {error}") from error
+
+
+def _check_parts(config: Config) -> None:
     for top, registry in _REGISTRIES.items():
         for path, value, kind in _dicts(config.get(top), top, registry):
             _check_values(path, value)
-            cls = _class_of(value, kind)
+            check_registered(f'{path}.type', value.get('type'), kind)
+            cls = class_of(value, kind)
             if cls is not None:
                 _check_names(path, value, cls)
                 _check_types(path, value, cls)
@@ -112,42 +128,8 @@ def _dicts(value: Any, path: str, registry: str) -> Iterator[tuple[str, dict, st
             yield from _dicts(inner, f'{path}.{index}', registry)
 
 
-def _class_of(value: dict, kind: str) -> type | None:
-    name = value.get('type')
-    if inspect.isclass(name):
-        return name
-    if not isinstance(name, str):
-        return None
-    registry: Registry = getattr(our_registry, kind, None) or getattr(mmdet_registry, kind)
-    try:
-        found = registry.get(name)
-    except Exception:  # a failing import is reported when it is built
-        return None
-    return found if inspect.isclass(found) else None
-
-
-def _parameters(cls: type) -> tuple[set[str], bool]:
-    """The arguments of a class, including those of constructors that get its ``**kwargs``, and whether they are all."""
-    found: set[str] = set()
-    for ancestor in cls.__mro__:
-        if '__init__' not in vars(ancestor):
-            continue
-        try:
-            parameters = inspect.signature(ancestor.__init__).parameters
-        except (TypeError, ValueError):
-            return found, False
-        rest = False
-        for name, parameter in parameters.items():
-            rest = rest or parameter.kind is parameter.VAR_KEYWORD
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name != 'self':
-                found.add(name)
-        if not rest:
-            return found, True
-    return found, False
-
-
 def _check_names(path: str, value: dict, cls: type) -> None:
-    known, complete = _parameters(cls)
+    known, complete = parameters_of(cls)
     unknown = [key for key in value if key not in known and key not in _TAKEN_OUT]
     if not (complete and cls.__module__.startswith(('mmcondetr.', 'torch.optim.'))):
         # Its builder may remove more keys, or it may pass them on: refuse only what looks misspelt.

@@ -67,7 +67,7 @@ def test_a_variable_that_is_used_in_pipelines_names_its_places():
 def test_config_refuses_the_options_that_training_refuses(command, option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([command, str(SHAPES), '--cfg-options', option]) == 2
-    assert f'error: {option.partition("=")[0]}: ' in capsys.readouterr().err
+    assert f"error: Config '{SHAPES}': {option.partition('=')[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,14 @@ def test_our_configs_pass(path):
 @pytest.mark.parametrize(
     'key, value, message',
     [
+        (
+            'model.training_queries',
+            dict(type='mmcondetr.QueryGroup'),
+            r"model.training_queries.type: 'mmcondetr.QueryGroup' is not registered. "
+            r'Did you mean mmcondetr.QueryGroups\b',
+        ),
+        ('model.decoder.type', 'mmcondetr.Xyz', r"model.decoder.type: 'mmcondetr.Xyz' is not registered\.$"),
+        ('custom_hooks', [dict(type='mmcondetr.OptimizHook')], r'custom_hooks.0.type: .*Did you mean mmcondetr.Optim'),
         ('model.num_queries', 0, 'model.num_queries: must be a whole number, 1 or more, not 0'),
         ('model.num_queries', 'many', 'model.num_queries: must be'),
         ('model.test_cfg.max_per_img', 0.5, 'model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5'),
@@ -181,5 +189,6 @@ def test_our_configs_pass(path):
 def test_a_wrong_setting_names_the_config_s_path(config, key, value, message):
     """As it stands in a config: --cfg-options has checks of its own before this one."""
     config.merge_from_dict({key: value})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as raised:
         check_config(config)
+    assert str(raised.value).startswith(f"Config '{config.filename}': ") and '\n' not in str(raised.value)

@@ -54,16 +54,12 @@ def test_other_numbers_of_groups(tmp_path, trained, configured):
 
 
 def test_denoising_as_plain(tmp_path):
-    with pytest.raises(
-        UserError, match=r'differ in model\.training_queries, model\.decoder \(only the checkpoint has '
-    ):
+    with pytest.raises(UserError, match=r'differ in model\.training_queries, model\.decoder \(only the checkpoint '):
         resume(model(DN_DAB), model(DAB), tmp_path)
 
 
 def test_another_number_of_queries(tmp_path):
-    with pytest.raises(
-        UserError, match=r'differ in model\.num_queries \(of other shapes are query_embedding\.weight\)'
-    ):
+    with pytest.raises(UserError, match=r'differ in model\.num_queries \(of other shapes are query_embed'):
         resume(model(), model(num_queries=7), tmp_path)
 
 
