@@ -107,6 +107,7 @@ def _check_parts(config: Config) -> None:
             known = {*inspect.signature(DataLoader.__init__).parameters, *_LOADER_KEYS}
             _refuse_unknown(name, [key for key in loader if key not in known], known, 'a data loader')
             _check_loader(name, loader)
+    _check_training_queries(config.get('model') or {})
     if str((config.get('model') or {}).get('type')).startswith('mmcondetr.'):
         _check_widths(config.model)
     loop = config.get('train_cfg')
@@ -175,6 +176,19 @@ def _check_values(path: str, value: dict) -> None:
     width, heads = value.get('embed_dims'), value.get('num_heads')
     if isinstance(width, int) and isinstance(heads, int) and width % heads:
         raise UserError(f'{path}: embed_dims={width} cannot be divided among num_heads={heads} heads.')
+
+
+def _check_training_queries(model: dict) -> None:
+    """Raise for a detector that has none, such as mmdet's DETR."""
+    cls = class_of(model, 'MODELS')
+    if 'training_queries' not in model or cls is None:
+        return
+    known, complete = parameters_of(cls)
+    if complete and 'training_queries' not in known:
+        raise UserError(
+            f'model.training_queries: {cls.__name__} has no such setting; Conditional DETR and DAB-DETR '
+            "(model.type='mmcondetr.ConditionalDETR') have it."
+        )
 
 
 def _check_widths(model: dict) -> None:

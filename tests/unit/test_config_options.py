@@ -192,3 +192,18 @@ def test_a_wrong_setting_names_the_config_s_path(config, key, value, message):
     with pytest.raises(UserError, match=message) as raised:
         check_config(config)
     assert str(raised.value).startswith(f"Config '{config.filename}': ") and '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'name', ['shapes/detr_r18_small_1xb16-24e_shapes.py', 'baselines/deformable-detr_r50_16xb2-50e_coco.py']
+)
+def test_training_queries_of_a_detector_without_them(name):
+    config = Config.fromfile(ROOT / name)
+    config.model.training_queries = dict(type='mmcondetr.QueryGroups', num_groups=3)
+    with pytest.raises(UserError) as raised:
+        check_config(config)
+    kind = config.model.type.removeprefix('mmdet.')
+    assert str(raised.value) == (
+        f"Config '{ROOT / name}': model.training_queries: {kind} has no such setting; Conditional DETR and DAB-DETR "
+        "(model.type='mmcondetr.ConditionalDETR') have it."
+    )
