@@ -23,13 +23,15 @@ _COUNTS = (
     'batch_size',
     'num_queries',
     'num_classes',
+    'num_groups',
+    'num_copies',
     'num_heads',
     'embed_dims',
     'num_feats',
     'feedforward_channels',
     'max_per_img',
 )
-_SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop')
+_SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop', 'label_noise', 'box_noise')
 #: In our models these must be equal, the width of tokens and queries; the last is half of it.
 _WIDTHS = (
     'neck.out_channels',

@@ -195,6 +195,30 @@ def test_a_wrong_setting_names_the_config_s_path(config, key, value, message):
 
 
 @pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('num_groups', 0, 'must be a whole number, 1 or more, not 0'),
+        ('num_groups', -3, 'must be a whole number, 1 or more, not -3'),
+        ('num_groups', '3', "must be a whole number, 1 or more, not '3'"),
+        ('num_groups', 3.0, 'must be a whole number, 1 or more, not 3.0'),
+        ('matching.num_groups', 0, 'must be a whole number, 1 or more, not 0'),
+        ('box_noise', 1.5, 'must be a number from 0 to 1, not 1.5'),
+        ('label_noise', '0.2', "must be a number from 0 to 1, not '0.2'"),
+        ('num_group', 3, "mmcondetr.DenoisingPoints has no 'num_group'. Did you mean num_groups?"),
+    ],
+)
+def test_settings_of_training_queries(config, field, value, message):
+    matching = dict(type='mmcondetr.QueryGroups', num_groups=2)
+    config.model.training_queries = dict(type='mmcondetr.DenoisingPoints', matching=matching)
+    config.merge_from_dict({f'model.training_queries.{field}': value})
+    with pytest.raises(UserError) as raised:
+        check_config(config)
+    assert str(raised.value) == f"Config '{SHAPES}': model.training_queries.{field}: {message}" + (
+        '' if message.endswith('?') else '.'
+    )
+
+
+@pytest.mark.parametrize(
     'name', ['shapes/detr_r18_small_1xb16-24e_shapes.py', 'baselines/deformable-detr_r50_16xb2-50e_coco.py']
 )
 def test_training_queries_of_a_detector_without_them(name):

@@ -10,6 +10,7 @@ from tiny_model import CONFIG, batch, build
 from tiny_variants import ROOT, tiny_variant
 
 from mmcondetr.checkpoints.conversion import convert
+from mmcondetr.errors import UserError
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.training.groups import QueryGroups, fold
 from mmcondetr.visualization import record_attention
@@ -249,8 +250,12 @@ def test_what_cannot_be_divided_is_refused():
     with pytest.raises(ValueError, match='num_groups must be 1 or more'):
         QueryGroups(0)
     patterns = tiny_variant(ROOT / 'configs/dab_detr/dab-detr_r50_3-patterns_8xb2-50e_coco.py')
-    with pytest.raises(ValueError, match='PatternAnchorBoxes'):
+    with pytest.raises(UserError, match='PatternAnchorBoxes, whose queries go pattern by pattern'):
         build(dict(patterns, training_queries=dict(type='mmcondetr.QueryGroups', num_groups=2)))
     additive = tiny_variant(ROOT / 'configs/ablations/detr_r50_or-fl_8xb2-50e_coco.py')
-    with pytest.raises(ValueError, match='SelfAttention'):
+    message = (
+        "model.training_queries: QueryGroups splits the decoder's self-attention into groups, which that of "
+        'AdditiveDecoderLayer cannot be: model.decoder must be that of Conditional DETR or DAB-DETR'
+    )
+    with pytest.raises(UserError, match=message):
         build(dict(additive, training_queries=dict(type='mmcondetr.QueryGroups', num_groups=2)))
