@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 from tiny_model import CONFIG, batch, build
 from tiny_variants import ROOT, tiny_variant
 
 from mmcondetr.checkpoints.conversion import convert
+from mmcondetr.engine.console import ConsoleHook
 from mmcondetr.errors import UserError
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.training.groups import QueryGroups, fold
@@ -235,6 +238,29 @@ def test_groups_load_into_the_plain_model_and_into_other_numbers_of_groups():
         for index in range(min(count, K) - 1):
             given, wanted = (each.training_queries.others[index].weight for each in (other, model))
             assert torch.equal(given, wanted)
+
+
+def test_the_console_of_a_training_says_how_a_checkpoint_was_fitted(tmp_path, capsys):
+    plain, model, data = build(config('conditional-detr')), grouped('conditional-detr'), SimpleNamespace(dataset=[])
+    runner = SimpleNamespace(model=model, _load_from='plain.pth')
+    for given, wanted in (
+        (plain, f'{K - 1} groups of object queries initialised from group 0 with noise'),
+        (
+            build(config('conditional-detr', type='mmcondetr.QueryGroups', num_groups=K + 1)),
+            '1 group of object queries unused',
+        ),
+    ):
+        torch.save(dict(state_dict=given.state_dict()), tmp_path / 'given.pth')
+        load_checkpoint(model, str(tmp_path / 'given.pth'), map_location='cpu')
+        capsys.readouterr()
+        ConsoleHook()._describe(runner, train=data)
+        assert capsys.readouterr().out.count(f'queries   {wanted}\n') == 1
+        ConsoleHook()._describe(runner, test=data)
+        assert 'queries' not in capsys.readouterr().out
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'same.pth')
+    load_checkpoint(model, str(tmp_path / 'same.pth'), map_location='cpu')
+    ConsoleHook()._describe(runner, train=data)
+    assert 'queries' not in capsys.readouterr().out
 
 
 def test_converting_keeps_what_inference_needs(tmp_path):
