@@ -92,6 +92,7 @@ def fit(detector: nn.Module, given: Mapping[str, Tensor], known: Mapping[str, An
     merging = getattr(getattr(detector, 'mask_head', None), 'panoptic', None)
     tensors, notes, detector.untrained_classes = _fit_classes(tensors, model_state, known, where, merging)
     notes += grouped
+    detector.fitted_groups = '; '.join(grouped)
     tensors, detector.untrained_masks = _keep_mask_head(tensors, model_state, where)
     _check(tensors, model_state, where, 'mmcondetr' if own else family.title)
     _check_dilation(detector, known, where)

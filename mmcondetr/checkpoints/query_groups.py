@@ -45,7 +45,7 @@ def fit_groups(
     absent = [name for name in names if name not in result]
     result = {name: value for name, value in result.items() if name not in dropped}
     if dropped:
-        notes.append(f'{len(dropped)} groups of object queries unused')
+        notes.append(f'{_groups(dropped)} of object queries unused')
     queries = result[OBJECT_QUERIES]
     if absent and queries.shape == model_state[OBJECT_QUERIES].shape:
         generator = torch.Generator().manual_seed(0)  # independent of the run's seed and of resuming
@@ -53,8 +53,12 @@ def fit_groups(
         for name in absent:
             noise = torch.randn(queries.shape, generator=generator) * spread
             result[name] = queries + noise.to(queries)
-        notes.append(f'{len(absent)} groups of object queries start from group 0 with noise')
+        notes.append(f'{_groups(absent)} of object queries initialised from group 0 with noise')
     return result, notes
+
+
+def _groups(names: list[str]) -> str:
+    return f'{len(names)} group{"s" if len(names) > 1 else ""}'
 
 
 def without_groups(tensors: Mapping[str, Tensor], num_groups: int | None) -> dict[str, Tensor]:

@@ -109,12 +109,16 @@ def build_runner(config: Config, verbose: bool = False) -> Runner:
 
 
 def _explained(build: Callable, config: Config) -> Callable:
-    """``build``, with one line for an argument that a third-party class rejects, unknown to check_config."""
+    """``build``, with one line that names the file for a setting that a class rejects, unknown to check_config."""
 
     @wraps(build)
     def explained(*args: Any, **options: Any) -> Any:
         try:
             return build(*args, **options)
+        except UserError as error:
+            if not str(error).startswith('model.'):  # about data or weights, whose file it names
+                raise
+            raise UserError(f"Config '{config.filename}': {error}") from error
         except _IN_BUILDING as error:
             if is_lost_process(error):
                 raise

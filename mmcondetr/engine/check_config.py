@@ -7,15 +7,14 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mmdet import registry as mmdet_registry
 from mmengine.config import Config
-from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
-from mmcondetr import registry as our_registry
 from mmcondetr.engine.config_options import close_to
+from mmcondetr.engine.config_types import check_registered, class_of, parameters_of
 from mmcondetr.errors import UserError
 
 #: Keys that mmengine's Runner takes from a loader's dict besides torch's own arguments.
@@ -24,13 +23,15 @@ _COUNTS = (
     'batch_size',
     'num_queries',
     'num_classes',
+    'num_groups',
+    'num_copies',
     'num_heads',
     'embed_dims',
     'num_feats',
     'feedforward_channels',
     'max_per_img',
 )
-_SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop')
+_SHARES = ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop', 'label_noise', 'box_noise')
 #: In our models these must be equal, the width of tokens and queries; the last is half of it.
 _WIDTHS = (
     'neck.out_channels',
@@ -76,12 +77,29 @@ def check_config(config: Config) -> None:
     For classes that are not ours, or that pass arguments on, only names that look misspelt are refused.
 
     Raises:
-        UserError: one line that names the config's path.
+        UserError: one line that names the config's file, and the path in it.
     """
+    with file_named(config):
+        _check_parts(config)
+
+
+@contextmanager
+def file_named(config: Config) -> Iterator[None]:
+    """Add the config's file to an error that names a setting in it."""
+    try:
+        yield
+    except UserError as error:
+        if not config.filename:
+            raise
+        raise UserError(f"Config '{config.filename}': {error}") from error
+
+
+def _check_parts(config: Config) -> None:
     for top, registry in _REGISTRIES.items():
         for path, value, kind in _dicts(config.get(top), top, registry):
             _check_values(path, value)
-            cls = _class_of(value, kind)
+            check_registered(f'{path}.type', value.get('type'), kind)
+            cls = class_of(value, kind)
             if cls is not None:
                 _check_names(path, value, cls)
                 _check_types(path, value, cls)
@@ -91,6 +109,7 @@ def check_config(config: Config) -> None:
             known = {*inspect.signature(DataLoader.__init__).parameters, *_LOADER_KEYS}
             _refuse_unknown(name, [key for key in loader if key not in known], known, 'a data loader')
             _check_loader(name, loader)
+    _check_training_queries(config.get('model') or {})
     if str((config.get('model') or {}).get('type')).startswith('mmcondetr.'):
         _check_widths(config.model)
     loop = config.get('train_cfg')
@@ -112,42 +131,8 @@ def _dicts(value: Any, path: str, registry: str) -> Iterator[tuple[str, dict, st
             yield from _dicts(inner, f'{path}.{index}', registry)
 
 
-def _class_of(value: dict, kind: str) -> type | None:
-    name = value.get('type')
-    if inspect.isclass(name):
-        return name
-    if not isinstance(name, str):
-        return None
-    registry: Registry = getattr(our_registry, kind, None) or getattr(mmdet_registry, kind)
-    try:
-        found = registry.get(name)
-    except Exception:  # a failing import is reported when it is built
-        return None
-    return found if inspect.isclass(found) else None
-
-
-def _parameters(cls: type) -> tuple[set[str], bool]:
-    """The arguments of a class, including those of constructors that get its ``**kwargs``, and whether they are all."""
-    found: set[str] = set()
-    for ancestor in cls.__mro__:
-        if '__init__' not in vars(ancestor):
-            continue
-        try:
-            parameters = inspect.signature(ancestor.__init__).parameters
-        except (TypeError, ValueError):
-            return found, False
-        rest = False
-        for name, parameter in parameters.items():
-            rest = rest or parameter.kind is parameter.VAR_KEYWORD
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and name != 'self':
-                found.add(name)
-        if not rest:
-            return found, True
-    return found, False
-
-
 def _check_names(path: str, value: dict, cls: type) -> None:
-    known, complete = _parameters(cls)
+    known, complete = parameters_of(cls)
     unknown = [key for key in value if key not in known and key not in _TAKEN_OUT]
     if not (complete and cls.__module__.startswith(('mmcondetr.', 'torch.optim.'))):
         # Its builder may remove more keys, or it may pass them on: refuse only what looks misspelt.
@@ -193,6 +178,19 @@ def _check_values(path: str, value: dict) -> None:
     width, heads = value.get('embed_dims'), value.get('num_heads')
     if isinstance(width, int) and isinstance(heads, int) and width % heads:
         raise UserError(f'{path}: embed_dims={width} cannot be divided among num_heads={heads} heads.')
+
+
+def _check_training_queries(model: dict) -> None:
+    """Raise for a detector that has none, such as mmdet's DETR."""
+    cls = class_of(model, 'MODELS')
+    if 'training_queries' not in model or cls is None:
+        return
+    known, complete = parameters_of(cls)
+    if complete and 'training_queries' not in known:
+        raise UserError(
+            f'model.training_queries: {cls.__name__} has no such setting; Conditional DETR and DAB-DETR '
+            "(model.type='mmcondetr.ConditionalDETR') have it."
+        )
 
 
 def _check_widths(model: dict) -> None:

@@ -26,6 +26,7 @@ from mmcondetr.engine.resuming import (
     validation_is_due,
     warn_of_other_settings,
 )
+from mmcondetr.engine.same_model import check_same_model
 from mmcondetr.engine.saving import check_finite
 from mmcondetr.engine.written_files import STOPPED, WrittenFiles
 from mmcondetr.errors import Stopped, UserError
@@ -57,7 +58,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     Raises:
         UserError: another training is running in the work directory; an epoch has no steps, or their number differs
-            between processes.
+            between processes; the resumed checkpoint is of another model.
         Stopped: training was asked to stop.
     """
 
@@ -76,6 +77,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._written = WrittenFiles(None, None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        check_same_model(runner, checkpoint)
         self._loaded = checkpoint.get('random_state')
         self._settings = training_settings(runner)  # of the config: the checkpoint's replace them afterwards
 

@@ -27,10 +27,10 @@ _READ_ELSEWHERE = (
 LENGTHS = ('max_epochs', 'max_iters')
 
 
-def close_to(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?', or an empty string."""
+def close_to(name: str, known: Iterable[str], prefix: str = '') -> str:
+    """' Did you mean ...?', or an empty string; what comes close is written with ``prefix``."""
     found = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-    return f' Did you mean {", ".join(found)}?' if found else ''
+    return f' Did you mean {", ".join(prefix + each for each in found)}?' if found else ''
 
 
 def runner_keys() -> set[str]:

@@ -164,6 +164,9 @@ class ConsoleHook(Hook):
             + (f', {learning / 1e6:.1f} trainable' if 'train' in loaders else '')
             + (f', from {_short(start)}' if start else '')
         )
+        fitted = getattr(model, 'fitted_groups', '')
+        if fitted and 'train' in loaders:  # testing uses group 0 alone
+            self._say(f'queries   {fitted}')
         self._say(f'on        {_device(model)}')
 
     def _say_if_late(self, what: str, done: int, total: int) -> None:

@@ -74,6 +74,7 @@ class ConditionalDETR(BaseDetector):
         accept_any_checkpoint(self)
         self.untrained_classes = ''  # message: rows of the head that a checkpoint with other classes left untrained
         self.untrained_masks = ''  # message: the loaded checkpoint had no mask head
+        self.fitted_groups = ''  # message: the loaded checkpoint had another number of groups of object queries
 
     def train(self, mode: bool = True) -> ConditionalDETR:
         """As usual, except that a detector frozen while its mask head is trained stays in evaluation mode."""

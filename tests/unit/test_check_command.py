@@ -101,7 +101,8 @@ def test_more_objects_than_queries_are_a_warning(config, capsys):
 def test_a_setting_that_training_refuses_is_an_error_here(config, capsys):
     options = ['--cfg-options', 'model.test_cfg.max_per_img=0.5']
     assert check(config, '--no-images', '--samples', 0, *options) == 1
-    assert 'error: model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5' in capsys.readouterr().err
+    message = f"error: Config '{config}': model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5"
+    assert message in capsys.readouterr().err
 
 
 def test_masks_that_are_trained_or_measured(config, capsys):

@@ -344,6 +344,18 @@ def test_what_is_built_later_is_one_line_too(tmp_path, monkeypatch, part, given,
         getattr(runner, part)(given)
 
 
+@pytest.mark.parametrize('message, named', [('model.training_queries: no', True), ("'a.json': no", False)])
+def test_a_setting_that_the_model_refuses_is_named_with_its_file(tmp_path, monkeypatch, message, named):
+    def build(config):
+        raise UserError(message)
+
+    monkeypatch.setattr(cli.ConsoleRunner, 'from_cfg', build)
+    config = load_config(arguments(work_dir=str(tmp_path)))
+    with pytest.raises(UserError) as raised:
+        cli.build_runner(config)
+    assert str(raised.value) == (f"Config '{config.filename}': {message}" if named else message)
+
+
 def test_ctrl_c_that_a_library_swallows_is_still_ctrl_c(capsys, monkeypatch):
     """mmengine formats a config under a bare ``except``."""
     config = Config(dict(a=1))

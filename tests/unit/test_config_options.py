@@ -67,7 +67,7 @@ def test_a_variable_that_is_used_in_pipelines_names_its_places():
 def test_config_refuses_the_options_that_training_refuses(command, option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([command, str(SHAPES), '--cfg-options', option]) == 2
-    assert f'error: {option.partition("=")[0]}: ' in capsys.readouterr().err
+    assert f"error: Config '{SHAPES}': {option.partition('=')[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,14 @@ def test_our_configs_pass(path):
 @pytest.mark.parametrize(
     'key, value, message',
     [
+        (
+            'model.training_queries',
+            dict(type='mmcondetr.QueryGroup'),
+            r"model.training_queries.type: 'mmcondetr.QueryGroup' is not registered. "
+            r'Did you mean mmcondetr.QueryGroups\b',
+        ),
+        ('model.decoder.type', 'mmcondetr.Xyz', r"model.decoder.type: 'mmcondetr.Xyz' is not registered\.$"),
+        ('custom_hooks', [dict(type='mmcondetr.OptimizHook')], r'custom_hooks.0.type: .*Did you mean mmcondetr.Optim'),
         ('model.num_queries', 0, 'model.num_queries: must be a whole number, 1 or more, not 0'),
         ('model.num_queries', 'many', 'model.num_queries: must be'),
         ('model.test_cfg.max_per_img', 0.5, 'model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5'),
@@ -181,5 +189,45 @@ def test_our_configs_pass(path):
 def test_a_wrong_setting_names_the_config_s_path(config, key, value, message):
     """As it stands in a config: --cfg-options has checks of its own before this one."""
     config.merge_from_dict({key: value})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as raised:
         check_config(config)
+    assert str(raised.value).startswith(f"Config '{config.filename}': ") and '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('num_groups', 0, 'must be a whole number, 1 or more, not 0'),
+        ('num_groups', -3, 'must be a whole number, 1 or more, not -3'),
+        ('num_groups', '3', "must be a whole number, 1 or more, not '3'"),
+        ('num_groups', 3.0, 'must be a whole number, 1 or more, not 3.0'),
+        ('matching.num_groups', 0, 'must be a whole number, 1 or more, not 0'),
+        ('box_noise', 1.5, 'must be a number from 0 to 1, not 1.5'),
+        ('label_noise', '0.2', "must be a number from 0 to 1, not '0.2'"),
+        ('num_group', 3, "mmcondetr.DenoisingPoints has no 'num_group'. Did you mean num_groups?"),
+    ],
+)
+def test_settings_of_training_queries(config, field, value, message):
+    matching = dict(type='mmcondetr.QueryGroups', num_groups=2)
+    config.model.training_queries = dict(type='mmcondetr.DenoisingPoints', matching=matching)
+    config.merge_from_dict({f'model.training_queries.{field}': value})
+    with pytest.raises(UserError) as raised:
+        check_config(config)
+    assert str(raised.value) == f"Config '{SHAPES}': model.training_queries.{field}: {message}" + (
+        '' if message.endswith('?') else '.'
+    )
+
+
+@pytest.mark.parametrize(
+    'name', ['shapes/detr_r18_small_1xb16-24e_shapes.py', 'baselines/deformable-detr_r50_16xb2-50e_coco.py']
+)
+def test_training_queries_of_a_detector_without_them(name):
+    config = Config.fromfile(ROOT / name)
+    config.model.training_queries = dict(type='mmcondetr.QueryGroups', num_groups=3)
+    with pytest.raises(UserError) as raised:
+        check_config(config)
+    kind = config.model.type.removeprefix('mmdet.')
+    assert str(raised.value) == (
+        f"Config '{ROOT / name}': model.training_queries: {kind} has no such setting; Conditional DETR and DAB-DETR "
+        "(model.type='mmcondetr.ConditionalDETR') have it."
+    )

@@ -14,6 +14,7 @@ from mmcondetr.checkpoints.conversion import convert
 from mmcondetr.checkpoints.label_embeddings import LABELS, UNKNOWN
 from mmcondetr.checkpoints.renaming import from_ours
 from mmcondetr.checkpoints.rules import FAMILIES
+from mmcondetr.errors import UserError
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.training.denoising import in_slots
 from mmcondetr.models.training.denoising_anchors import DenoisingQueries
@@ -265,11 +266,13 @@ def test_the_noised_centre_is_the_reference_point_of_every_layer():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match='DenoisingPoints: needs decoder.reference_point ReferencePoint, got Anchor'):
+    with pytest.raises(
+        UserError, match=r'training_queries: DenoisingPoints needs .* mmcondetr.ReferencePoint, not Anchor'
+    ):
         build(dict(tiny_variant(PLAIN), training_queries=dict(type='mmcondetr.DenoisingPoints')))
     with pytest.raises(ValueError, match='num_groups must be 1 or more'):
         DenoisingQueries(num_groups=0)
     with pytest.raises(ValueError, match='between 0 and 1'):
         DenoisingQueries(box_noise=1.5)
-    with pytest.raises(ValueError, match='LabelledAnchorBoxes, got AnchorBoxes'):
+    with pytest.raises(UserError, match='reference_point of type mmcondetr.LabelledAnchorBoxes, not AnchorBoxes'):
         build(dict(tiny_variant(PLAIN), training_queries=dict(type='mmcondetr.DenoisingQueries')))

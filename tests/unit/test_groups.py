@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 from tiny_model import CONFIG, batch, build
 from tiny_variants import ROOT, tiny_variant
 
 from mmcondetr.checkpoints.conversion import convert
+from mmcondetr.engine.console import ConsoleHook
+from mmcondetr.errors import UserError
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.training.groups import QueryGroups, fold
 from mmcondetr.visualization import record_attention
@@ -236,6 +240,29 @@ def test_groups_load_into_the_plain_model_and_into_other_numbers_of_groups():
             assert torch.equal(given, wanted)
 
 
+def test_the_console_of_a_training_says_how_a_checkpoint_was_fitted(tmp_path, capsys):
+    plain, model, data = build(config('conditional-detr')), grouped('conditional-detr'), SimpleNamespace(dataset=[])
+    runner = SimpleNamespace(model=model, _load_from='plain.pth')
+    for given, wanted in (
+        (plain, f'{K - 1} groups of object queries initialised from group 0 with noise'),
+        (
+            build(config('conditional-detr', type='mmcondetr.QueryGroups', num_groups=K + 1)),
+            '1 group of object queries unused',
+        ),
+    ):
+        torch.save(dict(state_dict=given.state_dict()), tmp_path / 'given.pth')
+        load_checkpoint(model, str(tmp_path / 'given.pth'), map_location='cpu')
+        capsys.readouterr()
+        ConsoleHook()._describe(runner, train=data)
+        assert capsys.readouterr().out.count(f'queries   {wanted}\n') == 1
+        ConsoleHook()._describe(runner, test=data)
+        assert 'queries' not in capsys.readouterr().out
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'same.pth')
+    load_checkpoint(model, str(tmp_path / 'same.pth'), map_location='cpu')
+    ConsoleHook()._describe(runner, train=data)
+    assert 'queries' not in capsys.readouterr().out
+
+
 def test_converting_keeps_what_inference_needs(tmp_path):
     model = grouped('conditional-detr')
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'trained.pth')
@@ -249,8 +276,12 @@ def test_what_cannot_be_divided_is_refused():
     with pytest.raises(ValueError, match='num_groups must be 1 or more'):
         QueryGroups(0)
     patterns = tiny_variant(ROOT / 'configs/dab_detr/dab-detr_r50_3-patterns_8xb2-50e_coco.py')
-    with pytest.raises(ValueError, match='PatternAnchorBoxes'):
+    with pytest.raises(UserError, match='PatternAnchorBoxes, whose queries go pattern by pattern'):
         build(dict(patterns, training_queries=dict(type='mmcondetr.QueryGroups', num_groups=2)))
     additive = tiny_variant(ROOT / 'configs/ablations/detr_r50_or-fl_8xb2-50e_coco.py')
-    with pytest.raises(ValueError, match='SelfAttention'):
+    message = (
+        "model.training_queries: QueryGroups splits the decoder's self-attention into groups, which that of "
+        'AdditiveDecoderLayer cannot be: model.decoder must be that of Conditional DETR or DAB-DETR'
+    )
+    with pytest.raises(UserError, match=message):
         build(dict(additive, training_queries=dict(type='mmcondetr.QueryGroups', num_groups=2)))

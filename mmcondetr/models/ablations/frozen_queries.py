@@ -40,7 +40,7 @@ class FrozenQueries(ObjectQueries):
         if given is None or given.shape != own.shape:
             has = 'is missing' if given is None else f'has shape {tuple(given.shape)}'
             raise UserError(
-                f"training_queries.checkpoint: '{self.checkpoint}': '{_NAME}' {has}, and the model's has shape "
+                f"model.training_queries.checkpoint: '{self.checkpoint}': '{_NAME}' {has}, and the model's has shape "
                 f'{tuple(own.shape)}.'
             )
         own.requires_grad_(False)

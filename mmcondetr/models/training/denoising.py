@@ -15,6 +15,7 @@ from mmdet.structures import SampleList
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmcondetr.errors import UserError
 from mmcondetr.models.attention import Among, DotProductAttention
 from mmcondetr.models.decoder import Queries
 from mmcondetr.models.matching import Matches, ground_truth
@@ -80,7 +81,8 @@ class Denoising(ObjectQueries):
             see the first of several groups, the one used in inference.
 
     Raises:
-        ValueError: a number is out of range, or the decoder's reference points are of another kind.
+        ValueError: a number is out of range.
+        UserError: the decoder's reference points are of another kind, or its self-attention cannot be split.
     """
 
     #: Class of the decoder's reference points.
@@ -104,7 +106,10 @@ class Denoising(ObjectQueries):
         check_divisible(detector.decoder, name)
         if not isinstance(reference_point, self.reference_points):
             kinds = self.reference_points.__name__, type(reference_point).__name__
-            raise ValueError(f'{name}: needs decoder.reference_point {kinds[0]}, got {kinds[1]}')
+            raise UserError(
+                f'model.training_queries: {name} needs model.decoder.reference_point of type mmcondetr.{kinds[0]}, not '
+                f'{kinds[1]}.'
+            )
         self.num_classes, self.num_queries = detector.bbox_head.num_classes, detector.query_embedding.num_embeddings
         self.embed_with(detector.decoder.embed_dims, reference_point)
         self.matching.attach(detector)

@@ -12,6 +12,7 @@ from functools import partial
 from mmdet.structures import SampleList
 from torch import Tensor, cat, nn
 
+from mmcondetr.errors import UserError
 from mmcondetr.models.attention import DotProductAttention, SelfAttention
 from mmcondetr.models.decoder import Queries
 from mmcondetr.models.training.queries import ObjectQueries
@@ -44,7 +45,8 @@ class QueryGroups(ObjectQueries):
         num_groups: K; the authors use 11. 1 is plain training.
 
     Raises:
-        ValueError: num_groups is less than 1, or the decoder's self-attention cannot be split into groups.
+        ValueError: num_groups is less than 1.
+        UserError: the decoder's self-attention cannot be split into groups.
 
     Paper: arXiv 2207.13085, §3.
     """
@@ -79,9 +81,17 @@ class QueryGroups(ObjectQueries):
 
 
 def check_divisible(decoder: nn.Module, name: str) -> None:
-    """Raise ValueError, naming the calling part, unless this decoder can separate sets of queries."""
-    kinds = {type(layer.self_attn).__name__ for layer in decoder.layers}
-    if kinds != {SelfAttention.__name__}:
-        raise ValueError(f'{name}: needs decoder layers with mmcondetr.SelfAttention, got {", ".join(kinds)}')
+    """Raise UserError, naming the calling part, unless this decoder can separate sets of queries."""
+    unfit = {type(layer).__name__ for layer in decoder.layers if type(layer.self_attn) is not SelfAttention}
+    if unfit:
+        raise UserError(
+            f"model.training_queries: {name} splits the decoder's self-attention into groups, which that of "
+            f'{", ".join(sorted(unfit))} cannot be: model.decoder must be that of Conditional DETR or DAB-DETR '
+            "(layer=dict(type='mmcondetr.ConditionalDecoderLayer'))."
+        )
     if hasattr(decoder.reference_point, 'patterns'):
-        raise ValueError(f'{name}: cannot be combined with PatternAnchorBoxes, whose queries go pattern by pattern')
+        kind = type(decoder.reference_point).__name__
+        raise UserError(
+            f'model.training_queries: {name} cannot be combined with model.decoder.reference_point {kind}, whose '
+            'queries go pattern by pattern.'
+        )
