@@ -45,7 +45,7 @@ class Start:
 
 STARTS = {
     'small': Start(
-        'own_small.py', 'a small model for a CPU, from weights trained on shapes only', 8, 3000, (320, 640), 30
+        'own_small.py', 'a small model for a CPU, from weights trained on shapes only', 4, 3000, (320, 640), 30
     ),
     'r50': Start('own_r50.py', "the paper's R50, from its authors' COCO weights", 4, 5000, (1333, 1333), 100),
 }

@@ -31,6 +31,10 @@ log_processor = dict(by_epoch=False)
 GROUPS = """
 model = dict(training_queries=dict(type='mmcondetr.QueryGroups', num_groups=3))
 """
+AVERAGES = """
+ema_type = 'mmdet.ExpMomentumEMA'
+custom_hooks = [dict(type='mmengine.EMAHook', ema_type=ema_type, momentum=0.05, gamma=5, update_buffers=True)]
+"""
 WITHOUT_SEED = """
 randomness = dict(seed=None, _delete_=True)
 """
@@ -74,8 +78,8 @@ def assert_equal(first, second, where: str = '') -> None:
 
 def assert_same_training(first: Path, second: Path) -> None:
     one, other = load_file(first), load_file(second)
-    for part in ('state_dict', 'optimizer', 'param_schedulers', 'random_state'):
-        assert_equal(one[part], other[part], part)
+    for part in ('state_dict', 'optimizer', 'param_schedulers', 'random_state', 'ema_state_dict'):
+        assert_equal(one.get(part), other.get(part), part)
     assert one['meta']['iter'] == other['meta']['iter'] == 30
 
 
@@ -122,8 +126,9 @@ def test_workers_do_not_change_training(uninterrupted):
         ([loader(0), WITHOUT_SEED], 'epoch_5.pth', 'epoch_6.pth'),
         ([loader(0), BY_ITERATION], 'iter_20.pth', 'iter_30.pth'),
         ([loader(0), GROUPS], 'epoch_5.pth', 'epoch_6.pth'),
+        ([loader(0), AVERAGES], 'epoch_5.pth', 'epoch_6.pth'),
     ],
-    ids=['without-a-seed', 'iterations-in-passes', 'groups-of-queries'],
+    ids=['without-a-seed', 'iterations-in-passes', 'groups-of-queries', 'averaged-weights'],
 )
 def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, changes, middle, last):
     """Without a seed in the config, the resumed run still has the first run's order and augmentation."""
@@ -133,6 +138,7 @@ def test_resuming_from_a_checkpoint_of_a_finished_run(tmp_path, uninterrupted, c
     (work_dir / 'last_checkpoint').write_text(str(work_dir / middle))
     finish(start(write_config(tmp_path, *changes), work_dir, 'resume'), work_dir)
     assert_same_training(whole / last, work_dir / last)
+    assert ('ema_state_dict' in load_file(work_dir / last)) == (AVERAGES in changes)
 
 
 DIES_WHILE_WRITING = """

@@ -228,13 +228,13 @@ def test_the_config_is_short_and_says_what_was_chosen(shapes, tmp_path, capsys):
     out = tmp_path / 'my.py'
     assert main(['init', str(write_yolo(shapes, tmp_path / 'yolo')), '--out', str(out), '--start', 'small']) == 0
     output = capsys.readouterr().out
-    assert '3000 iterations' in output and 'wrote' in output and '6 images' in output
+    assert '3000 iterations' in output and 'wrote' in output and '4 images' in output
     lines = out.read_text().splitlines()
     # Absolute paths are as long as the user's folders: they do not count.
     assert len(lines) <= 40 and max(len(line.replace(str(tmp_path), '')) for line in lines) < 120
     config = Config.fromfile(str(out))
     assert config.model.bbox_head.num_classes == len(class_names(shapes)) == 6
-    assert config.train_dataloader.batch_size == 6 and config.train_cfg.max_epochs == 3000
+    assert config.train_dataloader.batch_size == 4 and config.train_cfg.max_epochs == 1500  # two steps each
     assert config.load_from.endswith('shapes-start.safetensors')
     assert config.val_dataloader.batch_size == 1 and config.default_hooks.checkpoint.save_best == 'coco/bbox_mAP'
     assert main(['init', str(tmp_path / 'yolo'), '--out', str(out)]) == 2
