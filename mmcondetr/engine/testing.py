@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from argparse import Namespace
 from copy import deepcopy
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.engine.coco_panoptic_metric import measures_panoptic
+from mmcondetr.engine.config_types import class_of
 from mmcondetr.errors import UserError
 
 #: ``--runtime`` -> the provider of runtime's runner.
@@ -30,6 +34,7 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
     """
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f"--out '{args.out}': must be a file that ends in .pkl or .pickle.")
+    _leave_averaging_out(config)
     is_file = args.runtime or '://' in args.checkpoint
     config.load_from = args.checkpoint if is_file else find_file(args.checkpoint)
     if args.batch_size is not None:
@@ -58,6 +63,23 @@ def apply_testing_options(config: Config, args: Namespace) -> None:
         if args.optimize or args.tta:
             raise UserError('--runtime: an exported file cannot be combined with --optimize or --tta.')
         _test_exported(config, args)
+
+
+def _leave_averaging_out(config: Config) -> None:
+    """Remove hooks that average the weights in training: a checkpoint's weights are the averages already.
+
+    Such a hook would copy the model, which an exported file does not allow, and put its copy's weights into the model
+    after that was optimised.
+    """
+
+    def averages(hook: Any) -> bool:
+        cls = class_of(hook, 'HOOKS') if isinstance(hook, dict) else type(hook)
+        return inspect.isclass(cls) and issubclass(cls, EMAHook)
+
+    if config.get('custom_hooks'):
+        config.custom_hooks = [hook for hook in config.custom_hooks if not averages(hook)]
+    for name in [name for name, hook in (config.get('default_hooks') or {}).items() if averages(hook)]:
+        config.default_hooks.pop(name)
 
 
 def _test_exported(config: Config, args: Namespace) -> None:

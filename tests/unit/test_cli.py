@@ -159,6 +159,17 @@ def test_batches_of_one_shape_are_a_flag_away():
         testing.apply_testing_options(config, arguments_of_test(batch_size=0))
 
 
+def test_weights_are_averaged_in_training_only():
+    """Else testing would copy the model, and put the copy's weights into one that was optimised meanwhile."""
+    config = Config.fromfile(find_config('conditional-detr_r18_small_1xb4-24e_shapes'))
+    config.default_hooks.averages = dict(type='EMAHook')
+    config.custom_hooks.append(dict(type='mmcondetr.CheckClassesHook'))
+    others = [name for name in config.default_hooks if name != 'averages']
+    testing.apply_testing_options(config, arguments_of_test())
+    assert [hook.type for hook in config.custom_hooks] == ['mmcondetr.CheckClassesHook']
+    assert list(config.default_hooks) == others
+
+
 def test_a_missing_start_names_the_recipe_that_writes_it(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config = load_config(arguments(config='conditional-detr_r18_small-panoptic_1xb8-12e_shapes'))
