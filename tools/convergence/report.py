@@ -180,16 +180,17 @@ def recipes_table(runs: Sequence[dict], link: Callable[[str], str]) -> str:
     """Configs trained as they are, a row each: means over their seeds, ± the standard deviation.
 
     Args:
-        runs: ``config`` (its path), ``what``, ``steps``, ``seed``, and ``ap``, ``ap50`` and ``ap75`` at the end.
+        runs: ``config`` (its path, or the command that writes it), ``what``, ``steps``, ``seed``, and ``ap``, ``ap50``
+            and ``ap75`` at the end.
         link: from a config's path to a link on the page.
     """
-    by_config: dict[str, list[dict]] = {}
+    by_config: dict[tuple[str, str], list[dict]] = {}
     for run in runs:
-        by_config.setdefault(run['config'], []).append(run)
+        by_config.setdefault((run['config'], run['what']), []).append(run)
     rows = []
-    for config, own in by_config.items():
+    for (config, what), own in by_config.items():
         measured = [_final(_spread([run[name] for run in own])) for name in ('ap', 'ap50', 'ap75')]
-        rows.append([link(config), own[0]['what'], f'{own[0]["steps"]:,}', len(own), *measured])
+        rows.append([link(config), what, f'{own[0]["steps"]:,}', len(own), *measured])
     return markdown.table(['config', 'with', 'steps', 'seeds', 'AP on val', 'AP50', 'AP75'], rows)
 
 

@@ -6,7 +6,6 @@ A README has a generated table between two markers; everything else in it is unc
 import json
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -234,10 +233,14 @@ def updated_readmes(root: Path) -> dict[Path, str]:
         texts[page] = _replace_table(text, convergence_table(report), page, 'small-batches')
     if (root / RECIPES).exists():
         page = root / RECIPES_PAGE
-        link = partial(_link, start=RECIPES_PAGE.parent)
-        table = recipes_table(json.loads((root / RECIPES).read_text())['runs'], link)
+        table = recipes_table(json.loads((root / RECIPES).read_text())['runs'], _recipe)
         texts[page] = _replace_table(page.read_text(), table, page, 'recipes')
     return texts
+
+
+def _recipe(name: str) -> str:
+    """A config's link on the page of recipes, or the command that writes one."""
+    return _link(name, start=RECIPES_PAGE.parent) if name.endswith('.py') else f'`{name}`'
 
 
 def _replace_table(text: str, table: str, readme: Path, name: str = 'models') -> str:
