@@ -50,12 +50,19 @@ def test_outputs_losses_and_gradients_of_all_groups_equal_the_authors():
     gradients[OBJECTS] = torch.cat([gradients[OBJECTS], *(gradients.pop(name) for name in groups)])
     gradients = from_ours(gradients, FAMILIES['authors'], 'gradients')
     assert {f'gradient.{name}' for name in gradients} == {key for key in golden if key.startswith('gradient.')}
+    apart = {True: [], False: []}
     for name, gradient in gradients.items():
         given, wanted = weights.digest(f'gradient.{name}', gradient.numpy()), golden[f'gradient.{name}']
-        # Behind the encoder float32 carries 4 digits. Before it, the authors' own float32 and float64 differ by up to
-        # 4% with these weights. 5e-4: rounding where the gradient is zero, as of what softmax does not see.
+        # 5e-4: rounding where the gradient is zero, as of what softmax does not see.
+        deviation = max(0.0, np.abs(given - wanted).max() - 5e-4) / max(wanted[0], 1e-12)
         deep = name.startswith(('backbone.', 'input_proj.', 'transformer.encoder.'))
-        assert np.abs(given - wanted).max() <= (0.06 if deep else 1e-3) * wanted[0] + 5e-4, (name, given, wanted)
+        apart[deep].append((deviation, name))
+    # With these weights float32 says little of a single gradient before the encoder's end: images that differ by 1e-7
+    # change some by 9%, another number of threads by 19% (and behind it by 0.2%), and the authors' own float32 and
+    # float64 are up to 4% apart. Most agree much better, which a wrong factor or a group left out would not.
+    for deep, each, median in ((True, 0.3, 3e-3), (False, 5e-3, 2e-4)):
+        assert max(apart[deep])[0] <= each, max(apart[deep])
+        assert np.median([deviation for deviation, _ in apart[deep]]) <= median
 
 
 def test_a_file_of_the_authors_branch_loads_as_groups_and_as_the_plain_model(tmp_path):

@@ -221,8 +221,11 @@ def comparison(base: Config, epochs: int, backbone: str | None) -> dict:
 
 
 def fingerprint(base: Config) -> str:
-    """A config's name and the start of a SHA-256 of all its settings: of the data folder its name, not its place."""
-    settings = json.dumps(base._cfg_dict.to_dict(), sort_keys=True, default=str)
+    """A config's name and the start of a SHA-256 of its settings: of the data folder its name, not its place.
+
+    Left out are the weights that it starts from, which no run of a comparison loads, and whose path is absolute.
+    """
+    settings = json.dumps(base._cfg_dict.to_dict() | dict(load_from=None), sort_keys=True, default=str)
     if root := base.get('data_root'):
         settings = settings.replace(root, f'{Path(root).name}/')
     return f'{Path(base.filename).stem} {_hash(settings.encode())}'
