@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 from installed_wheel import Installed, files_under
+
+from mmcondetr.checkpoints.files import load_file
 
 pytestmark = [
     pytest.mark.slow,
@@ -84,7 +85,7 @@ def test_mim_on_two_processes_without_cuda(installed, trained, command):
     assert 'finished successfully' in output and 'coco/bbox_mAP' in output
     if command == 'train':
         assert 'epoch 1/1, iteration 1/1' in output  # each has half of the images
-        state = torch.load(work_dir / 'epoch_1.pth')['state_dict']
+        state = load_file(work_dir / 'epoch_1.pth')['state_dict']
         assert not any(name.startswith('module.') for name in state)
 
 
@@ -131,7 +132,7 @@ def test_a_users_config_inherits_from_the_installed_package(installed):
     work_dir = installed.cwd / 'mine'
     output = installed.mim('train', 'mmcondetr', mine, '--gpus', 0, '--work-dir', work_dir, *SHORT)
     assert 'Training finished successfully' in output
-    assert len(torch.load(work_dir / 'epoch_1.pth')['state_dict']['query_embedding.weight']) == 7
+    assert len(load_file(work_dir / 'epoch_1.pth')['state_dict']['query_embedding.weight']) == 7
 
 
 def test_mmdets_own_training_tool_runs_our_config(installed):
