@@ -64,8 +64,10 @@ def test_another_number_of_queries(tmp_path):
 
 
 def test_the_same_model_resumes(tmp_path):
-    configured = model(groups=3)
-    resume(model(groups=3), configured, tmp_path)
+    trained, configured = model(groups=3), model(groups=3)
+    resume(trained, configured, tmp_path)
+    others = [each.training_queries.others[1].weight for each in (trained, configured)]
+    assert torch.equal(*others)
 
 
 def test_weights_alone_are_fitted(tmp_path):
