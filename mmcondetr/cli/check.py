@@ -50,12 +50,13 @@ def run(args: argparse.Namespace) -> None:
         say(f'{name}: {version}')
     args.launcher, args.work_dir = 'none', None
     config = load_config(args)
+    refused: list[str] = []
     for check in (check_config, check_measured_masks, check_trained_masks):
         try:
             check(config)
         except UserError as error:
-            errors.append(str(error))
-    errors += _look_at_model(config)
+            refused.append(str(error))
+    errors += refused + _look_at_model(config, explained=bool(refused))
     datasets = _build_lazily(config, errors)
     parts = [
         _look_at(name, dataset, args.no_images, _has_masks(config, name, dataset)) for name, dataset in datasets.items()
@@ -91,8 +92,11 @@ def run(args: argparse.Namespace) -> None:
     say('no errors')
 
 
-def _look_at_model(config: Config) -> list[str]:
-    """Build the model, without downloading weights, and check that the checkpoint to start from exists."""
+def _look_at_model(config: Config, explained: bool) -> list[str]:
+    """Build the model, without downloading weights, and check that the checkpoint to start from exists.
+
+    If it cannot be built and what is wrong was ``explained`` already, it is not said again.
+    """
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
@@ -114,7 +118,8 @@ def _look_at_model(config: Config) -> list[str]:
     except UserError as error:
         errors.append(str(error))
     except Exception as error:  # anything raised because of a wrong setting is an error in the config
-        errors.append(f'the model cannot be built: {type(error).__name__}: {" ".join(str(error).split())}')
+        if not explained:
+            errors.append(f'the model cannot be built: {type(error).__name__}: {" ".join(str(error).split())}')
     try:
         check_start(config)
     except UserError as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmdet import registry as mmdet_registry
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
@@ -59,6 +61,11 @@ _REGISTRIES = dict(
     test_evaluator='METRICS',
     default_hooks='HOOKS',
     custom_hooks='HOOKS',
+    train_cfg='LOOPS',
+    val_cfg='LOOPS',
+    test_cfg='LOOPS',
+    visualizer='VISUALIZERS',
+    log_processor='LOG_PROCESSORS',
 )
 _BELOW = dict(  # a key further down -> the registry of what is below it
     pipeline='TRANSFORMS',
@@ -68,6 +75,14 @@ _BELOW = dict(  # a key further down -> the registry of what is below it
     optimizer='OPTIMIZERS',
     train_cfg='TASK_UTILS',
     assigner='TASK_UTILS',
+    vis_backends='VISBACKENDS',
+)
+#: Paths of the parts that a run builds by name from a registry. Below them are dicts with a type that is none of these,
+#: such as albumentations' transforms.
+_BUILT = re.compile(
+    r'model|optim_wrapper(\.optimizer)?|param_scheduler(\.\d+)?|(default|custom)_hooks\.\w+|(train|val|test)_cfg'
+    r'|(train|val|test)_dataloader\.((batch_)?sampler|dataset(\.dataset|\.datasets\.\d+)*(\.pipeline\.\d+)?)'
+    r'|(val|test)_evaluator(\.metrics)?(\.\d+)?|visualizer(\.vis_backends\.\d+)?|log_processor'
 )
 
 
@@ -95,10 +110,11 @@ def file_named(config: Config) -> Iterator[None]:
 
 
 def _check_parts(config: Config) -> None:
+    plain = config.get('default_scope') in (None, 'mmengine', 'mmdet')  # in which names without a scope are looked up
     for top, registry in _REGISTRIES.items():
         for path, value, kind in _dicts(config.get(top), top, registry):
             _check_values(path, value)
-            check_registered(f'{path}.type', value.get('type'), kind)
+            check_registered(f'{path}.type', value.get('type'), kind, plain and _BUILT.fullmatch(path) is not None)
             cls = class_of(value, kind)
             if cls is not None:
                 _check_names(path, value, cls)
@@ -112,6 +128,8 @@ def _check_parts(config: Config) -> None:
     _check_training_queries(config.get('model') or {})
     if str((config.get('model') or {}).get('type')).startswith('mmcondetr.'):
         _check_widths(config.model)
+        if plain:
+            _check_head(config.model)
     loop = config.get('train_cfg')
     for key in ('max_epochs', 'max_iters', 'val_interval'):
         if isinstance(loop, dict) and key in loop:
@@ -190,6 +208,19 @@ def _check_training_queries(model: dict) -> None:
         raise UserError(
             f'model.training_queries: {cls.__name__} has no such setting; Conditional DETR and DAB-DETR '
             "(model.type='mmcondetr.ConditionalDETR') have it."
+        )
+
+
+def _check_head(model: dict) -> None:
+    """Raise for a head of mmdet's in one of our models: it takes other inputs, and the first step would fail."""
+    name = (model.get('bbox_head') or {}).get('type')
+    if not isinstance(name, str) or name.rpartition('.')[0] not in ('', 'mmdet'):
+        return
+    cls = mmdet_registry.MODELS.get(name)
+    if inspect.isclass(cls) and cls.__module__.startswith('mmdet.'):
+        raise UserError(
+            f"model.bbox_head.type: '{name}' is a head of mmdet's, which takes other inputs than {model['type']} gives "
+            "it; 'mmcondetr.ConditionalDETRHead' is ours."
         )
 
 

@@ -13,26 +13,45 @@ from mmcondetr.engine.config_options import close_to
 from mmcondetr.errors import UserError
 
 _OURS = f'{our_registry.SCOPE}.'
+_BELOW_US = ('mmdet', 'mmcv', 'mmengine')
 
 
-def check_registered(path: str, name: Any, kind: str) -> None:
-    """Check that a name ``mmcondetr.X`` is a registered one; those of other packages are found when they are built.
+def check_registered(path: str, name: Any, kind: str, surely_built: bool = False) -> None:
+    """Check that a ``type`` names something registered; those of other packages are found when they are built.
 
     Args:
         path: of the name in the config.
         name: the value of ``type``.
         kind: the registry that would build it, whose names are suggested.
+        surely_built: whether that registry builds it, so that a name of mmdet or mmengine must be in it. Elsewhere only
+            names of ours are refused, with their scope or without.
 
     Raises:
-        UserError: none of our registries has it.
+        UserError: no registry has it.
     """
-    short = name.removeprefix(_OURS) if isinstance(name, str) else ''
-    if short == name or not short or '.' in short:  # no name of ours, or a module's path, which mmengine imports
+    scope, _, short = name.rpartition('.') if isinstance(name, str) else ('', '', '')
+    if not short or scope not in ('', our_registry.SCOPE, *_BELOW_US):  # a class, a module's path, another package's
         return
-    registries = {key: value for key, value in vars(our_registry).items() if isinstance(value, Registry)}
-    known = {key: _names(registry) for key, registry in registries.items()}
-    if not any(short in names for names in known.values()):
-        raise UserError(f"{path}: '{name}' is not registered.{close_to(short, known.get(kind, ()), _OURS)}")
+    ours = {key: _names(value) for key, value in vars(our_registry).items() if isinstance(value, Registry)}
+    if scope == our_registry.SCOPE:
+        if not any(short in names for names in ours.values()):
+            raise UserError(f"{path}: '{name}' is not registered.{close_to(short, ours.get(kind, ()), _OURS)}")
+        return
+    of_ours = not scope and any(short in names for names in ours.values())
+    if (surely_built or of_ours) and not _has_any_registry(short):
+        known = {f'{scope}.{other}' if scope else other for other in _with_parents(getattr(mmdet_registry, kind))}
+        known |= {f'{_OURS}{other}' for other in ours.get(kind, ())}
+        raise UserError(f"{path}: '{name}' is not registered.{close_to(name, known)}")
+
+
+def _has_any_registry(short: str) -> bool:
+    """Whether mmdet, or what it is built on, has the name; of another kind, it is refused when it is built."""
+    registries = (value for value in vars(mmdet_registry).values() if isinstance(value, Registry))
+    return any(registry.get(short) is not None for registry in registries)
+
+
+def _with_parents(registry: Registry | None) -> set[str]:
+    return set() if registry is None else _names(registry) | _with_parents(registry.parent)
 
 
 def _names(registry: Registry) -> set[str]:

@@ -149,6 +149,18 @@ def test_our_configs_pass(path):
         ),
         ('model.decoder.type', 'mmcondetr.Xyz', r"model.decoder.type: 'mmcondetr.Xyz' is not registered\.$"),
         ('custom_hooks', [dict(type='mmcondetr.OptimizHook')], r'custom_hooks.0.type: .*Did you mean mmcondetr.Optim'),
+        ('train_cfg.type', 'EpochBasedTrainLop', r"train_cfg.type: 'EpochBasedTrainLop' .* EpochBasedTrainLoop\b"),
+        ('val_cfg.type', 'ValLop', r'val_cfg.type: .*Did you mean ValLoop\b'),
+        ('optim_wrapper.optimizer.type', 'AdamWW', r'optim_wrapper.optimizer.type: .*Did you mean AdamW\b'),
+        ('param_scheduler', [dict(type='MultiStepLRR')], r'param_scheduler.0.type: .*Did you mean MultiStepLR\b'),
+        ('custom_hooks', [dict(type='CheckClassesHook')], r'custom_hooks.0.type: .*mmcondetr.CheckClassesHook'),
+        ('custom_hooks', [dict(type='mmengine.EMAHok')], r'custom_hooks.0.type: .*mmengine.EMAHook'),
+        ('visualizer.vis_backends', [dict(type='Xyz')], r"visualizer.vis_backends.0.type: 'Xyz' is not registered\.$"),
+        ('train_dataloader.sampler.type', 'DefaultSamplr', 'train_dataloader.sampler.type: .*DefaultSampler'),
+        ('train_dataloader.dataset.pipeline', [dict(type='Resiz')], r'dataset.pipeline.0.type: .* Resize\b'),
+        ('val_evaluator.type', 'mmdet.CocoMetrik', r'val_evaluator.type: .*Did you mean mmdet.CocoMetric\b'),
+        ('model.training_queries', dict(type='QueryGroups'), 'queries.type: .*Did you mean mmcondetr.QueryGroups'),
+        ('model.bbox_head.type', 'ConditionalDETRHead', "head of mmdet's, .*'mmcondetr.ConditionalDETRHead' is ours"),
         ('model.num_queries', 0, 'model.num_queries: must be a whole number, 1 or more, not 0'),
         ('model.num_queries', 'many', 'model.num_queries: must be'),
         ('model.test_cfg.max_per_img', 0.5, 'model.test_cfg.max_per_img: must be a whole number, 1 or more, not 0.5'),
@@ -192,6 +204,23 @@ def test_a_wrong_setting_names_the_config_s_path(config, key, value, message):
     with pytest.raises(UserError, match=message) as raised:
         check_config(config)
     assert str(raised.value).startswith(f"Config '{config.filename}': ") and '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('custom_hooks', [dict(type='theirs.Hook')]),
+        ('custom_hooks', [dict(type='ProfilerHook', on_trace_ready=dict(type='log_trace'))]),
+        ('custom_hooks', [dict(type='PipelineSwitchHook', switch_pipeline=[dict(type='mmdet.Resize')])]),
+        ('train_dataloader.collate_fn', dict(type='pseudo_collate')),
+        ('train_dataloader.dataset.pipeline', [dict(type='Albu', transforms=[dict(type='ShiftScaleRotate')])]),
+        ('val_evaluator', dict(type='Evaluator', metrics=[dict(type='mmcondetr.CocoMetric')])),
+        ('optim_wrapper.optimizer.type', 'torch.optim.AdamW'),
+    ],
+)
+def test_names_that_something_else_than_our_registries_knows(config, key, value):
+    config.merge_from_dict({key: value})
+    check_config(config)
 
 
 @pytest.mark.parametrize(
