@@ -8,11 +8,9 @@ import argparse
 import os
 from functools import partial
 
-from mmengine.config import Config
-
 from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.cli.common import OptionsAction
-from mmcondetr.engine.config import find_config
+from mmcondetr.engine.config import find_config, read_config
 from mmcondetr.errors import UserError
 from mmcondetr.export import FORMATS, export_detector
 from mmcondetr.export.describing import describe
@@ -65,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     if '://' not in checkpoint:
         checkpoint = find_file(checkpoint)
     detector = load_detector(path, checkpoint, cfg_options=args.cfg_options)
-    config = Config.fromfile(path)
+    config = read_config(path)
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
     metadata = describe(detector, config, os.path.splitext(os.path.basename(path))[0], checkpoint)

@@ -39,26 +39,40 @@ def find_config(name: str) -> str:
     raise UserError(f"Config '{name}' is neither a file nor the name of a config in {root}.{hint}")
 
 
+def read_config(path: str) -> Config:
+    """Read the config file at ``path``, which is Python and runs.
+
+    Raises:
+        UserError: It, or a config that it is based on, is missing or raises an error: one line that names the file.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(f"Config '{path}' is based on a file that does not exist: {error}") from error
+    except SyntaxError as error:
+        raise UserError(f"Config '{path}' is not valid Python: {error}") from error
+    except Exception as error:  # whatever it runs may raise anything
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError is shown in quotes
+        raise UserError(
+            f"Config '{path}' cannot be read: {type(error).__name__}: {' '.join(str(said).split())} "
+            '(MMCONDETR_TRACEBACK=1 in the environment shows where).'
+        ) from error
+
+
 def load_config(args: Namespace) -> Config:
     """Read ``args.config`` and apply ``launcher``, ``cfg_options`` and ``work_dir`` (default: work_dirs/<config name>).
 
     Raises:
         UserError: The config, or a config that it is based on, is missing or unreadable, or nothing reads an option.
     """
-    path = find_config(args.config)
-    try:
-        config = Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise UserError(f"Config '{path}' is based on a file that does not exist: {error}") from error
-    except SyntaxError as error:
-        raise UserError(f"Config '{path}' is not valid Python: {error}") from error
+    config = read_config(find_config(args.config))
     config.launcher = args.launcher
     if args.cfg_options is not None:
         apply_options(config, args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
-        config.work_dir = os.path.join('work_dirs', Path(path).stem)
+        config.work_dir = os.path.join('work_dirs', Path(config.filename).stem)
     start = config.get('load_from')
     if start and '://' not in start:  # a config relative to its own folder has '..' in it
         config.load_from = os.path.normpath(start)

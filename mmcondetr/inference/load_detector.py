@@ -14,7 +14,7 @@ from torch import nn
 from mmcondetr.checkpoints.files import check_fits
 from mmcondetr.checkpoints.reading import find_file
 from mmcondetr.engine.check_config import check_config
-from mmcondetr.engine.config import find_config
+from mmcondetr.engine.config import find_config, read_config
 from mmcondetr.engine.config_options import apply_options
 from mmcondetr.engine.console import without_chatter
 from mmcondetr.errors import UserError
@@ -38,7 +38,7 @@ def load_detector(config: str, checkpoint: str, device: str = 'cpu', cfg_options
         checkpoint = find_file(checkpoint)
         if not os.path.isfile(checkpoint):
             raise UserError(f"Checkpoint '{checkpoint}' does not exist.")
-    settings = Config.fromfile(path)
+    settings = read_config(path)
     if cfg_options:
         apply_options(settings, cfg_options)
         check_config(settings)

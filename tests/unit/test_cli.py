@@ -65,7 +65,14 @@ def test_a_missing_path_is_not_taken_for_a_config_of_ours_with_the_same_name(tmp
 
 
 @pytest.mark.parametrize(
-    'text, message', [('a = (\n', 'not valid Python'), ("_base_ = './gone.py'\n", 'does not exist.*gone')]
+    'text, message',
+    [
+        ('a = (\n', 'not valid Python'),
+        ("_base_ = './gone.py'\n", 'does not exist.*gone'),
+        ("root = '{{$MMCONDETR_UNSET_IN_TESTS:}}'\n", 'cannot be read: KeyError: `MMCONDETR_UNSET_IN_TESTS` cannot be'),
+        ('a = missing\n', "cannot be read: NameError: name 'missing' is not defined .MMCONDETR_TRACEBACK=1"),
+        ("_base_ = './broken.py'\n", 'cannot be read: RecursionError'),
+    ],
 )
 def test_a_config_that_cannot_be_read_is_named(tmp_path, text, message):
     path = tmp_path / 'broken.py'
