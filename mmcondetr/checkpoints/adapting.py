@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmcondetr.checkpoints import classes, query_groups
-from mmcondetr.checkpoints.label_embeddings import fit_labels, split_labels
+from mmcondetr.checkpoints.label_embeddings import UNKNOWN, fit_labels, split_labels
 from mmcondetr.checkpoints.renaming import list_names, recognise, to_ours
 from mmcondetr.checkpoints.rules import FAMILIES
 from mmcondetr.checkpoints.source import RECORD
@@ -210,6 +210,11 @@ def _check(tensors: Mapping[str, Tensor], model_state: Mapping[str, Tensor], whe
     if any(line.startswith(queries) for line in shapes) and tensors[queries].dim() == 2:
         count, width = tensors[queries].shape
         hint = [f'The file is from a model with num_queries={count} and embed_dims={width}.']
+    if UNKNOWN in left_over:
+        hint.append(
+            'The file is from a DAB-DETR trained with denoising, whose queries have a content: set '
+            "model.decoder.reference_point.type='mmcondetr.LabelledAnchorBoxes'."
+        )
     raise UserError(
         '\n'.join(
             [

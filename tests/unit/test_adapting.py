@@ -99,6 +99,13 @@ def test_detrex_dc5_has_torchvisions_backbone_names():
     assert 'backbone.layer4.0.conv2.weight' in to_ours(tensors, FAMILIES['detrex'], 'test')[0]
 
 
+def test_weights_trained_with_denoising_name_the_reference_point_they_need(tmp_path):
+    tensors = {**model_with(seed=1).state_dict(), 'decoder.reference_point.unknown.weight': torch.zeros(1, 32)}
+    torch.save(dict(state_dict=tensors), tmp_path / 'dn.pth')
+    with pytest.raises(UserError, match='denoising, .*reference_point.type=.mmcondetr.LabelledAnchorBoxes'):
+        load_checkpoint(model_with(seed=2), str(tmp_path / 'dn.pth'), strict=True)
+
+
 def test_what_ddp_and_criteria_add_is_dropped(log):
     tensors = tensors_of(model_with(seed=1), 'detrex')
     tensors['criterion.empty_weight'] = torch.ones(81)
