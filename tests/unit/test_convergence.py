@@ -323,6 +323,16 @@ def test_unknown_system_names_the_known():
         convergence.system_config('yolo', BASE, 4, 0)
 
 
+def test_trials_say_when_an_ap_was_reached_straight_between_epochs():
+    text = convergence_report.trials_table(
+        [dict(setting='one', seed=2, ap=[0.1, 0.35, 0.5]), dict(setting='two', seed=0, ap=[0.3, 0.2])]
+    )
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()]
+    assert rows[0][-2:] == ['epochs to AP 0.3', 'epochs to AP 0.4']
+    assert rows[2] == ['one', '2', '0.100', '0.350', '0.500', '1.8', '2.3']
+    assert rows[3] == ['two', '0', '0.300', '0.200', '-', '1.0', '-']
+
+
 def test_recipes_are_a_row_each_with_the_spread_of_their_seeds():
     def run(config, seed, ap):
         return dict(config=config, what='w', steps=1560, seed=seed, ap=ap, ap50=0.7, ap75=0.5)

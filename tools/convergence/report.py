@@ -166,14 +166,17 @@ def table(report: dict) -> str:
     return markdown.table(heading, rows)
 
 
-def trials_table(trials: Sequence[dict]) -> str:
+def trials_table(trials: Sequence[dict], targets: Sequence[float] = (0.3, 0.4)) -> str:
     """Single runs of settings that are in no comparison, a row each: ``setting``, ``seed``, and ``ap`` by epoch."""
     longest = max(len(trial['ap']) for trial in trials)
-    rows = [
-        [trial['setting'], trial['seed'], *(f'{ap:.3f}' for ap in trial['ap']), *['-'] * (longest - len(trial['ap']))]
-        for trial in trials
-    ]
-    return markdown.table(['setting', 'seed', *(f'epoch {epoch}' for epoch in range(1, longest + 1))], rows)
+    rows = []
+    for trial in trials:
+        curve = dict(trial, steps=range(1, len(trial['ap']) + 1))
+        reached = [_crossing(curve, target) for target in targets]
+        aps = [f'{ap:.3f}' for ap in trial['ap']] + ['-'] * (longest - len(trial['ap']))
+        rows.append([trial['setting'], trial['seed'], *aps, *('-' if at is None else f'{at:.1f}' for at in reached)])
+    epochs = [f'epoch {epoch}' for epoch in range(1, longest + 1)]
+    return markdown.table(['setting', 'seed', *epochs, *(f'epochs to AP {target}' for target in targets)], rows)
 
 
 def recipes_table(runs: Sequence[dict], link: Callable[[str], str]) -> str:
