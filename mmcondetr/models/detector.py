@@ -16,6 +16,7 @@ from mmcondetr.models.decoder import Queries
 from mmcondetr.models.masks import masked_detector
 from mmcondetr.models.masks.mask_checks import check_stages
 from mmcondetr.models.masks.mask_inputs import MaskInputs
+from mmcondetr.models.training.queries import build_training_queries
 from mmcondetr.registry import MODELS
 
 
@@ -67,7 +68,7 @@ class ConditionalDETR(BaseDetector):
         self.query_embedding = self.decoder.reference_point.query_embedding(num_queries)  # o_q
         self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg))
         self.decoder.reference_point.use_head(self.bbox_head)
-        self.training_queries = MODELS.build(training_queries or dict(type='mmcondetr.ObjectQueries'))
+        self.training_queries = build_training_queries(training_queries)
         self.training_queries.attach(self)
         self.mask_head = None if mask_head is None else MODELS.build(mask_head)
         masked_detector.prepare(self)

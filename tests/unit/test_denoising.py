@@ -18,6 +18,7 @@ from mmcondetr.errors import UserError
 from mmcondetr.inference.optimize import optimize_for_inference
 from mmcondetr.models.training.denoising import in_slots
 from mmcondetr.models.training.denoising_anchors import DenoisingQueries
+from mmcondetr.models.training.denoising_points import DenoisingPoints
 
 P = 2
 CONFIG = ROOT / 'configs/dn_dab_detr/dn-dab-detr_r50_8xb2-50e_coco.py'
@@ -270,9 +271,12 @@ def test_what_does_not_fit_is_refused():
         UserError, match=r'training_queries: DenoisingPoints needs .* mmcondetr.ReferencePoint, not Anchor'
     ):
         build(dict(tiny_variant(PLAIN), training_queries=dict(type='mmcondetr.DenoisingPoints')))
-    with pytest.raises(ValueError, match='num_groups must be 1 or more'):
+    with pytest.raises(ValueError, match='num_groups must be a whole number, 1 or more'):
         DenoisingQueries(num_groups=0)
-    with pytest.raises(ValueError, match='between 0 and 1'):
-        DenoisingQueries(box_noise=1.5)
+    for wrong in (1.5, 'abc', None):
+        with pytest.raises(ValueError, match='box_noise must be a number from 0 to 1, got'):
+            DenoisingQueries(box_noise=wrong)
+    with pytest.raises(UserError, match=r'queries.matching: the matching queries of DenoisingPoints cannot be denois'):
+        DenoisingPoints(matching=dict(type='mmcondetr.DenoisingQueries'))
     with pytest.raises(UserError, match='reference_point of type mmcondetr.LabelledAnchorBoxes, not AnchorBoxes'):
         build(dict(tiny_variant(PLAIN), training_queries=dict(type='mmcondetr.DenoisingQueries')))

@@ -272,9 +272,24 @@ def test_converting_keeps_what_inference_needs(tmp_path):
     assert torch.equal(tensors['query_embedding.weight'], model.query_embedding.weight)
 
 
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (11, "training_queries: must be None or a dict with a type, such as 'mmcondetr.QueryGroups', not 11"),
+        (dict(num_groups=11), 'training_queries: must be None or a dict with a type'),
+        (dict(type='mmcondetr.QueryGroups'), "training_queries: .* missing 1 required .* argument: 'num_groups'"),
+        (dict(type='mmdet.FocalLoss'), 'training_queries.type: FocalLoss provides no queries for training'),
+    ],
+)
+def test_what_is_no_part_for_training_is_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        build(dict(config('conditional-detr'), training_queries=given))
+
+
 def test_what_cannot_be_divided_is_refused():
-    with pytest.raises(ValueError, match='num_groups must be 1 or more'):
-        QueryGroups(0)
+    for wrong in (0, 2.5, '11', True):
+        with pytest.raises(ValueError, match=f'num_groups must be a whole number, 1 or more, got {wrong!r}'):
+            QueryGroups(wrong)
     patterns = tiny_variant(ROOT / 'configs/dab_detr/dab-detr_r50_3-patterns_8xb2-50e_coco.py')
     with pytest.raises(UserError, match='PatternAnchorBoxes, whose queries go pattern by pattern'):
         build(dict(patterns, training_queries=dict(type='mmcondetr.QueryGroups', num_groups=2)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcondetr.models.decoder import Queries
 from mmcondetr.models.training.groups import QueryGroups
-from mmcondetr.models.training.queries import ObjectQueries
+from mmcondetr.models.training.queries import ObjectQueries, check_count
 from mmcondetr.registry import MODELS
 
 
@@ -39,15 +39,14 @@ class OneToMany(ObjectQueries):
         num_copies: K.
 
     Raises:
-        ValueError: num_copies is less than 1.
+        ValueError: num_copies is no whole number or less than 1.
 
     Paper: arXiv 2207.13085, Table 7 (8.4 AP after 12 epochs, the paper's: inference gives duplicates).
     """
 
     def __init__(self, num_copies: int) -> None:
         super().__init__()
-        if num_copies < 1:
-            raise ValueError(f'OneToMany: num_copies must be 1 or more, got {num_copies}')
+        check_count(self, 'num_copies', num_copies)
         self.num_copies = num_copies
 
     def loss(

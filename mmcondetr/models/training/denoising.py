@@ -21,8 +21,7 @@ from mmcondetr.models.decoder import Queries
 from mmcondetr.models.matching import Matches, ground_truth
 from mmcondetr.models.training.groups import check_divisible, fold
 from mmcondetr.models.training.noise import draw_boxes, draw_labels
-from mmcondetr.models.training.queries import ObjectQueries
-from mmcondetr.registry import MODELS
+from mmcondetr.models.training.queries import ObjectQueries, build_training_queries, check_count
 
 _NO_OBJECT = -1e4  # the class logit of an empty slot: its focal loss and gradient are zero
 
@@ -81,8 +80,9 @@ class Denoising(ObjectQueries):
             see the first of several groups, the one used in inference.
 
     Raises:
-        ValueError: a number is out of range.
-        UserError: the decoder's reference points are of another kind, or its self-attention cannot be split.
+        ValueError: a number is of another type or out of range.
+        UserError: matching is denoising, the decoder's reference points are of another kind, or its self-attention
+            cannot be split.
     """
 
     #: Class of the decoder's reference points.
@@ -92,13 +92,17 @@ class Denoising(ObjectQueries):
         self, num_groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4, matching: dict | None = None
     ) -> None:
         super().__init__()
-        if num_groups < 1 or not 0 <= label_noise <= 1 or not 0 <= box_noise <= 1:
-            raise ValueError(
-                f'{type(self).__name__}: num_groups must be 1 or more, label_noise and box_noise between 0 and 1, got '
-                f'{num_groups}, {label_noise} and {box_noise}'
-            )
+        check_count(self, 'num_groups', num_groups)
+        for name, noise in (('label_noise', label_noise), ('box_noise', box_noise)):
+            if not isinstance(noise, (int, float)) or not 0 <= noise <= 1:
+                raise ValueError(f'{type(self).__name__}: {name} must be a number from 0 to 1, got {noise!r}')
         self.num_groups, self.label_noise, self.box_noise = num_groups, label_noise, box_noise
-        self.matching = MODELS.build(matching or dict(type='mmcondetr.ObjectQueries'))
+        self.matching = build_training_queries(matching, 'model.training_queries.matching')
+        if isinstance(self.matching, Denoising):
+            raise UserError(
+                f'model.training_queries.matching: the matching queries of {type(self).__name__} cannot be denoising '
+                f'queries themselves, as those of {type(self.matching).__name__} are.'
+            )
 
     def attach(self, detector: nn.Module) -> None:
         """Create what embeds the noised objects (:meth:`embed_with`)."""

@@ -15,7 +15,7 @@ from torch import Tensor, cat, nn
 from mmcondetr.errors import UserError
 from mmcondetr.models.attention import DotProductAttention, SelfAttention
 from mmcondetr.models.decoder import Queries
-from mmcondetr.models.training.queries import ObjectQueries
+from mmcondetr.models.training.queries import ObjectQueries, check_count
 from mmcondetr.registry import MODELS
 
 
@@ -45,7 +45,7 @@ class QueryGroups(ObjectQueries):
         num_groups: K; the authors use 11. 1 is plain training.
 
     Raises:
-        ValueError: num_groups is less than 1.
+        ValueError: num_groups is no whole number or less than 1.
         UserError: the decoder's self-attention cannot be split into groups.
 
     Paper: arXiv 2207.13085, §3.
@@ -53,8 +53,7 @@ class QueryGroups(ObjectQueries):
 
     def __init__(self, num_groups: int) -> None:
         super().__init__()
-        if num_groups < 1:
-            raise ValueError(f'{type(self).__name__}: num_groups must be 1 or more, got {num_groups}')
+        check_count(self, 'num_groups', num_groups)
         self.num_groups = num_groups
         self.others = nn.ModuleList()
 
