@@ -274,7 +274,7 @@ def test_runs_of_another_machine_count_as_trained(tmp_path, monkeypatch):
     assert convergence.run_once('conditional-detr', BASE, 4, 0, work_dir, tmp_path / 'none.py') == RUNS[2]
 
 
-@pytest.mark.parametrize('name', ['shapes', 'ablations', 'small-batches', 'stretched', 'bccd'])
+@pytest.mark.parametrize('name', ['shapes', 'ablations', 'small-batches', 'stretched', 'stretched-60', 'bccd'])
 def test_committed_comparisons_can_be_continued(name, monkeypatch):
     monkeypatch.setenv('BCCD_ROOT', 'anywhere/bccd/')
     for one in results.read_report(ROOT / f'docs/convergence/{name}/convergence.json')['runs']:

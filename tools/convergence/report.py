@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -219,35 +220,40 @@ def _cell(reached: dict | None, faster: float | None, in_time: float | None = No
 def plot(runs: Sequence[dict], path: Path, targets: Sequence[float]) -> None:
     """Draw the mean AP by epoch of every system, and one standard deviation over its seeds on both sides.
 
-    Where some seeds of a system were stopped, the others go on as thin lines.
+    Where some seeds of a system were stopped, the others are drawn as thin lines. More systems than there are colours
+    are two panels: variants of Conditional DETR, and the rest.
     """
     names = sorted({run['system'] for run in runs}, key=_place)
+    panels = [names]
+    if len(names) > len(COLOURS):
+        ours = [name for name in names if name.startswith(PLAIN)]
+        panels = [ours, [name for name in names if name not in ours]]
     many = len(names) > 4
-    figure = Figure(figsize=(9.6, 5.4) if many else (7.2, 4.6), layout='constrained')
-    axes = figure.add_subplot()
-    for index, name in enumerate(names):
-        own = [run for run in runs if run['system'] == name]
-        columns = [_spread(column) for column in zip(*(run['ap'] for run in own))]
-        steps = own[0]['steps'][: len(columns)]
-        mean, std = [column['mean'] for column in columns], [column['std'] for column in columns]
-        colour, style = COLOURS[index % len(COLOURS)], ('-', '--', ':')[index // len(COLOURS) % 3]
-        label = f'{name} ({len(own)} seed{"s" if len(own) > 1 else ""})'
-        axes.plot(steps, mean, style, color=colour, label=label)
-        lower, upper = [a - b for a, b in zip(mean, std)], [a + b for a, b in zip(mean, std)]
-        axes.fill_between(steps, lower, upper, color=colour, alpha=0.15, linewidth=0)
-        for run in own:
-            if len(run['ap']) > len(steps):
-                rest = slice(len(steps) - 1, None)
-                axes.plot(run['steps'][rest], run['ap'][rest], style, color=colour, linewidth=0.8)
-    for target in targets:
-        axes.axhline(target, color='grey', linewidth=0.8)
+    size = (9.6, 5.4 * len(panels)) if many else (7.2, 4.6)
+    figure = Figure(figsize=size, layout='constrained')
+    for axes, shown in zip(figure.subplots(len(panels), sharex=True, sharey=True, squeeze=False)[:, 0], panels):
+        for index, name in enumerate(shown):
+            style = dict(color=COLOURS[index % len(COLOURS)], linestyle=('-', '--', ':')[index // len(COLOURS) % 3])
+            _draw(axes, name, [run for run in runs if run['system'] == name], style)
+        for target in targets:
+            axes.axhline(target, color='grey', linewidth=0.8)
+        axes.set_ylabel('AP (COCO)')
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, **(dict(loc='center left', bbox_to_anchor=(1, 0.5)) if many else {}))
     axes.set_xlabel('epoch')
-    axes.set_ylabel('AP (COCO)')
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    if many:
-        figure.legend(frameon=False, loc='outside right center')
-    else:
-        axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
+
+
+def _draw(axes: Axes, name: str, runs: Sequence[dict], style: Mapping[str, str]) -> None:
+    """One system's curves."""
+    columns = [_spread(column) for column in zip(*(run['ap'] for run in runs))]
+    steps = runs[0]['steps'][: len(columns)]
+    mean, std = [column['mean'] for column in columns], [column['std'] for column in columns]
+    axes.plot(steps, mean, label=f'{name} ({len(runs)} seed{"s" if len(runs) > 1 else ""})', **style)
+    lower, upper = [a - b for a, b in zip(mean, std)], [a + b for a, b in zip(mean, std)]
+    axes.fill_between(steps, lower, upper, color=style['color'], alpha=0.15, linewidth=0)
+    for run in runs:
+        if len(run['ap']) > len(steps):
+            axes.plot(run['steps'], run['ap'], linewidth=0.8, **style)
