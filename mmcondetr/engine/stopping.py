@@ -40,8 +40,13 @@ def _ask(number: int, frame: Any) -> None:
     global _asked
     _asked = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Slurm sends it to the loader's workers, too: torch would raise immediately, in the middle of the step.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Slurm sends it to the loader's workers, too: torch would raise immediately, in the middle of the step. A function,
+    # not SIG_DFL: Python prints an error if a signal has arrived whose handler is no function any more.
+    signal.signal(signal.SIGCHLD, _ignore)
+
+
+def _ignore(number: int, frame: Any) -> None:
+    pass
 
 
 def asked() -> bool:

@@ -117,6 +117,24 @@ with stoppable():
     assert ended.returncode == -signal.SIGTERM and ended.stdout == 'goes on\n'
 
 
+def test_a_loader_that_ends_with_sigterm_is_no_error(monkeypatch):
+    """`timeout` and Slurm end training and the loader's workers at once."""
+    unraisable = []
+    monkeypatch.setattr(sys, 'unraisablehook', unraisable.append)
+    former = signal.signal(signal.SIGCHLD, lambda number, frame: unraisable.append('the handler of torch'))
+    both = {signal.SIGTERM, signal.SIGCHLD}
+    try:
+        with stopping.stoppable():
+            signal.pthread_sigmask(signal.SIG_BLOCK, both)
+            for number in both:
+                os.kill(os.getpid(), number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+            assert stopping.asked()
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+    assert unraisable == []
+
+
 def test_outside_of_training_sigterm_is_what_it_was():
     before = signal.getsignal(signal.SIGTERM)
     with stopping.stoppable():
