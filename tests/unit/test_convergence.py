@@ -153,7 +153,7 @@ def test_another_comparisons_detr_stands_beside_the_runs(tmp_path):
     assert report['systems']['conditional-detr']['faster_to_targets']['0.2'] == pytest.approx(3.25 / 1.5)
     lines = convergence_report.table(report).splitlines()
     assert lines[2] == '| detr (other) | 2 | 4, 4 | 0.300 ± 0.000 | 3.0, 3.5 | - |'
-    assert lines[3] == '| detr | 1 | 2 | - | not reached | - |'
+    assert lines[3] == '| detr | 1 | 2 | - | stopped before | - |'
     convergence_report.plot([*own, *reference], tmp_path / 'out.png', [0.2])
     with pytest.raises(UserError, match='none.json. cannot be read: No such file'):
         results.read_report(tmp_path / 'none.json')

@@ -135,7 +135,11 @@ def summarise(
 
 
 def table(report: dict) -> str:
-    """The report as a Markdown table, one row per system."""
+    """The report as a Markdown table, one row per system.
+
+    Targets that not all seeds of a system reached are marked: 'stopped before' if all seeds were stopped before the
+    end of their budget, else 'not reached'.
+    """
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
     timed = any('epoch_ratio' in system for system in report['systems'].values())
@@ -148,8 +152,10 @@ def table(report: dict) -> str:
     rows = []
     for system_name, system in report['systems'].items():
         in_time = system.get('faster_in_time', {})
+        trained = system.get('trained', [system['epochs']])
+        never = 'stopped before' if max(trained) < system['epochs'] else 'not reached'
         reached = [
-            _cell(system['epochs_to_targets'][name], system['faster_to_targets'][name], in_time.get(name))
+            _cell(system['epochs_to_targets'][name], system['faster_to_targets'][name], in_time.get(name)) or never
             for name in targets
         ]
         own = system_name.partition(' ')[0] == REFERENCE or report['detrs_final_ap'] is None
@@ -158,10 +164,10 @@ def table(report: dict) -> str:
                 system_name,
                 len(system['seeds']),
                 *([_time(system)] if timed else []),
-                *([', '.join(map(str, system['trained']))] if stopped else []),
+                *([', '.join(map(str, trained))] if stopped else []),
                 _final(system['final_ap']),
                 *reached,
-                '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']),
+                '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']) or never,
             ]
         )
     return markdown.table(heading, rows)
@@ -210,7 +216,7 @@ def _time(system: dict) -> str:
 
 def _cell(reached: dict | None, faster: float | None, in_time: float | None = None) -> str:
     if not reached:
-        return 'not reached'
+        return ''
     epochs = ', '.join(f'{value:.1f}' for value in reached['values'])
     if not faster or round(faster, 6) == 1:
         return epochs
