@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_counts_as_far_as_it_went(tmp_path):
     lines = convergence_report.table(report).splitlines()
     assert lines[0].startswith('| system | seeds | epochs trained | AP at the end |')
     assert lines[3].startswith(
-        '| conditional-detr | 3 | 4, 4, 2 | 0.550 ± 0.071 | 1.0, 2.0, 1.5 (2.2x) | not reached |'
+        '| conditional-detr | 3 | 4, 4, 2 | 0.550 ± 0.071 | 1.0, 2.0, 1.5 (2.2x) | stopped before |'
     )
     alone = convergence_report.summarise([stopped], targets=[0.2])
     assert alone['systems']['conditional-detr']['final_ap'] is None

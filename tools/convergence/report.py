@@ -137,8 +137,8 @@ def summarise(
 def table(report: dict) -> str:
     """The report as a Markdown table, one row per system.
 
-    Targets that not all seeds of a system reached are marked: 'stopped before' if all seeds were stopped before the
-    end of their budget, else 'not reached'.
+    Targets that not all seeds of a system reached are marked: 'stopped before' if those that missed it were stopped
+    before the end of their budget, else 'not reached'.
     """
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
@@ -153,11 +153,12 @@ def table(report: dict) -> str:
     for system_name, system in report['systems'].items():
         in_time = system.get('faster_in_time', {})
         trained = system.get('trained', [system['epochs']])
-        never = 'stopped before' if max(trained) < system['epochs'] else 'not reached'
         reached = [
-            _cell(system['epochs_to_targets'][name], system['faster_to_targets'][name], in_time.get(name)) or never
+            _cell(system['epochs_to_targets'][name], system['faster_to_targets'][name], in_time.get(name))
+            or _missing(system, trained, float(name))
             for name in targets
         ]
+        at_the_end = _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap'])
         own = system_name.partition(' ')[0] == REFERENCE or report['detrs_final_ap'] is None
         rows.append(
             [
@@ -167,7 +168,7 @@ def table(report: dict) -> str:
                 *([', '.join(map(str, trained))] if stopped else []),
                 _final(system['final_ap']),
                 *reached,
-                '-' if own else _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap']) or never,
+                '-' if own else at_the_end or _missing(system, trained, report['detrs_final_ap']),
             ]
         )
     return markdown.table(heading, rows)
@@ -212,6 +213,12 @@ def _final(ap: dict | None) -> str:
 
 def _time(system: dict) -> str:
     return f'{system["epoch_ratio"]:.2f} ({system["step_seconds"]:.2f} s a step)' if 'epoch_ratio' in system else '-'
+
+
+def _missing(system: dict, trained: Sequence[int], target: float) -> str:
+    finished = system['final_ap']['values'] if system['final_ap'] else []
+    stopped = min(trained) < system['epochs'] and all(ap >= target for ap in finished)
+    return 'stopped before' if stopped else 'not reached'
 
 
 def _cell(reached: dict | None, faster: float | None, in_time: float | None = None) -> str:
