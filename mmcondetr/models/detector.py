@@ -85,10 +85,9 @@ class ConditionalDETR(BaseDetector):
 
     def check_trained(self) -> None:
         """Raise UserError if a checkpoint with other classes or without masks was loaded and not trained since."""
-        if self.untrained_classes:
-            raise UserError(f'{self.untrained_classes} Detections of these classes would be random.')
-        if self.untrained_masks:
-            raise UserError(f'{self.untrained_masks} Masks would be random.')
+        for message, what in ((self.untrained_classes, 'Detections of these classes'), (self.untrained_masks, 'Masks')):
+            if message:
+                raise UserError(f'{message} {what} would be random.')
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of all decoder layers on a batch of images (B, 3, height, width); see the head.
