@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -126,8 +127,8 @@ def test_a_loader_that_ends_with_sigterm_is_no_error(monkeypatch):
     try:
         with stopping.stoppable():
             signal.pthread_sigmask(signal.SIG_BLOCK, both)
-            for number in both:
-                os.kill(os.getpid(), number)
+            for number in both:  # pending until both are let through, whatever other threads there are
+                signal.pthread_kill(threading.get_ident(), number)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
             assert stopping.asked()
     finally:
