@@ -143,19 +143,16 @@ def table(report: dict) -> str:
     targets = [str(target) for target in report['targets']]
     reached = [f'epochs to AP {target}' for target in targets]
     timed = any('epoch_ratio' in system for system in report['systems'].values())
-    stopped = any(
-        min(system.get('trained', [system['epochs']])) < system['epochs'] for system in report['systems'].values()
-    )
+    stopped = any(_was_stopped(system) for system in report['systems'].values())
     heading = ['system', 'seeds', *(['time of an epoch'] if timed else []), *(['epochs trained'] if stopped else [])]
     heading += ['AP at the end', *reached]
     heading.append("epochs to DETR's final AP")
     rows = []
     for system_name, system in report['systems'].items():
         in_time = system.get('faster_in_time', {})
-        trained = system.get('trained', [system['epochs']])
         reached = [
             _cell(system['epochs_to_targets'][name], system['faster_to_targets'][name], in_time.get(name))
-            or _missing(system, trained, float(name))
+            or _missing(system, float(name))
             for name in targets
         ]
         at_the_end = _cell(system['epochs_to_detrs_final_ap'], system['faster_to_detrs_final_ap'])
@@ -165,10 +162,10 @@ def table(report: dict) -> str:
                 system_name,
                 len(system['seeds']),
                 *([_time(system)] if timed else []),
-                *([', '.join(map(str, trained))] if stopped else []),
+                *([', '.join(map(str, system['trained']))] if stopped else []),
                 _final(system['final_ap']),
                 *reached,
-                '-' if own else at_the_end or _missing(system, trained, report['detrs_final_ap']),
+                '-' if own else at_the_end or _missing(system, report['detrs_final_ap']),
             ]
         )
     return markdown.table(heading, rows)
@@ -215,10 +212,15 @@ def _time(system: dict) -> str:
     return f'{system["epoch_ratio"]:.2f} ({system["step_seconds"]:.2f} s a step)' if 'epoch_ratio' in system else '-'
 
 
-def _missing(system: dict, trained: Sequence[int], target: float) -> str:
+def _was_stopped(system: dict) -> bool:
+    """Whether a seed was stopped before the end of its budget."""
+    return min(system.get('trained', [system['epochs']])) < system['epochs']
+
+
+def _missing(system: dict, target: float) -> str:
+    """Why there are no epochs to a target."""
     finished = system['final_ap']['values'] if system['final_ap'] else []
-    stopped = min(trained) < system['epochs'] and all(ap >= target for ap in finished)
-    return 'stopped before' if stopped else 'not reached'
+    return 'stopped before' if _was_stopped(system) and all(ap >= target for ap in finished) else 'not reached'
 
 
 def _cell(reached: dict | None, faster: float | None, in_time: float | None = None) -> str:
